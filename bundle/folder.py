@@ -74,9 +74,7 @@ def load_bundle(folder: Path) -> Bundle:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise ManifestError(
-            f"{folder} is not a bundle: it has no {MANIFEST}; make one with `pan-export onnx`"
-        )
+        raise ManifestError(f"{folder} is not a bundle: it has no {MANIFEST}; make one with `pan-export onnx`")
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:

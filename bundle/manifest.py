@@ -5,8 +5,6 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-SCHEMA_VERSION = 1
-
 
 def _plain_name(name: str) -> str:
     if "/" in name or "\\" in name or name in {"", ".", "..", "manifest.json"}:
@@ -135,7 +133,7 @@ class Provenance(Strict):
 class Manifest(Strict):
     """The one contract between export and service."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
     model: ModelInfo
     input: InputSpec

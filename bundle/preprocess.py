@@ -8,7 +8,7 @@ from io import BytesIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from bundle.errors import CorruptImage, ImageTooLarge, ImageTooSmall, UnsupportedImage
 
@@ -41,7 +41,7 @@ def decode_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> ImageArra
         raise ImageTooLarge(f"the image has {len(data):,} bytes; at most {limits.max_bytes:,} are accepted")
     try:
         image: Image.Image = Image.open(BytesIO(data), formats=FORMATS)
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise UnsupportedImage(
             f"these {len(data):,} bytes are not a {', '.join(FORMATS)} image; convert it to one of them"
         ) from None
@@ -56,14 +56,10 @@ def decode_image(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> ImageArra
                 f"the image is {width}x{height} = {width * height:,} pixels; at most {limits.max_pixels:,} are accepted"
             )
         if min(width, height) < limits.min_side:
-            raise ImageTooSmall(
-                f"the image is {width}x{height}; each side must have at least {limits.min_side} pixels"
-            )
+            raise ImageTooSmall(f"the image is {width}x{height}; each side must have at least {limits.min_side} pixels")
         try:
             return np.asarray(_to_rgb(ImageOps.exif_transpose(image)))
-        except (
-            Exception
-        ) as error:  # decoders raise OSError, SyntaxError, struct.error and more on hostile bytes
+        except Exception as error:  # decoders raise OSError, SyntaxError, struct.error and more on hostile bytes
             raise CorruptImage(f"the image does not decode ({error}); it may be truncated") from error
 
 
