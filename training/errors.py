@@ -1,0 +1,27 @@
+"""Errors of training, on top of the bundle's tree.
+
+PanError
++-- ConfigError        a run configuration that cannot be used: unknown key, wrong type, impossible value
++-- DataError          a data set that cannot be read: wrong layout, a corrupt file, too few identities
++-- CheckpointError    a checkpoint or weights file that does not fit
+"""
+
+from bundle import PanError
+
+
+class ConfigError(PanError):
+    """A run configuration that cannot be used."""
+
+    code = "bad-config"
+
+
+class DataError(PanError):
+    """A data set that cannot be used."""
+
+    code = "bad-data"
+
+
+class CheckpointError(PanError):
+    """A checkpoint or a weights file that does not fit."""
+
+    code = "bad-checkpoint"

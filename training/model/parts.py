@@ -1,0 +1,81 @@
+"""Part vectors from a feature map: learned parts (PLM, Section 3.2) and the horizontal stripes of PCB.
+
+Shapes: B batch, C channels, h x w positions (N = h * w), I parts, i parts of one scale.
+Pooling is written as X (B, C, N) times masks (B, N, I), so that X itself is never transposed.
+"""
+
+import torch
+from torch import Tensor, nn
+
+HIDDEN = 64
+
+
+def pool_parts(x_BChw: Tensor, mask_BIN: Tensor) -> Tensor:
+    """AvgPool(s_j * X) for every mask at once: (B, C, h, w) and (B, I, N) -> (B, C, I)."""
+    x_BCN = x_BChw.flatten(2)
+    return torch.matmul(x_BCN, mask_BIN.transpose(1, 2)) / x_BCN.shape[2]
+
+
+class PartScale(nn.Module):
+    """One granularity: i spatial masks and one channel attention vector.
+
+    The last batch norm has no learned scale and shift. A mask then keeps about half of its positions above zero
+    over a batch whatever the optimiser does; with them its ReLU dies within 50 steps of SGD at lr 0.1.
+    """
+
+    def __init__(self, channels: int, parts: int) -> None:
+        super().__init__()
+        self.parts = parts
+        self.spatial = nn.Sequential(
+            nn.Conv2d(channels, HIDDEN, 1, bias=False),
+            nn.BatchNorm2d(HIDDEN),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(HIDDEN, parts, 1, bias=False),
+            nn.BatchNorm2d(parts, affine=False),
+            nn.ReLU(inplace=True),
+        )
+        self.channel = nn.Sequential(
+            nn.AdaptiveAvgPool2d(1),
+            nn.Conv2d(channels, HIDDEN, 1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(HIDDEN, channels, 1),
+            nn.Sigmoid(),
+        )
+
+    def forward(self, x_BChw: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, h, w) -> masks s (B, i, N), all >= 0, and channel attention c (B, C, 1)."""
+        return self.spatial(x_BChw).flatten(2), self.channel(x_BChw).flatten(2)
+
+
+class LearnedParts(nn.Module):
+    """PLM: masks of every scale, I = sum of the scales."""
+
+    def __init__(self, channels: int, scales: tuple[int, ...]) -> None:
+        super().__init__()
+        self.scales = nn.ModuleList(PartScale(channels, parts) for parts in scales)
+
+    def forward(self, x_BChw: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, h, w) -> masks (B, I, N) and, for each of them, its scale's channel attention (B, C, I)."""
+        masks, channels = [], []
+        for scale in self.scales:
+            mask_BiN, attention_BC1 = scale(x_BChw)
+            masks.append(mask_BiN)
+            channels.append(attention_BC1.expand(-1, -1, mask_BiN.shape[1]))
+        return torch.cat(masks, 1), torch.cat(channels, 2)
+
+
+class Stripes(nn.Module):
+    """I horizontal stripes of equal height (bounds as in adaptive average pooling); I = 1 is global pooling."""
+
+    def __init__(self, parts: int) -> None:
+        super().__init__()
+        self.parts = parts
+
+    def forward(self, x_BChw: Tensor) -> tuple[Tensor, None]:
+        """(B, C, h, w) -> constant masks (B, I, N) whose weighted mean is the mean of a stripe."""
+        height, width = x_BChw.shape[2:]
+        mask = x_BChw.new_zeros(self.parts, height, width)
+        for part in range(self.parts):
+            top, bottom = part * height // self.parts, -(-(part + 1) * height // self.parts)
+            mask[part, top:bottom] = height / (bottom - top)
+        return mask.flatten(1).expand(x_BChw.shape[0], -1, -1), None
