@@ -1,0 +1,32 @@
+# The service on a CPU. Build from the root of the repository:
+#   docker build --file docker/cpu.Dockerfile --tag pan-reid:cpu .
+# Any base with python3 >= 3.11 and its venv module will do: --build-arg BASE_IMAGE=...
+ARG BASE_IMAGE=python:3.11.16-slim-bookworm
+
+FROM ${BASE_IMAGE} AS build
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+# Only what the service runs. The wheel is built from what lies here, so training/ and export/ are not in it,
+# and neither are the scripts that would call them.
+COPY bundle bundle
+COPY service service
+RUN python3 -m venv /opt/pan \
+    && /opt/pan/bin/pip install --no-cache-dir ".[cpu]" \
+    && rm /opt/pan/bin/pan-train /opt/pan/bin/pan-export \
+    && /opt/pan/bin/pip uninstall --yes setuptools pip
+
+FROM ${BASE_IMAGE}
+COPY --from=build /opt/pan /opt/pan
+# A fixed number, so that the owner of a mounted folder can be set before the container exists.
+RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin pan \
+    && install --directory --owner pan --group pan /data \
+    && install --directory /bundle
+# ONNX Runtime's wheels report their use to their maker unless they are told not to.
+ENV PATH=/opt/pan/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1
+USER 10001:10001
+WORKDIR /data
+VOLUME ["/bundle", "/data"]
+EXPOSE 8000
+# http.client, because urllib would ask the proxy that HTTP_PROXY names.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["python3", "-c", "import http.client, sys; c = http.client.HTTPConnection('127.0.0.1', 8000, timeout=4); c.request('GET', '/healthz'); sys.exit(c.getresponse().status != 200)"]
+ENTRYPOINT ["pan-serve", "run", "--bundle", "/bundle", "--data", "/data", "--host", "0.0.0.0"]
