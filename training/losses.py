@@ -47,7 +47,7 @@ def mask_orthogonality(mask_BIN: Tensor, scales: tuple[int, ...]) -> Tensor:
     the masks, and in trials they became copies of one another. A scale of one part has nothing to overlap.
     """
     total = mask_BIN.new_zeros((), dtype=torch.float32)
-    for mask_BiN in mask_BIN.split(list(scales), 1):
+    for mask_BiN in torch.split(mask_BIN, list(scales), 1):
         if mask_BiN.shape[1] > 1:
             overlap = _cosines(mask_BiN) - torch.eye(mask_BiN.shape[1], device=mask_BIN.device)
             total = total + overlap.square().sum((1, 2)).clamp_min(1e-12).sqrt().mean()
@@ -81,7 +81,7 @@ def mask_health(mask_BIN: Tensor, scales: tuple[int, ...]) -> MaskHealth:
     """Live fraction of every mask, overlap within the scales, and pairs that have become copies."""
     live = (mask_BIN.amax(2) > 0).float().mean(0).tolist()
     cosines, copies, first = [], [], 0
-    for mask_BiN in mask_BIN.split(list(scales), 1):
+    for mask_BiN in torch.split(mask_BIN, list(scales), 1):
         mean_ii = _cosines(mask_BiN).mean(0)
         for a in range(mask_BiN.shape[1]):
             for b in range(a + 1, mask_BiN.shape[1]):

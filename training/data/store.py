@@ -18,7 +18,8 @@ class CropStore:
         self.crops, self.spec = crops, spec
         shape = (len(crops), spec.height, spec.width, 3)
         # numpy.empty costs address space only; pages are taken as crops are decoded
-        self._cache = np.empty(shape, np.uint8) if np.prod(shape, dtype=np.int64) <= cache_gib * 2**30 else None
+        fits = np.prod(shape, dtype=np.int64) <= cache_gib * 2**30
+        self._cache: ImageArray | None = np.empty(shape, np.uint8) if fits else None
         self._filled = np.zeros(len(crops), bool)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
@@ -34,7 +35,8 @@ class CropStore:
         for index, image in zip(missing, self._pool.map(self._decode, missing), strict=True):
             self._cache[index] = image
             self._filled[index] = True
-        return self._cache[np.asarray(indices)]
+        chosen: ImageArray = self._cache[np.asarray(indices)]
+        return chosen
 
     def _decode(self, index: int) -> ImageArray:
         path = self.crops[index].path

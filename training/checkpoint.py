@@ -1,0 +1,96 @@
+"""Weights on disk: a safetensors file that says what it is, and the state from which a run goes on.
+
+`model.safetensors` holds the network that is exported; its header carries a `Card`. `resume.pt` holds optimiser and
+classifiers besides; it is read with weights_only=True, so no file of ours can run code.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bundle import Evaluation, InputSpec, Provenance
+from bundle.manifest import Strict
+from training.errors import CheckpointError
+from training.model import PAN, NetworkConfig
+
+HEADER = "pan_reid"
+
+
+class Card(Strict):
+    """What a checkpoint is: enough to rebuild the network, and where it came from."""
+
+    variant: str
+    network: NetworkConfig
+    input: InputSpec
+    provenance: Provenance
+    evaluation: Evaluation | None = None
+
+
+def save_checkpoint(path: Path, network: PAN, card: Card) -> None:
+    """Write weights and card as one safetensors file; a reader sees the old file or the new one."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    _replace(path, lambda file: save_file(tensors, file, metadata={HEADER: card.model_dump_json()}))
+
+
+def load_checkpoint(path: Path) -> tuple[PAN, Card]:
+    """Read a checkpoint (a .safetensors file, or the folder of a run) -> network in eval mode, and its card.
+
+    Raises CheckpointError saying what is wrong with the file.
+    """
+    if path.is_dir():
+        path = path / "model.safetensors"
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint at {path}; `pan-train run` writes RUN/model.safetensors")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = (file.metadata() or {}).get(HEADER)
+        if header is None:
+            raise CheckpointError(f"{path} holds tensors but was not written by pan-train; it has no card")
+        card = Card.model_validate_json(header)
+        network = PAN(card.network)
+        network.load_state_dict(load_file(path))
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file ({error}); copy it again") from None
+    except ValidationError as error:
+        raise CheckpointError(f"{path} was written by another version ({error.error_count()} fields differ)") from None
+    except RuntimeError as error:
+        raise CheckpointError(f"the weights in {path} do not fit the network of its card: {error}") from None
+    return network.eval(), card
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors, numbers and strings in nested dicts and lists, atomically."""
+    _replace(path, lambda file: torch.save(state, file))
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read what `save_state` wrote. Raises CheckpointError."""
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # truncated zip, foreign pickle, wrong type: one answer to all
+        raise CheckpointError(f"{path} cannot be resumed from ({error}); start the run in a new folder") from None
+    return state
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    write(temporary)
+    with temporary.open("rb") as stream:
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+def weights_of(network: PAN) -> dict[str, Tensor]:
+    """Every tensor of the network that decides an embedding, by name, on the CPU."""
+    return {
+        name: tensor.detach().cpu()
+        for name, tensor in network.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }

@@ -1,0 +1,180 @@
+"""`pan-train`: run, resume, evaluate, synth."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from bundle import Evaluation, InputSpec, PanError
+from training.checkpoint import load_checkpoint
+from training.config import load_config
+from training.data import read_data
+from training.embed import evaluate_on, torch_embedder
+from training.errors import ConfigError, DataError
+from training.evaluation import Labels, evaluate_embeddings
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Train and evaluate PAN."
+)
+errors = Console(stderr=True, highlight=False)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+
+
+@app.command()
+def run(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="key=value, such as data.path=crops model.variant=pan_a optim.lr=0.05")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the run; must not hold one yet.")] = Path("runs/latest"),
+    config: Annotated[Path | None, typer.Option(help="YAML file; overrides stand above it.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train a network and evaluate it. Ctrl-C saves the state; `pan-train resume` goes on exactly."""
+    from training.trainer import STATE, WEIGHTS, Trainer
+
+    if (out / STATE).exists() or (out / WEIGHTS).exists():
+        raise ConfigError(f"{out} holds a run already; `pan-train resume {out}` goes on, or choose another --out")
+    card = Trainer(load_config(config, overrides or ()), out, errors).run()
+    _finish(out / WEIGHTS, card.evaluation, as_json)
+
+
+@app.command()
+def resume(run: Annotated[Path, typer.Argument(help="Folder of a run.")], as_json: AsJson = False) -> None:
+    """Go on with a run that was stopped or killed, as if it had not been."""
+    from training.trainer import CONFIG, STATE, WEIGHTS, Trainer
+
+    if not (run / STATE).exists():
+        raise ConfigError(f"{run} holds no {STATE}; begin the run with `pan-train run --out {run}`")
+    trainer = Trainer(load_config(run / CONFIG), run, errors)
+    trainer.resume()
+    card = trainer.run()
+    _finish(run / WEIGHTS, card.evaluation, as_json)
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[Path | None, typer.Argument(help="A .safetensors checkpoint or the folder of a run.")] = None,
+    data: Annotated[Path | None, typer.Option(help="Data set with query and gallery.")] = None,
+    features: Annotated[
+        Path | None,
+        typer.Option(help="Ready embeddings instead: .npz with query, query_id, query_camera and the same of gallery."),
+    ] = None,
+    histogram: Annotated[bool, typer.Option(help="Score the colour-histogram baseline on --data instead.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """CMC, mAP (both conventions) and mINP by the official rules."""
+    if features is not None:
+        _show(_evaluate_features(features), as_json)
+        return
+    if data is None or (checkpoint is None and not histogram):
+        raise ConfigError("give CHECKPOINT and --data DIR, or --histogram and --data DIR, or --features FILE.npz")
+    if checkpoint is None:
+        from training.synth import histogram_features
+
+        embed, spec = histogram_features, InputSpec(height=128, width=64)
+    else:
+        network, card = load_checkpoint(checkpoint)
+        embed, spec = torch_embedder(network, card.input), card.input
+    _show(evaluate_on(embed, read_data(data), spec), as_json)
+
+
+@app.command()
+def synth(
+    out: Annotated[Path, typer.Argument(help="Folder to write; must be new or empty.")],
+    train_identities: Annotated[int, typer.Option(min=2)] = 200,
+    test_identities: Annotated[int, typer.Option(min=2)] = 60,
+    cameras: Annotated[int, typer.Option(min=2)] = 4,
+    crops_per_camera: Annotated[int, typer.Option(min=2)] = 4,
+    height: Annotated[int, typer.Option(min=32)] = 128,
+    width: Annotated[int, typer.Option(min=16)] = 64,
+    seed: int = 0,
+    workers: Annotated[int, typer.Option(min=1)] = 2,
+    as_json: AsJson = False,
+) -> None:
+    """Render synthetic people, seen by several cameras, in the Market-1501 layout. No photograph is involved."""
+    from training.synth import generate
+
+    with Progress(console=errors, disable=not errors.is_terminal) as bar:
+        task = bar.add_task("rendering")
+        generate(
+            out,
+            train_identities=train_identities,
+            test_identities=test_identities,
+            cameras=cameras,
+            crops_per_camera=crops_per_camera,
+            height=height,
+            width=width,
+            seed=seed,
+            workers=workers,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    data = read_data(out)
+    counts = {"train": len(data.train), "query": len(data.query), "gallery": len(data.gallery)}
+    if as_json:
+        print(json.dumps({"path": str(out), **counts}))
+    else:
+        print(f"{out}: " + ", ".join(f"{count} {side} crops" for side, count in counts.items()))
+
+
+def _evaluate_features(path: Path) -> Evaluation:
+    keys = ("query", "query_id", "query_camera", "gallery", "gallery_id", "gallery_camera")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [key for key in keys if key not in file]
+            if missing:
+                raise DataError(f"{path} lacks {', '.join(missing)}; it needs {', '.join(keys)}")
+            arrays = {key: file[key] for key in keys}
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as .npz: {error}") from None
+
+    def labels(side: str) -> Labels:
+        return Labels(arrays[f"{side}_id"].astype(np.int64), arrays[f"{side}_camera"].astype(np.int64))
+
+    return evaluate_embeddings(arrays["query"], labels("query"), arrays["gallery"], labels("gallery"), data=path.name)
+
+
+def _finish(weights: Path, evaluation: Evaluation | None, as_json: bool) -> None:
+    if as_json:
+        shown = None if evaluation is None else json.loads(evaluation.model_dump_json())
+        print(json.dumps({"checkpoint": str(weights), "evaluation": shown}))
+        return
+    if evaluation is not None:
+        _show(evaluation, as_json=False)
+    print(f"wrote {weights}")
+
+
+def _show(evaluation: Evaluation, as_json: bool) -> None:
+    if as_json:
+        print(evaluation.model_dump_json())
+        return
+    table = Table(title=f"{evaluation.data}: {evaluation.queries} queries, {evaluation.gallery} gallery crops")
+    for name in (*(f"rank-{rank}" for rank in evaluation.cmc), "mAP", "mAP_official", "mINP"):
+        table.add_column(name, justify="right")
+    figures = (*evaluation.cmc.values(), evaluation.mAP, evaluation.mAP_official, evaluation.mINP)
+    table.add_row(*(f"{figure:.2f}" for figure in figures))
+    Console().print(table)
+
+
+def main() -> None:
+    """Entry point: an expected error is one line on stderr and exit status 1; Ctrl-C is 130."""
+    from training.trainer import Stopped
+
+    try:
+        app()
+    except Stopped as stop:
+        errors.print(str(stop), markup=False)
+        sys.exit(130)
+    except PanError as error:
+        errors.print(f"error: {error}", markup=False)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

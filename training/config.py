@@ -1,0 +1,208 @@
+"""One run, typed: a YAML file, presets underneath it, `key=value` on the command line above it."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from bundle import InputSpec
+from bundle.manifest import Strict
+from training.data.augment import AugmentConfig
+from training.errors import ConfigError
+from training.model.config import VARIANTS, BackboneConfig, NetworkConfig
+
+
+class DataConfig(Strict):
+    """Where the crops are and the size they are resized to."""
+
+    path: Path | None = None
+    height: int = Field(default=384, ge=16)
+    width: int = Field(default=128, ge=16)
+    cache_gib: float = Field(default=4.0, ge=0, description="decoded crops are kept in memory up to this size")
+
+
+class ModelConfig(Strict):
+    """Which system, on which backbone, from which weights."""
+
+    variant: str = "pan_c"
+    depth: Literal[18, 34, 50] = 50
+    width: float = Field(default=1.0, gt=0)
+    stride_at: Literal["conv2", "conv1"] = "conv2"
+    stem_pool: Literal["padded", "ceil"] = "padded"
+    bnneck: bool | None = Field(default=None, description="None: as the variant says")
+    weights: str | None = Field(default=None, description='"imagenet", a path, or None for random initialisation')
+
+    def network(self) -> NetworkConfig:
+        """The network this describes. Raises ConfigError for an unknown variant."""
+        if self.variant not in VARIANTS:
+            raise ConfigError(f"model.variant: {_unknown(self.variant, list(VARIANTS))}")
+        config = VARIANTS[self.variant]
+        backbone = BackboneConfig(
+            depth=self.depth, width=self.width, stride_at=self.stride_at, stem_pool=self.stem_pool
+        )
+        bnneck = config.bnneck if self.bnneck is None else self.bnneck
+        return config.model_copy(update={"backbone": backbone, "bnneck": bnneck})
+
+
+class SamplerConfig(Strict):
+    """P identities x K crops a batch."""
+
+    identities: int = Field(default=8, ge=2)
+    crops: int = Field(default=4, ge=2)
+
+
+class LossConfig(Strict):
+    """Weights of Eq. 5."""
+
+    smoothing: float = Field(default=0.0, ge=0, lt=1)
+    triplet: float = Field(default=1.0, ge=0)
+    margin: float | None = Field(default=0.3, gt=0, description="None: soft margin")
+    orthogonality: float = Field(default=1.0, ge=0, description="on unit rows; see losses.mask_orthogonality")
+
+
+class OptimConfig(Strict):
+    """Optimiser and schedule. `lr` is for new layers, `backbone_lr` for pre-trained ones."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(default=0.1, gt=0)
+    backbone_lr: float = Field(default=0.01, ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    weight_decay: float = Field(default=5e-4, ge=0)
+    schedule: Literal["steps", "cosine"] = "steps"
+    milestones: tuple[float, ...] = Field(
+        default=(0.5, 0.75), description="fractions of the run at which lr falls to a tenth"
+    )
+    warmup: float = Field(default=0.1, ge=0, lt=1, description="fraction of the run with a linear warm-up")
+    iterations: int = Field(default=10_000, ge=1)
+
+
+class RunConfig(Strict):
+    """Everything that decides a run's weights, and where they go."""
+
+    preset: Literal["paper", "bot", "short"] = "paper"
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    sampler: SamplerConfig = SamplerConfig()
+    augment: AugmentConfig = AugmentConfig()
+    loss: LossConfig = LossConfig()
+    optim: OptimConfig = OptimConfig()
+    seed: int = Field(default=0, ge=0)
+    device: str = Field(default="auto", description="auto, cpu, cuda or cuda:N")
+    precision: Literal["float32", "bfloat16"] = "float32"
+    threads: int | None = Field(default=None, ge=1, description="CPU threads; None: all cores")
+    evaluate_every: int = Field(default=0, ge=0, description="iterations between evaluations; 0: at the end only")
+    save_every: int = Field(default=200, ge=1, description="iterations between resumable states")
+
+    def input_spec(self) -> InputSpec:
+        """What the network of this run takes."""
+        return InputSpec(height=self.data.height, width=self.data.width)
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Section 4.1 of the paper; momentum, weight decay, margin and warm-up are ours
+    "paper": {},
+    # Luo et al. 2019, "bag of tricks"
+    "bot": {
+        "model": {"bnneck": True},
+        "sampler": {"identities": 16, "crops": 4},
+        "loss": {"smoothing": 0.1},
+        "optim": {"name": "adamw", "lr": 3.5e-4, "backbone_lr": 3.5e-4, "warmup": 0.08, "milestones": (0.33, 0.58)},
+    },
+    # what a few thousand iterations can use: light augmentation, one smooth descent
+    "short": {
+        "model": {"bnneck": True},
+        "sampler": {"identities": 16, "crops": 4},
+        "augment": {"erase": 0.25, "erase_area": (0.02, 0.2), "zoom": 0.05},
+        "loss": {"smoothing": 0.1},
+        "optim": {"name": "adamw", "lr": 1e-3, "backbone_lr": 3.5e-4, "schedule": "cosine", "warmup": 0.1},
+    },
+}
+
+
+def load_config(file: Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
+    """Preset, then the YAML file, then `dotted.key=value` overrides (values in YAML syntax).
+
+    Raises ConfigError; an unknown key is answered with the nearest known one.
+    """
+    given = _read_yaml(file) if file else {}
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise ConfigError(f"{override!r} is not of the form key=value, such as optim.lr=0.05")
+        given = _merge(given, _nested(key.split("."), _parse(text, override)))
+    _refuse_unknown(given, RunConfig, "")
+    preset = given.get("preset", "paper")
+    if preset not in PRESETS:
+        raise ConfigError(f"preset: {_unknown(str(preset), list(PRESETS))}")
+    try:
+        config = RunConfig.model_validate(_merge(PRESETS[preset], given))
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, issue['loc']))}: {issue['msg']}" for issue in error.errors())
+        raise ConfigError(problems) from None
+    config.model.network()
+    return config
+
+
+def save_config(config: RunConfig, path: Path) -> None:
+    """Write a configuration that `load_config` reads back as the same."""
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no configuration file {file}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not valid YAML: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{file} must hold key: value pairs")
+    return content
+
+
+def _parse(text: str, override: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ConfigError(f"the value of {override!r} is not valid YAML") from None
+    if isinstance(value, str):
+        try:
+            return float(value)  # YAML 1.1 reads 1e-3 as a string
+        except ValueError:
+            pass
+    return value
+
+
+def _nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
+    return {keys[0]: _nested(keys[1:], value) if len(keys) > 1 else value}
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _refuse_unknown(given: Mapping[str, Any], model: type[BaseModel], prefix: str) -> None:
+    for key, value in given.items():
+        if key not in model.model_fields:
+            raise ConfigError(f"{prefix}{_unknown(key, list(model.model_fields))}")
+        inner = model.model_fields[key].annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            if not isinstance(value, Mapping):
+                raise ConfigError(
+                    f"{prefix}{key} is a group; set one of its keys, such as {prefix}{key}."
+                    f"{next(iter(inner.model_fields))}"
+                )
+            _refuse_unknown(value, inner, f"{prefix}{key}.")
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]}?" if near else f"known are: {', '.join(known)}"
+    return f"{name} is unknown; {hint}"

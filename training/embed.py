@@ -1,0 +1,68 @@
+"""Crops to descriptors with a PyTorch network, and the evaluation of a data set with them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from bundle import Evaluation, ImageArray, InputSpec
+from training.data import Crop, CropStore, ReidData, cameras, persons
+from training.errors import DataError
+from training.evaluation import Labels, evaluate_embeddings
+from training.model import PAN, Normalise, to_planes
+
+Floats = npt.NDArray[np.float32]
+Progress = Callable[[int, int], None]
+Embed = Callable[[ImageArray], Floats]
+
+
+def torch_embedder(network: PAN, spec: InputSpec, device: torch.device | str = "cpu") -> Embed:
+    """A function (B, H, W, 3) uint8 -> (B, D) float32 descriptors of unit length, in float32 throughout."""
+    network = network.to(device).eval()
+    normalise = Normalise(spec).to(device)
+
+    def embed(images_BHW3: ImageArray) -> Floats:
+        with torch.inference_mode():
+            image = normalise(to_planes(torch.from_numpy(images_BHW3).to(device)))
+            descriptor = network.describe(image.contiguous(memory_format=torch.channels_last))
+        return np.asarray(descriptor.cpu().numpy(), np.float32)
+
+    return embed
+
+
+def embed_crops(
+    embed: Embed, crops: Sequence[Crop], spec: InputSpec, batch: int = 64, progress: Progress | None = None
+) -> Floats:
+    """Descriptors of a list of crops, (n, D). The next batch is decoded while one is embedded."""
+    store = CropStore(crops, spec, cache_gib=0)
+    rows = []
+    for done, images in _ahead(store, batch):
+        rows.append(embed(images))
+        if progress:
+            progress(done, len(crops))
+    return np.concatenate(rows)
+
+
+def evaluate_on(embed: Embed, data: ReidData, spec: InputSpec, progress: Progress | None = None) -> Evaluation:
+    """Embed query and gallery of a data set and score the ranking by the official rules."""
+    if not data.query or not data.gallery:
+        raise DataError(
+            f"{data.name} has {len(data.query)} query and {len(data.gallery)} gallery crops; both are needed"
+        )
+    rows = embed_crops(embed, [*data.query, *data.gallery], spec, progress=progress)
+    split = len(data.query)
+    query = Labels(persons(data.query), cameras(data.query))
+    gallery = Labels(persons(data.gallery), cameras(data.gallery))
+    return evaluate_embeddings(rows[:split], query, rows[split:], gallery, data.name)
+
+
+def _ahead(store: CropStore, batch: int) -> Iterator[tuple[int, ImageArray]]:
+    with ThreadPoolExecutor(1, thread_name_prefix="next-batch") as pool:
+        spans = [np.arange(start, min(start + batch, len(store))) for start in range(0, len(store), batch)]
+        futures = [pool.submit(store.get, spans[0])] if spans else []
+        for index, span in enumerate(spans):
+            if index + 1 < len(spans):
+                futures.append(pool.submit(store.get, spans[index + 1]))
+            yield int(span[-1]) + 1, futures.pop(0).result()

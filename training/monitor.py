@@ -1,0 +1,96 @@
+"""What a run shows while it runs: a progress line, `metrics.csv`, TensorBoard events, and warnings in words."""
+
+import csv
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch.utils.tensorboard import SummaryWriter
+
+LINE_EVERY_S = 30.0
+
+
+class Monitor:
+    """Context manager around a run; `update` is called every few steps with their mean values."""
+
+    def __init__(self, out: Path, iterations: int, first_step: int, console: Console) -> None:
+        self._path = out / "metrics.csv"
+        self._rows = _rows_before(self._path, first_step)
+        self._board = SummaryWriter(str(out / "tensorboard"), purge_step=first_step)
+        self._console = console
+        self._progress = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[status]}"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("training", total=iterations, completed=first_step, status="")
+        self._iterations = iterations
+        self._started, self._first_step = time.monotonic(), first_step
+        self._last_line = 0.0
+        self._warned: set[str] = set()
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+        self._board.close()
+
+    def update(self, step: int, values: Mapping[str, float]) -> None:
+        """Record values after `step` steps."""
+        self._rows.append({"step": step, **values})
+        with self._path.open("w" if len(self._rows) == 1 else "a", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, list(self._rows[-1]))
+            if len(self._rows) == 1:
+                writer.writeheader()
+            writer.writerow({key: f"{value:.6g}" for key, value in self._rows[-1].items()})
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+        status = f"loss {values['loss']:.3f}  lr {values['lr']:.2e}  {values['images_per_s']:.0f} images/s"
+        self._progress.update(self._task, completed=step, status=status)
+        if self._progress.disable and time.monotonic() - self._last_line > LINE_EVERY_S:
+            self._last_line = time.monotonic()
+            elapsed = self._last_line - self._started
+            left = elapsed / max(1, step - self._first_step) * (self._iterations - step)
+            self._console.print(f"{step}/{self._iterations}  {status}  {left / 60:.1f} min left", highlight=False)
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Values that are measured now and then (evaluation): TensorBoard and a line."""
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+        shown = "  ".join(f"{name} {value:.2f}" for name, value in values.items())
+        self._console.print(f"step {step}: {shown}", highlight=False)
+
+    def warn(self, words: list[str]) -> None:
+        """Say each warning once."""
+        for text in words:
+            if text not in self._warned:
+                self._warned.add(text)
+                print(f"warning: {text}", file=sys.stderr)
+
+
+def _rows_before(path: Path, step: int) -> list[dict[str, float]]:
+    """Rows of a resumed run's metrics up to its state; later ones are forgotten, as their steps are run again."""
+    if not path.exists() or step == 0:
+        path.unlink(missing_ok=True)
+        return []
+    with path.open(newline="", encoding="utf-8") as stream:
+        rows = [dict(row) for row in csv.DictReader(stream) if int(float(row["step"])) <= step]
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        if rows:
+            writer = csv.DictWriter(stream, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    return [{key: float(value) for key, value in row.items()} for row in rows]

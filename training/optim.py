@@ -1,0 +1,33 @@
+"""Optimiser and learning-rate schedule of a run."""
+
+import math
+
+import torch
+from torch import nn
+
+from training.config import OptimConfig
+from training.model import PAN
+
+
+def make_optimizer(network: PAN, heads: nn.Module, config: OptimConfig, pretrained: bool) -> torch.optim.Optimizer:
+    """SGD or AdamW over two groups: the backbone, at `backbone_lr` if it is pre-trained, and everything new."""
+    backbone = list(network.backbone.parameters())
+    known = {id(parameter) for parameter in backbone}
+    new = [p for p in (*network.parameters(), *heads.parameters()) if id(p) not in known and p.requires_grad]
+    groups = [
+        {"params": backbone, "lr": config.backbone_lr if pretrained else config.lr},
+        {"params": new, "lr": config.lr},
+    ]
+    if config.name == "sgd":
+        return torch.optim.SGD(groups, momentum=config.momentum, weight_decay=config.weight_decay)
+    return torch.optim.AdamW(groups, weight_decay=config.weight_decay)
+
+
+def lr_factor(step: int, config: OptimConfig) -> float:
+    """What every group's learning rate is multiplied by at a step (0-based): a pure function, so resuming is exact."""
+    warm = round(config.warmup * config.iterations)
+    if step < warm:
+        return (step + 1) / (warm + 1)
+    if config.schedule == "steps":
+        return float(0.1 ** sum(step >= round(m * config.iterations) for m in config.milestones))
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, config.iterations - warm)))
