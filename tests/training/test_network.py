@@ -1,0 +1,110 @@
+"""The network against the paper's parameter counts and the literal form of its equations."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from training.model import PAN, VARIANTS, BackboneConfig
+from training.model.attention import PartAttention
+from training.model.backbone import NonLocal
+from training.model.parts import PartScale, Stripes, pool_parts
+
+# millions of parameters without training classifiers: what the paper prints in Table 2
+PAPER = {
+    "baseline": 27.8,
+    "baseline_w": 29.2,
+    "conv_a": 35.2,
+    "conv_c": 32.3,
+    "pan_a_128": 32.5,
+    "pan_a": 33.5,
+    "pan_a_wide": 36.6,
+    "pan_c_128": 33.0,
+    "pan_c": 33.9,
+    "pan_c_wide": 37.0,
+    "nl": 30.5,
+    "pan_c_nl": 36.7,
+}
+
+
+@pytest.mark.parametrize("variant", PAPER)
+def test_parameter_counts_are_the_papers(variant: str) -> None:
+    with torch.device("meta"):
+        network = PAN(VARIANTS[variant])
+    tolerance = 0.25 if variant == "baseline_w" else 0.15
+    assert network.parameter_count() / 1e6 == pytest.approx(PAPER[variant], abs=tolerance)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_gives_unit_descriptors_of_its_size(variant: str) -> None:
+    torch.manual_seed(0)
+    small = VARIANTS[variant].model_copy(update={"backbone": BackboneConfig(depth=18, width=0.25)})
+    network = PAN(small).eval()
+    descriptor = network.describe(torch.randn(3, 3, 96, 48))
+    assert descriptor.shape == (3, network.embedding_size)
+    torch.testing.assert_close(descriptor.norm(dim=1), torch.ones(3))
+
+
+def test_paper_descriptor_has_1536_numbers() -> None:
+    with torch.device("meta"):
+        assert PAN(VARIANTS["pan_c"]).embedding_size == 1536
+
+
+def test_block_shapes_are_the_papers() -> None:
+    with torch.device("meta"):
+        blocks = PAN(VARIANTS["pan_c"]).backbone(torch.empty(1, 3, 384, 128))
+    assert [tuple(x.shape[1:]) for x in blocks] == [(256, 96, 32), (512, 48, 16), (1024, 24, 8), (2048, 24, 8)]
+
+
+@pytest.mark.parametrize("out_channels", [24, 40])
+def test_part_attention_is_equation_3(out_channels: int) -> None:
+    """The literal form: 1x1 convolutions of X, the D x N and O x N maps stored, products left to right."""
+    torch.manual_seed(0)
+    pam = PartAttention(part_channels=40, channels=24, dim=16, out_channels=out_channels).double()
+    part_BCI = torch.randn(2, 40, 6, dtype=torch.float64)
+    x_BChw = torch.randn(2, 24, 12, 5, dtype=torch.float64)
+    phi_BID = F.conv1d(part_BCI, pam.phi.weight[:, :, None]).transpose(1, 2)
+    psi_BDN = F.conv2d(x_BChw, pam.psi.weight[:, :, None, None]).flatten(2)
+    f_BNO = F.conv2d(x_BChw, pam.f.weight[:, :, None, None]).flatten(2).transpose(1, 2)
+    literal_BIO = phi_BID @ psi_BDN @ f_BNO / 60
+    torch.testing.assert_close(pam(part_BCI, x_BChw).transpose(1, 2), literal_BIO)
+    torch.testing.assert_close(pam.compatibility(part_BCI, x_BChw.flatten(2)), phi_BID @ psi_BDN)
+
+
+def test_part_pooling_is_the_average_of_the_masked_map() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 10, 6, 4)
+    mask_BiN, channel_BC1 = PartScale(10, 3).eval()(x)
+    got = pool_parts(x, mask_BiN) * channel_BC1
+    for part in range(3):
+        m = channel_BC1[:, :, :, None] * mask_BiN[:, part].view(2, 1, 6, 4)
+        torch.testing.assert_close(got[:, :, part], F.adaptive_avg_pool2d(m * x, 1)[:, :, 0, 0])
+
+
+@pytest.mark.parametrize("parts", [1, 3, 5, 6])
+def test_stripes_are_adaptive_average_pooling(parts: int) -> None:
+    x = torch.randn(2, 7, 8, 4)
+    mask, _ = Stripes(parts)(x)
+    torch.testing.assert_close(pool_parts(x, mask), F.adaptive_avg_pool2d(x, (parts, 1))[..., 0])
+
+
+def test_non_local_block_is_the_literal_dot_product_form() -> None:
+    torch.manual_seed(0)
+    block = NonLocal(8).double().eval()
+    torch.nn.init.normal_(block.norm.weight)
+    x = torch.randn(2, 8, 6, 4, dtype=torch.float64)
+    small = F.max_pool2d(x, 2)
+    theta, phi, g = block.theta(x).flatten(2), block.phi(small).flatten(2), block.g(small).flatten(2)
+    attention_BNM = theta.transpose(1, 2) @ phi / phi.shape[2]
+    y = (attention_BNM @ g.transpose(1, 2)).transpose(1, 2).reshape(2, 4, 6, 4)
+    torch.testing.assert_close(block(x), x + block.norm(block.out(y)))
+
+
+def test_masks_live_whatever_the_optimiser_does_to_the_weights() -> None:
+    """Trap 1: a large step on the weights must not leave a mask that is zero everywhere."""
+    torch.manual_seed(0)
+    scale = PartScale(16, 3).train()
+    with torch.no_grad():
+        for parameter in scale.spatial.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=10)
+    mask_BiN, _ = scale(torch.randn(8, 16, 12, 4))
+    assert ((mask_BiN > 0).float().mean((0, 2)) > 0.05).all()
