@@ -1,0 +1,21 @@
+"""Synthetic people: clothed, walking figures seen by several cameras, for trying everything without a photograph."""
+
+from training.synth.baseline import histogram_features
+from training.synth.camera import Camera, sample_camera
+from training.synth.generate import SynthError, SynthSummary, generate
+from training.synth.person import Person, sample_person
+from training.synth.scene import Shot, render, sample_shot
+
+__all__ = [
+    "Camera",
+    "Person",
+    "Shot",
+    "SynthError",
+    "SynthSummary",
+    "generate",
+    "histogram_features",
+    "render",
+    "sample_camera",
+    "sample_person",
+    "sample_shot",
+]

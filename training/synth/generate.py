@@ -1,0 +1,138 @@
+"""A data set of synthetic people in the Market-1501 layout, rendered by several processes.
+
+    out/bounding_box_train/  out/query/  out/bounding_box_test/
+    0001_c1s1_000001_00.jpg: person 1, camera 1, sequence 1, frame 1, box 0
+
+Every crop is a pure function of (seed, person, camera, frame), so neither the number of workers nor the number of
+people changes a file.
+"""
+
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+
+from bundle import PanError
+from training.synth.camera import sample_camera
+from training.synth.person import sample_person
+from training.synth.scene import render, sample_shot
+
+TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
+
+
+class SynthError(PanError):
+    """The data set that was asked for cannot be generated."""
+
+    code = "synth"
+
+
+@dataclass(frozen=True, slots=True)
+class SynthSummary:
+    """What was written. Counts of images, except `identities`."""
+
+    path: Path
+    identities: int
+    cameras: int
+    train: int
+    query: int
+    gallery: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    folder: Path
+    train_identities: int
+    cameras: int
+    crops_per_camera: int
+    height: int
+    width: int
+    seed: int
+
+
+def generate(
+    out: Path,
+    *,
+    train_identities: int,
+    test_identities: int,
+    cameras: int,
+    crops_per_camera: int,
+    height: int = 128,
+    width: int = 64,
+    seed: int = 0,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+) -> SynthSummary:
+    """Render a data set into `out`, which must not exist or be empty; it appears there only when it is complete.
+
+    Identities 1..train_identities are for training, the next test_identities for the test; of these the first crop in
+    each camera is the query and the others are the gallery. `progress(done, total)` counts crops.
+
+    Raises SynthError where `out` is not empty or a number is out of range.
+    """
+    _check(train_identities, test_identities, cameras, crops_per_camera, height, width, workers)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SynthError(f"{out} already holds something; name another folder, or delete it first")
+    partial_folder = out.absolute().with_name(f".{out.name}.partial-{os.getpid()}")
+    plan = _Plan(partial_folder, train_identities, cameras, crops_per_camera, height, width, seed)
+    people = train_identities + test_identities
+    each = cameras * crops_per_camera
+    try:
+        for name in (TRAIN, QUERY, GALLERY):
+            (partial_folder / name).mkdir(parents=True)
+        for done, _ in enumerate(_everybody(plan, people, workers), 1):
+            if progress:
+                progress(done * each, people * each)
+        partial_folder.replace(out)
+    finally:
+        shutil.rmtree(partial_folder, ignore_errors=True)
+    queries = test_identities * cameras
+    return SynthSummary(out, people, cameras, train_identities * each, queries, test_identities * each - queries)
+
+
+def _check(train: int, test: int, cameras: int, crops: int, height: int, width: int, workers: int) -> None:
+    ranges = {
+        "train_identities": (train, 0, 9999),
+        "test_identities": (test, 0, 9999),
+        "train_identities + test_identities": (train + test, 1, 9999),
+        "cameras": (cameras, 2, 9),
+        "crops_per_camera": (crops, 2, 999),
+        "height": (height, 32, 1024),
+        "width": (width, 16, 1024),
+        "workers": (workers, 1, 256),
+    }
+    for name, (value, low, high) in ranges.items():
+        if not low <= value <= high:
+            raise SynthError(f"{name} is {value}; give a number from {low} to {high}")
+
+
+def _everybody(plan: _Plan, people: int, workers: int) -> Iterator[None]:
+    """Render each person; yields as they are done."""
+    identities = range(1, people + 1)
+    if workers == 1:
+        yield from map(partial(_render_person, plan), identities)
+        return
+    with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            yield from pool.map(partial(_render_person, plan), identities)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _render_person(plan: _Plan, identity: int) -> None:
+    """Write every crop of one person."""
+    person = sample_person(plan.seed, identity)
+    for number in range(1, plan.cameras + 1):
+        camera = sample_camera(plan.seed, number)
+        for index in range(plan.crops_per_camera):
+            crop = render(person, camera, sample_shot(plan.seed, identity, camera, index), plan.height, plan.width)
+            test = QUERY if index == 0 else GALLERY
+            folder = plan.folder / (TRAIN if identity <= plan.train_identities else test)
+            name = f"{identity:04d}_c{number}s1_{index + 1:06d}_00.jpg"
+            Image.fromarray(crop).save(folder / name, quality=camera.jpeg_quality)
