@@ -169,10 +169,10 @@ def main() -> None:
     try:
         app()
     except Stopped as stop:
-        errors.print(str(stop), markup=False)
+        errors.print(str(stop), markup=False, soft_wrap=True)
         sys.exit(130)
     except PanError as error:
-        errors.print(f"error: {error}", markup=False)
+        errors.print(f"error: {error}", markup=False, soft_wrap=True)
         sys.exit(1)
 
 
