@@ -1,0 +1,103 @@
+"""A network as one ONNX graph: uint8 pixels in, descriptors of unit length out, any batch size."""
+
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import onnx
+import torch
+from torch import Tensor, nn
+
+from bundle import InputSpec
+from export.errors import GraphError
+from training.model import PAN, Normalise, to_planes
+
+INPUT, OUTPUT = "images", "embeddings"
+OPSET = 20
+
+
+class DeployedNetwork(nn.Module):
+    """The network with its preprocessing: mean and standard deviation are applied here and nowhere else."""
+
+    def __init__(self, network: PAN, spec: InputSpec) -> None:
+        super().__init__()
+        self.normalise = Normalise(spec)
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, H, W, 3) uint8 RGB -> (B, D) float32 of unit length."""
+        return self.network.describe(self.normalise(to_planes(images)))
+
+
+def onnx_graph(network: PAN, spec: InputSpec, metadata: Mapping[str, str], opset: int = OPSET) -> onnx.ModelProto:
+    """Trace the network (in eval mode) into a checked float32 graph with a dynamic batch and its weights inside.
+
+    `metadata` goes into the file's properties, so that a stray file can be told. Raises GraphError.
+    """
+    example = torch.zeros(2, spec.height, spec.width, 3, dtype=torch.uint8)
+    with _quiet():
+        program = torch.onnx.export(
+            DeployedNetwork(network, spec).eval(),
+            (example,),
+            dynamo=True,
+            opset_version=opset,
+            dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            verbose=False,
+        )
+    assert program is not None  # only the dynamo=False exporter, which writes a file, returns None
+    model: onnx.ModelProto = program.model_proto
+    _drop_traces(model)
+    onnx.helper.set_model_props(model, dict(metadata))
+    check_graph(model, spec, network.embedding_size, opset)
+    return model
+
+
+def check_graph(model: onnx.ModelProto, spec: InputSpec, dim: int, opset: int) -> None:
+    """Hold a graph to the bundle's contract: ONNX's own checker, the opset, the shapes and types of input and output.
+
+    Raises GraphError naming what differs.
+    """
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise GraphError(f"the exported graph is not valid ONNX: {error}") from error
+    opsets = {entry.domain: entry.version for entry in model.opset_import}
+    if opsets != {"": opset}:
+        raise GraphError(f"the exporter wrote opsets {opsets} where opset {opset} was asked; choose another --opset")
+    signature = [[_describe(value) for value in values] for values in (model.graph.input, model.graph.output)]
+    expected = [
+        [(INPUT, onnx.TensorProto.UINT8, ("batch", spec.height, spec.width, 3))],
+        [(OUTPUT, onnx.TensorProto.FLOAT, ("batch", dim))],
+    ]
+    if signature != expected:
+        raise GraphError(f"the exported graph has inputs and outputs {signature}, expected {expected}")
+
+
+def _describe(value: onnx.ValueInfoProto) -> tuple[str, int, tuple[str | int, ...]]:
+    tensor = value.type.tensor_type
+    return value.name, tensor.elem_type, tuple(axis.dim_param or axis.dim_value for axis in tensor.shape.dim)
+
+
+def _drop_traces(model: onnx.ModelProto) -> None:
+    """Remove the exporter's notes on every node and value: they hold stack traces with paths of this machine."""
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter tells of the absence of torchvision and of its own deprecations; its errors are exceptions."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,21 @@
+"""Milliseconds a crop of several engines, taken in turns so that they share the machine's mood."""
+
+import statistics
+import time
+from collections.abc import Mapping
+
+from bundle import ImageArray
+from training.embed import Embed
+
+
+def milliseconds_a_crop(engines: Mapping[str, Embed], images_BHW3: ImageArray, rounds: int) -> dict[str, float]:
+    """Median over `rounds` of the time for the batch, divided by its size; each engine runs once beforehand."""
+    taken: dict[str, list[float]] = {name: [] for name in engines}
+    for embed in engines.values():
+        embed(images_BHW3)
+    for _ in range(rounds):
+        for name, embed in engines.items():
+            start = time.perf_counter()
+            embed(images_BHW3)
+            taken[name].append(1000 * (time.perf_counter() - start) / len(images_BHW3))
+    return {name: statistics.median(times) for name, times in taken.items()}

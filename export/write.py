@@ -1,0 +1,68 @@
+"""A bundle folder that appears whole or not at all."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+
+from bundle import load_bundle
+from bundle.folder import MANIFEST
+from export.errors import TargetError
+
+
+@contextmanager
+def new_bundle(out: Path, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary sibling of `out` that takes its name when the block ends well and is removed when it does not.
+
+    With `overwrite` a bundle that is there stays until the new one is complete. Raises TargetError.
+    """
+    out = out.resolve()
+    require_free(out, overwrite)
+    draft = _sibling(out, "draft")
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+        load_bundle(draft)  # what a service would refuse gets no name
+        require_free(out, overwrite)  # somebody may have written there meanwhile
+        _swap_in(draft, out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def require_free(out: Path, overwrite: bool) -> None:
+    """Raise TargetError unless `out` may be written: new, empty, or a bundle that may be replaced."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    if not (out / MANIFEST).is_file():
+        raise TargetError(f"{out} exists and is not a bundle; choose a new folder")
+    if not overwrite:
+        raise TargetError(f"{out} holds a bundle already; give --overwrite to replace it, or choose a new folder")
+
+
+def save_onnx(model: onnx.ModelProto, path: Path) -> None:
+    """Write a model with its weights inside, through to the disk."""
+    with path.open("wb") as stream:
+        stream.write(model.SerializeToString(deterministic=True))
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _swap_in(draft: Path, out: Path) -> None:
+    if not out.exists():
+        draft.rename(out)
+        return
+    retired = _sibling(out, "old")
+    out.rename(retired)
+    try:
+        draft.rename(out)
+    except OSError:
+        retired.rename(out)
+        raise
+    shutil.rmtree(retired)
+
+
+def _sibling(out: Path, word: str) -> Path:
+    return out.with_name(f".{out.name}.{os.getpid()}.{word}")
