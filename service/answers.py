@@ -1,0 +1,51 @@
+"""JSON answers and problem documents (RFC 9457), encoded by orjson."""
+
+from typing import Any
+
+import orjson
+from starlette.responses import Response
+
+from bundle import PanError
+from service.errors import InvalidRequest, Overloaded, status_of
+
+
+def dumps(content: Any) -> bytes:
+    """JSON bytes; numpy arrays as lists of numbers, datetimes as ISO 8601 in UTC."""
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z)
+
+
+class Json(Response):
+    """A JSON answer."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        return content if isinstance(content, bytes) else dumps(content)
+
+
+def problem(status: int, code: str, detail: str, request_id: str, **more: Any) -> Response:
+    """A problem document; `more` members are added to it."""
+    document = {
+        "type": f"urn:pan-reid:problem:{code}",
+        "title": code.replace("-", " ").capitalize(),
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": request_id,
+        **more,
+    }
+    return Response(dumps(document), status, media_type="application/problem+json")
+
+
+def problem_of(error: PanError, request_id: str) -> Response:
+    """The problem document of one of our errors."""
+    more = {"errors": error.problems} if isinstance(error, InvalidRequest) and error.problems else {}
+    response = problem(status_of(error), error.code, str(error), request_id, **more)
+    if isinstance(error, Overloaded):
+        response.headers["Retry-After"] = str(error.retry_after)
+    return response
+
+
+def item_error(error: PanError) -> dict[str, str]:
+    """What the result of one item says of its failure."""
+    return {"code": error.code, "detail": str(error)}

@@ -1,0 +1,81 @@
+"""The request bodies in the OpenAPI document: they are read as streams, so FastAPI does not see them."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from service.schemas import EmbedOptions, EntryInfo, SearchOptions
+
+_BINARY = {"type": "string", "format": "binary"}
+_BASE64 = {"type": "string", "contentEncoding": "base64"}
+_VECTOR = {
+    "description": "a vector of this model: numbers, or base64 of float32, little-endian",
+    "anyOf": [{"type": "array", "items": {"type": "number"}}, _BASE64],
+}
+_IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp")
+
+
+def json_body(model: type[BaseModel]) -> dict[str, Any]:
+    """A JSON object."""
+    return _body({"application/json": _schema(model)})
+
+
+def embeddings_body() -> dict[str, Any]:
+    """Images in any of the three ways."""
+    options = _schema(EmbedOptions)
+    return _images_body(_with(options, ["images"], images={"type": "array", "items": _BASE64, "minItems": 1}), options)
+
+
+def search_body() -> dict[str, Any]:
+    """Images in any of the three ways, or a vector or an entry in JSON."""
+    options = _schema(SearchOptions)
+    json = _with(
+        options,
+        [],
+        images={"type": "array", "items": _BASE64, "minItems": 1},
+        vector=_VECTOR,
+        entry_id={"type": "integer", "minimum": 1},
+    )
+    json["oneOf"] = [{"required": [name]} for name in ("images", "vector", "entry_id")]
+    return _images_body(json, options)
+
+
+def enrol_body() -> dict[str, Any]:
+    """Crops with what is known of each."""
+    info = _schema(EntryInfo)
+    entry = _with(info, [], image=_BASE64, vector=_VECTOR)
+    entry["oneOf"] = [{"required": ["image"]}, {"required": ["vector"]}]
+    json = {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["entries"],
+        "properties": {"entries": {"type": "array", "items": entry, "minItems": 1}},
+    }
+    metadata = {"type": "array", "items": info, "description": "one object a file, in their order"}
+    return _images_body(json, {"type": "object", "properties": {"metadata": metadata}})
+
+
+def _images_body(json: dict[str, Any], form: dict[str, Any]) -> dict[str, Any]:
+    files = _with(form, ["images"], images={"type": "array", "items": _BINARY, "minItems": 1})
+    raw = dict.fromkeys(_IMAGE_TYPES, _BINARY)
+    return _body({"multipart/form-data": files, "application/json": json, **raw})
+
+
+def _with(schema: dict[str, Any], required: list[str], **properties: Any) -> dict[str, Any]:
+    return {
+        **schema,
+        "properties": {**schema.get("properties", {}), **properties},
+        **({"required": [*schema.get("required", []), *required]} if required else {}),
+    }
+
+
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    schema = model.model_json_schema()
+    schema.pop("title", None)
+    return schema
+
+
+def _body(schemas: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "requestBody": {"required": True, "content": {kind: {"schema": schema} for kind, schema in schemas.items()}}
+    }

@@ -1,0 +1,75 @@
+"""POST /v1/embeddings: images in, unit vectors out."""
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request, Response
+
+from bundle import ImageError
+from service.answers import Json, item_error
+from service.api.deps import EMBEDDING_PROBLEMS, Caller, ServiceDep, parse, problems, while_connected
+from service.api.docs import embeddings_body
+from service.api.inputs import all_usable, image_from_base64, some_usable
+from service.body import Body, read_body
+from service.errors import InvalidRequest
+from service.schemas import Embeddings, EmbedOptions
+
+router = APIRouter(tags=["embeddings"])
+
+_BINARY = "application/octet-stream"
+
+
+@router.post(
+    "/v1/embeddings",
+    summary="Embed images",
+    openapi_extra=embeddings_body(),
+    responses={
+        200: {
+            "model": Embeddings,
+            "description": "One result for each image, in order. With `Accept: application/octet-stream` a NumPy .npy "
+            "file of float32 (images, dim), and then one bad image fails the request.",
+            "content": {_BINARY: {"schema": {"type": "string", "format": "binary"}}},
+        },
+        207: {"model": Embeddings, "description": "Some images failed; their results say why."},
+        **problems(*EMBEDDING_PROBLEMS),
+    },
+)
+async def embed(request: Request, service: ServiceDep, _: Caller) -> Response:
+    """Images as multipart files, as one raw `image/*` body, or as base64 in the JSON member `images`."""
+    body = await read_body(request, service.settings)
+    images = take_images(body)
+    options = parse(EmbedOptions, body.members)
+    outcomes = await while_connected(request, service.embedder.embed(images))
+    if _BINARY in request.headers.get("accept", ""):
+        buffer = io.BytesIO()
+        np.save(buffer, np.stack(all_usable(outcomes)), allow_pickle=False)
+        return Response(buffer.getbuffer(), media_type=_BINARY)
+    some_usable(outcomes)
+    results: list[dict[str, Any]] = []
+    for index, outcome in enumerate(outcomes):
+        if isinstance(outcome, ImageError):
+            results.append({"index": index, "error": item_error(outcome)})
+        elif options.encoding == "base64":
+            results.append({"index": index, "embedding": base64.b64encode(outcome.astype("<f4").tobytes()).decode()})
+        else:
+            results.append({"index": index, "embedding": outcome})
+    model = service.bundle.manifest.model
+    failed = any("error" in result for result in results)
+    return Json(
+        {"fingerprint": model.fingerprint, "dim": model.embedding_size, "embeddings": results}, 207 if failed else 200
+    )
+
+
+def take_images(body: Body) -> list[bytes | ImageError]:
+    """The images of a body, out of its members where it is JSON. Raises InvalidRequest without any."""
+    images = body.images
+    if body.is_json:
+        texts = body.members.pop("images", [])
+        if not isinstance(texts, list):
+            raise InvalidRequest("`images` is a list of base64 strings")
+        images = [image_from_base64(text) for text in texts]
+    if not images:
+        raise InvalidRequest("there is no image in the request")
+    return images

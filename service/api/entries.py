@@ -1,0 +1,204 @@
+"""/v1/galleries/{gallery}/entries: enrol crops, look at them, change what is known of them, delete them."""
+
+from dataclasses import replace
+from typing import Annotated, Any
+
+import numpy as np
+import orjson
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import Path as PathParameter
+
+from bundle import ImageError
+from service.answers import Json, dumps, item_error
+from service.api.deps import (
+    EMBEDDING_PROBLEMS,
+    Caller,
+    GalleryPath,
+    ServiceDep,
+    parse,
+    parse_list,
+    problems,
+    while_connected,
+)
+from service.api.docs import enrol_body, json_body
+from service.api.inputs import image_from_base64, some_usable, unit_vector
+from service.api.views import entry_view, microseconds
+from service.body import Body, Image, read_body, read_json
+from service.engine import Vectors
+from service.errors import BodyTooLarge, InvalidRequest
+from service.records import EntryRow, NewEntry
+from service.runtime import Service
+from service.schemas import Enrolled, Entry, EntryInfo, EntryPage, EntryUpdate, Identifier
+from service.store import IdempotencyKey
+
+router = APIRouter(prefix="/v1/galleries/{gallery}/entries", tags=["entries"])
+
+_MAX_ID = 2**63 - 1
+EntryId = Annotated[int, PathParameter(ge=1, le=_MAX_ID)]
+Cursor = Annotated[int, Query(ge=0, le=_MAX_ID, description="`next_cursor` of the page before")]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+KeyHeader = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=128,
+        description="a new one for each request: a retry with it gets the first answer and enrols nothing twice",
+    ),
+]
+
+
+@router.post(
+    "",
+    summary="Enrol crops",
+    status_code=201,
+    openapi_extra=enrol_body(),
+    responses={
+        201: {"model": Enrolled, "description": "Every crop is enrolled, and on disk."},
+        207: {"model": Enrolled, "description": "Some crops failed, their results say why; the others are enrolled."},
+        **problems(404, 409, 507, *EMBEDDING_PROBLEMS),
+    },
+)
+async def enrol(
+    gallery: GalleryPath, request: Request, service: ServiceDep, caller: Caller, idempotency_key: KeyHeader = None
+) -> Response:
+    """Many crops at once: multipart files with a JSON list `metadata` in their order, or the JSON list `entries`,
+    each with an `image` (base64) or a `vector` of this model; or one raw `image/*` body with its metadata in the query.
+    """
+    service.store.memory(gallery)
+    body = await read_body(request, service.settings)
+    key = IdempotencyKey(idempotency_key, body.digest()) if idempotency_key else None
+    if key is not None and (earlier := await service.store.answered(gallery, key)):
+        return Json(earlier.answer, earlier.status)
+    infos, crops = _crops(body, service)
+    outcomes = await while_connected(request, _embed(service, crops))
+    some_usable(outcomes)
+    good = [place for place, outcome in enumerate(outcomes) if not isinstance(outcome, ImageError)]
+    vectors = np.stack([outcome for outcome in outcomes if not isinstance(outcome, ImageError)])
+
+    def answer(ids: list[int]) -> tuple[int, bytes]:
+        ids_by_place = dict(zip(good, ids, strict=True))
+        results: list[dict[str, Any]] = [
+            {"index": place, "error": item_error(outcome)}
+            if isinstance(outcome, ImageError)
+            else {"index": place, "entry_id": ids_by_place[place]}
+            for place, outcome in enumerate(outcomes)
+        ]
+        failed = len(outcomes) - len(ids)
+        return 207 if failed else 201, dumps({"enrolled": len(ids), "failed": failed, "results": results})
+
+    entries = [_new_entry(infos[place]) for place in good]
+    answered = await service.store.enrol(caller, gallery, entries, vectors, answer, key)
+    return Json(answered.answer, answered.status)
+
+
+@router.get("", summary="List entries", responses={200: {"model": EntryPage}, **problems(404, 503)})
+async def list_entries(
+    gallery: GalleryPath,
+    service: ServiceDep,
+    _: Caller,
+    cursor: Cursor = 0,
+    limit: Limit = 100,
+    person_id: Identifier | None = None,
+    camera_id: Identifier | None = None,
+) -> Response:
+    """In the order of enrolment, a page at a time."""
+    rows = await service.store.entries(gallery, after=cursor, limit=limit + 1, person_id=person_id, camera_id=camera_id)
+    more = len(rows) > limit
+    rows = rows[:limit]
+    return Json({"entries": [entry_view(row) for row in rows], "next_cursor": str(rows[-1].id) if more else None})
+
+
+@router.get("/{entry_id}", summary="An entry", responses={200: {"model": Entry}, **problems(404, 503)})
+async def get_entry(gallery: GalleryPath, entry_id: EntryId, service: ServiceDep, _: Caller) -> Response:
+    """What is known of an enrolled crop."""
+    return Json(entry_view(await service.store.entry(gallery, entry_id)))
+
+
+@router.patch(
+    "/{entry_id}",
+    summary="Change an entry",
+    openapi_extra=json_body(EntryUpdate),
+    responses={200: {"model": Entry}, **problems(404, 413, 415, 503, 507)},
+)
+async def update_entry(
+    gallery: GalleryPath, entry_id: EntryId, request: Request, service: ServiceDep, caller: Caller
+) -> Response:
+    """Give it a person, camera, time or attributes; the vector stays."""
+    await service.store.entry(gallery, entry_id)
+    update = parse(EntryUpdate, await read_json(request, service.settings))
+    wanted = _new_entry(EntryInfo.model_construct(**dict(update)))
+    given = {name: getattr(wanted, name) for name in update.model_fields_set}
+
+    def change(entry: EntryRow) -> EntryRow:
+        return replace(entry, **given)
+
+    return Json(entry_view(await service.store.update_entry(caller, gallery, entry_id, change)))
+
+
+@router.delete(
+    "/{entry_id}",
+    summary="Delete an entry",
+    status_code=204,
+    response_class=Response,
+    responses=problems(404, 503, 507),
+)
+async def delete_entry(gallery: GalleryPath, entry_id: EntryId, service: ServiceDep, caller: Caller) -> Response:
+    """Its vector goes with it, from memory and from the disk."""
+    await service.store.delete_entry(caller, gallery, entry_id)
+    return Response(status_code=204)
+
+
+async def _embed(service: Service, crops: list[Image | Vectors]) -> list[Vectors | ImageError]:
+    """Vectors that came ready stay as they are; images are embedded."""
+    images = [crop for crop in crops if isinstance(crop, bytes | ImageError)]
+    embedded = iter(await service.embedder.embed(images) if images else [])
+    return [next(embedded) if isinstance(crop, bytes | ImageError) else crop for crop in crops]
+
+
+def _crops(body: Body, service: Service) -> tuple[list[EntryInfo], list[Image | Vectors]]:
+    if body.is_json:
+        items = body.members.pop("entries", None)
+        _nothing_left(body)
+        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+            raise InvalidRequest("`entries` is a list of objects")
+        crops = [_pop_crop(item, service.bundle.manifest.output.dim) for item in items]
+        infos = parse_list(EntryInfo, items)
+    else:
+        crops = list(body.images)
+        infos = _metadata(body, len(crops))
+    if not crops:
+        raise InvalidRequest("there is no crop in the request")
+    if len(crops) > service.settings.max_images:
+        raise BodyTooLarge(f"{len(crops)} entries in one request; at most {service.settings.max_images} are accepted")
+    return infos, crops
+
+
+def _pop_crop(item: dict[str, Any], dim: int) -> Image | Vectors:
+    if ("image" in item) == ("vector" in item):
+        raise InvalidRequest("each entry has either an `image` or a `vector`")
+    return image_from_base64(item.pop("image")) if "image" in item else unit_vector(item.pop("vector"), dim)
+
+
+def _metadata(body: Body, count: int) -> list[EntryInfo]:
+    if "metadata" not in body.members:  # of one crop, or the same for all
+        return [parse(EntryInfo, body.members)] * count
+    text = body.members.pop("metadata")
+    _nothing_left(body)
+    try:
+        infos = parse_list(EntryInfo, orjson.loads(text))
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"`metadata` is not JSON: {error}") from None
+    if len(infos) != count:
+        raise InvalidRequest(f"`metadata` describes {len(infos)} crops and there are {count} files")
+    return infos
+
+
+def _nothing_left(body: Body) -> None:
+    if body.members:
+        raise InvalidRequest(f"unknown members: {', '.join(sorted(body.members))}")
+
+
+def _new_entry(info: EntryInfo) -> NewEntry:
+    attributes = orjson.dumps(info.attributes).decode()
+    return NewEntry(info.person_id, info.camera_id, microseconds(info.captured_at), attributes)

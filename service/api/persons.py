@@ -1,0 +1,37 @@
+"""/v1/galleries/{gallery}/persons: who is in a gallery, and erasing someone from it."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Response
+
+from service import records
+from service.answers import Json
+from service.api.deps import Caller, GalleryPath, PersonPath, ServiceDep, problems
+from service.api.views import moment
+from service.schemas import Erased, PersonPage
+
+router = APIRouter(prefix="/v1/galleries/{gallery}/persons", tags=["persons"])
+
+
+@router.get("", summary="List persons", responses={200: {"model": PersonPage}, **problems(404, 503)})
+async def list_persons(
+    gallery: GalleryPath,
+    service: ServiceDep,
+    _: Caller,
+    cursor: Annotated[str, Query(max_length=128, description="`next_cursor` of the page before")] = "",
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> Response:
+    """By id, with how many entries there are of each and from how many cameras."""
+    rows = await service.store.persons(gallery, after=cursor, limit=limit + 1)
+    more = len(rows) > limit
+    persons = [{"person_id": row.person_id, "entries": row.entries, "cameras": row.cameras} for row in rows[:limit]]
+    return Json({"persons": persons, "next_cursor": rows[limit - 1].person_id if more else None})
+
+
+@router.delete(
+    "/{person_id:path}", summary="Erase a person", responses={200: {"model": Erased}, **problems(404, 503, 507)}
+)
+async def erase_person(gallery: GalleryPath, person_id: PersonPath, service: ServiceDep, caller: Caller) -> Response:
+    """Every entry of the person in this gallery; the answer is the receipt."""
+    count = await service.store.erase_person(caller, gallery, person_id)
+    return Json({"gallery": gallery, "person_id": person_id, "entries": count, "erased_at": moment(records.now())})

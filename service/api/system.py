@@ -1,0 +1,62 @@
+"""The service about itself: its model, its health, its metrics."""
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from service.answers import Json
+from service.api.deps import Caller, ServiceDep, problems
+from service.errors import NotReady
+from service.schemas import Health, Model
+
+router = APIRouter(tags=["service"])
+
+
+@router.get("/v1/model", summary="The model that is loaded", responses={200: {"model": Model}, **problems()})
+async def model(service: ServiceDep, _: Caller) -> Response:
+    """What the bundle says of it, and what it runs on."""
+    manifest = service.bundle.manifest
+    evaluation = manifest.evaluation
+    return Json(
+        {
+            "architecture": manifest.model.architecture,
+            "variant": manifest.model.variant,
+            "backbone": manifest.model.backbone,
+            "parts": manifest.model.parts,
+            "parameters": manifest.model.parameters,
+            "fingerprint": manifest.model.fingerprint,
+            "dim": manifest.output.dim,
+            "input_height": manifest.input.height,
+            "input_width": manifest.input.width,
+            "device": service.settings.device,
+            "precision": service.settings.precision,
+            "evaluation": evaluation.model_dump(mode="json") if evaluation else None,
+            "licence_notes": manifest.provenance.licence_notes,
+        }
+    )
+
+
+@router.get("/healthz", summary="The process answers", responses={200: {"model": Health}, **problems()})
+async def healthz() -> Response:
+    """Says nothing about the engine; /readyz does."""
+    return Json({"status": "ok"})
+
+
+@router.get("/readyz", summary="The service can do its work", responses={200: {"model": Health}, **problems(503)})
+async def readyz(service: ServiceDep) -> Response:
+    """A real embedding went through in the last seconds, or now; and the database takes writes."""
+    try:
+        await service.check_ready()
+    except Exception as error:
+        raise NotReady(f"not ready: {error or type(error).__name__}") from error
+    return Json({"status": "ok"})
+
+
+@router.get(
+    "/metrics",
+    summary="Prometheus metrics",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems()},
+)
+async def metrics(service: ServiceDep) -> Response:
+    """In the text format of Prometheus."""
+    return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)

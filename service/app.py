@@ -1,0 +1,81 @@
+"""The web application: routes, errors as problems, and the service that opens and closes with it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from bundle import PanError
+from service.answers import problem, problem_of
+from service.api import embeddings, entries, galleries, persons, search, system
+from service.envelope import Envelope
+from service.errors import InvalidRequest
+from service.metrics import Metrics
+from service.runtime import open_service
+from service.schemas import Problem
+from service.settings import Settings
+
+_DESCRIPTION = """Person re-identification: enrol crops of people in galleries, and ask where else a person was seen.
+
+Errors are problem documents (RFC 9457) with a stable `code`. Every answer carries `X-Request-ID`."""
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application; the service itself opens when the server starts and closes when it ends."""
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with open_service(settings, metrics) as service:
+            app.state.service = service
+            yield
+
+    app = FastAPI(
+        title="PAN Re-ID",
+        version=version("pan-reid"),
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,
+        separate_input_output_schemas=False,
+    )
+    app.add_middleware(Envelope, metrics=metrics)
+    app.add_exception_handler(PanError, _on_pan_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    for module in (embeddings, galleries, entries, persons, search, system):
+        app.include_router(module.router)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's document, with the schema that the routes' problems refer to."""
+    if app.openapi_schema is None:
+        document = FastAPI.openapi(app)
+        document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+    assert app.openapi_schema is not None
+    return app.openapi_schema
+
+
+async def _on_pan_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, PanError)
+    return problem_of(error, request.state.request_id)
+
+
+async def _on_validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = [{"at": ".".join(map(str, issue["loc"])), "problem": issue["msg"]} for issue in error.errors()[:20]]
+    return problem_of(InvalidRequest(f"{found[0]['at']}: {found[0]['problem']}", found), request.state.request_id)
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "bad-request")
+    answer = problem(error.status_code, code, str(error.detail), request.state.request_id)
+    answer.headers.update(error.headers or {})
+    return answer

@@ -1,0 +1,187 @@
+"""Request bodies: multipart files, one raw image, or JSON. Every limit holds while the body streams in.
+
+Nothing touches the disk, and an image over its own limit is dropped as it arrives and fails alone.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import Request
+
+from bundle import ImageError, ImageTooLarge
+from service.errors import BodyTooLarge, InvalidRequest, UnsupportedBody
+from service.settings import Settings
+
+Image = bytes | ImageError
+
+_MAX_FIELDS = 64
+
+
+@dataclass(slots=True)
+class Body:
+    """What a request carries: images, and members by name (of JSON, form fields or the query string)."""
+
+    images: list[Image] = field(default_factory=list)
+    members: dict[str, Any] = field(default_factory=dict)
+    is_json: bool = False
+
+    def digest(self) -> str:
+        """SHA-256 over what is asked, the same however the body was framed."""
+        digest = hashlib.sha256(orjson.dumps(self.members, option=orjson.OPT_SORT_KEYS))
+        for image in self.images:
+            digest.update(hashlib.sha256(image if isinstance(image, bytes) else str(image).encode()).digest())
+        return digest.hexdigest()
+
+
+async def read_body(request: Request, settings: Settings) -> Body:
+    """Read the body by its Content-Type. Raises UnsupportedBody, BodyTooLarge or InvalidRequest."""
+    content_type, parameters = parse_options_header(request.headers.get("content-type"))
+    query: dict[str, Any] = {}
+    for name, value in request.query_params.multi_items():
+        _add(query, name, value)
+    stream = _limited(request, settings.max_body)
+    if content_type == b"application/json":
+        members = _parse_json(b"".join([chunk async for chunk in stream]))
+        return Body(members={**query, **members}, is_json=True)
+    if content_type == b"multipart/form-data":
+        parts = _Parts(settings, query)
+        await parts.read(stream, parameters.get(b"boundary", b""))
+        return Body(parts.images, query)
+    if content_type.startswith(b"image/") or content_type == b"application/octet-stream":
+        limit = settings.images.max_bytes
+        image = b"".join([chunk async for chunk in _limited(request, min(limit, settings.max_body))])
+        return Body([image], query)
+    raise UnsupportedBody(
+        f"Content-Type {content_type.decode('latin-1') or 'is missing'}; "
+        "send multipart/form-data, image/* or application/json"
+    )
+
+
+async def read_json(request: Request, settings: Settings) -> dict[str, Any]:
+    """A JSON object. Raises as `read_body`."""
+    body = await read_body(request, settings)
+    if not body.is_json:
+        raise UnsupportedBody("this call takes application/json")
+    return body.members
+
+
+async def _limited(request: Request, limit: int) -> AsyncIterator[bytes]:
+    length = request.headers.get("content-length", "")
+    total = int(length) if length.isdecimal() else 0
+    if total > limit:
+        raise BodyTooLarge(f"the body has {total:,} bytes; at most {limit:,} are accepted")
+    total = 0
+    async for chunk in request.stream():
+        total += len(chunk)
+        if total > limit:
+            raise BodyTooLarge(f"the body has more than {limit:,} bytes")
+        yield chunk
+
+
+def _parse_json(data: bytes) -> dict[str, Any]:
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"the body is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"the body is a JSON {type(value).__name__}; an object is needed")
+    return value
+
+
+def _add(members: dict[str, Any], name: str, value: str) -> None:
+    """A name that comes twice becomes a list."""
+    if name not in members:
+        members[name] = value
+    elif isinstance(members[name], list):
+        members[name].append(value)
+    else:
+        members[name] = [members[name], value]
+
+
+class _Parts:
+    """Callbacks of the multipart parser. A part with a file name is an image, any other is a member."""
+
+    def __init__(self, settings: Settings, members: dict[str, Any]) -> None:
+        self.images: list[Image] = []
+        self._members = members
+        self._settings = settings
+        self._fields = 0
+        self._header = b""
+        self._value = b""
+        self._disposition = b""
+        self._name = ""
+        self._is_image = False
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._ended = False
+
+    async def read(self, stream: AsyncIterator[bytes], boundary: bytes) -> None:
+        if not boundary:
+            raise InvalidRequest("multipart/form-data without a boundary")
+        callbacks = {name: getattr(self, name) for name in dir(self) if name.startswith("on_")}
+        try:
+            parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]
+            async for chunk in stream:
+                parser.write(chunk)
+            parser.finalize()
+        except FormParserError as error:
+            raise InvalidRequest(f"the multipart body cannot be read: {error}") from None
+        if not self._ended:
+            raise InvalidRequest("the multipart body ends early")
+
+    def on_part_begin(self) -> None:
+        self._disposition, self._chunks, self._size = b"", [], 0
+
+    def on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header += data[start:end]
+
+    def on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def on_header_end(self) -> None:
+        if self._header.lower() == b"content-disposition":
+            self._disposition = self._value
+        self._header = self._value = b""
+
+    def on_headers_finished(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        self._is_image = b"filename" in options
+        if self._is_image and len(self.images) == self._settings.max_images:
+            raise BodyTooLarge(f"more than {self._settings.max_images} images in one request")
+        self._fields += not self._is_image
+        if self._fields > _MAX_FIELDS:
+            raise BodyTooLarge(f"more than {_MAX_FIELDS} form fields")
+        if b"name" not in options:
+            raise InvalidRequest("a part of the multipart body has no name")
+        self._name = _text(options[b"name"])
+
+    def on_part_data(self, data: bytes, start: int, end: int) -> None:
+        self._size += end - start
+        if not self._is_image or self._size <= self._settings.images.max_bytes:
+            self._chunks.append(data[start:end])
+        else:
+            self._chunks.clear()
+
+    def on_part_end(self) -> None:
+        if not self._is_image:
+            _add(self._members, self._name, _text(b"".join(self._chunks)))
+        elif self._size > self._settings.images.max_bytes:
+            limit = self._settings.images.max_bytes
+            self.images.append(ImageTooLarge(f"the image has {self._size:,} bytes; at most {limit:,} are accepted"))
+        else:
+            self.images.append(b"".join(self._chunks))
+
+    def on_end(self) -> None:
+        self._ended = True
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        raise InvalidRequest("a form field is not UTF-8") from None

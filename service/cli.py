@@ -1,0 +1,171 @@
+"""`pan-serve`: run the service, and use one that runs."""
+
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any, ParamSpec
+
+import typer
+import uvicorn
+from rich.console import Console
+from rich.table import Table
+
+from bundle import ImageLimits, PanError
+from service.client import Client
+from service.enroll import enroll_folder
+from service.logs import log_to_stderr
+from service.settings import Device, Precision, Settings
+from service.wheels import installed_wheels
+
+P = ParamSpec("P")
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, help="Serve PAN: galleries of people, searched by picture."
+)
+out = Console()
+err = Console(stderr=True)
+
+Url = Annotated[str, typer.Option(help="Of a running service.")]
+GalleryOption = Annotated[str, typer.Option("--gallery", help="Name of the gallery.")]
+
+
+def _told(command: Callable[P, None]) -> Callable[P, None]:
+    """Our own errors end a command with their message and without a traceback."""
+
+    @wraps(command)
+    def told(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except PanError as error:
+            err.print(f"pan-serve: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+            raise typer.Exit(1) from None
+
+    return told
+
+
+@app.command()
+@_told
+def run(
+    bundle: Annotated[Path, typer.Option(help="The folder that pan-export wrote.")],
+    data: Annotated[Path, typer.Option(help="The folder that keeps the galleries; made if missing.")],
+    host: Annotated[str, typer.Option(help="Address to listen on; the default is this machine only.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one and says which.")] = 8000,
+    device: Annotated[Device, typer.Option(help="What is asked for is what runs.")] = "cpu",
+    precision: Annotated[Precision, typer.Option(help="Which engine file of the bundle.")] = "float32",
+    threads: Annotated[int, typer.Option(min=0, help="Of the engine; 0 is one a core.")] = 0,
+    max_batch: Annotated[int, typer.Option(min=1, help="Images an engine call.")] = 32,
+    max_delay_ms: Annotated[float, typer.Option(min=0, help="How long an image waits for company.")] = 2.0,
+    max_queue: Annotated[int, typer.Option(min=1, help="Images taken in at a time; over it, 429.")] = 512,
+    max_images: Annotated[int, typer.Option(min=1, help="Images a request.")] = 256,
+    max_body_mib: Annotated[int, typer.Option(min=1, help="Size of a request.")] = 64,
+    max_image_mib: Annotated[int, typer.Option(min=1, help="Size of an image.")] = 16,
+    max_pixels: Annotated[int, typer.Option(min=1, help="Width x height of an image.")] = 40_000_000,
+    max_top_k: Annotated[int, typer.Option(min=1, help="Hits a search.")] = 5000,
+    request_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds until a request is given up.")] = 30.0,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Run the service until SIGTERM or Ctrl-C; requests in flight are finished first."""
+    installed_wheels()  # before anything imports them: a broken pair fails in ways that say nothing
+    from service.app import create_app
+
+    settings = Settings(
+        bundle=bundle,
+        data=data,
+        device=device,
+        precision=precision,
+        threads=threads,
+        max_batch=max_batch,
+        max_delay=max_delay_ms / 1000,
+        max_queue=max_queue,
+        max_images=max_images,
+        max_body=max_body_mib * 2**20,
+        max_top_k=max_top_k,
+        request_timeout=request_timeout,
+        images=ImageLimits(max_bytes=max_image_mib * 2**20, max_pixels=max_pixels),
+    )
+    log_to_stderr(log_level)
+    serve(create_app(settings), host, port, request_timeout)
+
+
+def serve(application: Any, host: str, port: int, grace: float) -> None:
+    """Serve until told to stop. Exits with status 1 where the service could not start."""
+    config = uvicorn.Config(
+        application, host, port, log_config=None, access_log=False, timeout_graceful_shutdown=int(grace) + 1
+    )
+    server = _Server(config)
+    # uvicorn raises the signal again when it has shut down; a stop that was asked for is no failure.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    server.run()
+    if not server.started:
+        raise typer.Exit(1)
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens once it does."""
+
+    async def startup(self, sockets: list[Any] | None = None) -> None:
+        """Open the service, then the socket."""
+        await super().startup(sockets)
+        for server in self.servers if self.started else []:
+            for listening in server.sockets:
+                host, port = listening.getsockname()[:2]
+                out.print(f"PAN Re-ID is ready at http://{host}:{port} (API documentation at /docs)", soft_wrap=True)
+
+
+@app.command()
+@_told
+def enroll(
+    folder: Annotated[Path, typer.Argument(help="Crops named as in Market-1501, or person/camera_*.jpg.")],
+    gallery: GalleryOption,
+    url: Url = "http://127.0.0.1:8000",
+    batch: Annotated[int, typer.Option(min=1, help="Crops a request.")] = 32,
+    in_flight: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 4,
+) -> None:
+    """Enrol every crop under a folder into a gallery, which is made if missing."""
+    with Client(url) as client:
+        failures = enroll_folder(client, folder, gallery, batch, in_flight, err)
+    for path, reason in failures:
+        err.print(f"{path}: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
+    if failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+@_told
+def search(
+    image: Annotated[list[Path], typer.Argument(help="A crop; or several of one person, which are fused.")],
+    gallery: GalleryOption,
+    url: Url = "http://127.0.0.1:8000",
+    top_k: Annotated[int, typer.Option(min=1)] = 10,
+    group_by_person: Annotated[bool, typer.Option("--group-by-person", help="Answer persons, not crops.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the service's answer as JSON.")] = False,
+) -> None:
+    """Where else is this person?"""
+    options: dict[str, Any] = {"top_k": top_k, **({"group_by": "person"} if group_by_person else {})}
+    try:
+        images = [path.read_bytes() for path in image]
+    except OSError as error:
+        raise typer.BadParameter(str(error)) from None
+    with Client(url) as client:
+        answer = client.search(gallery, *images, **options)
+    if as_json:
+        sys.stdout.write(answer.model_dump_json(exclude_none=True) + "\n")
+        return
+    table = Table("score", "person", "camera", "entry", "file")
+    for person in answer.persons or []:
+        nearest = person.hits[0]
+        score = f"{person.best:.4f} (mean {person.mean:.4f} of {person.entries})"
+        table.add_row(score, person.person_id, nearest.camera_id, str(nearest.entry_id), nearest.attributes.get("file"))
+    for hit in answer.hits or []:
+        table.add_row(f"{hit.score:.4f}", hit.person_id, hit.camera_id, str(hit.entry_id), hit.attributes.get("file"))
+    out.print(table)
+
+
+def main() -> None:
+    """Entry point of `pan-serve`."""
+    logging.captureWarnings(True)
+    app()

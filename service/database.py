@@ -1,0 +1,184 @@
+"""One SQLite file: one thread writes, commits what has gathered in one fsync, and tells each caller; readers are apart.
+
+WAL with synchronous=FULL: when a write's future is done, it survives a power loss. `secure_delete` overwrites what is
+deleted, because erasing a person must leave no vector on a free page.
+"""
+
+import logging
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from bundle import PanError
+from service.errors import StartupError, StorageFailed, StorageFull
+from service.metrics import Metrics
+from service.schema import SCHEMA, SCHEMA_VERSION
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+_READERS = 4
+_MAX_GROUP = 64
+
+
+@dataclass(slots=True)
+class _Write(Generic[T]):
+    apply: Callable[[sqlite3.Connection], T]
+    committed: Callable[[T], None] | None
+    future: "Future[T]" = field(default_factory=Future)
+    result: Any = None
+    error: Exception | None = None
+
+
+class Database:
+    """Writes are queued to one thread, reads run on a few; both answer with futures."""
+
+    def __init__(self, path: Path, metrics: Metrics) -> None:
+        """Open or create the file. Raises StartupError for a file of another schema version or none of ours."""
+        self._path = path
+        self._metrics = metrics
+        self._writer = _connect(path)
+        try:
+            _prepare(self._writer, path)
+        except sqlite3.DatabaseError as error:
+            self._writer.close()
+            raise StartupError(
+                f"{path} cannot be opened as a gallery database ({error}); restore it from a backup"
+            ) from error
+        self._writes: queue.SimpleQueue[_Write[Any] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write_loop, name="writer")
+        self._thread.start()
+        self._local = threading.local()
+        self._connections: list[sqlite3.Connection] = []
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="reader", initializer=self._open_reader)
+        self.last_write_failed = False
+
+    def write(
+        self, apply: Callable[[sqlite3.Connection], T], committed: Callable[[T], None] | None = None
+    ) -> "Future[T]":
+        """Queue a write. `apply` runs inside the transaction and is undone alone if it raises; after the commit is on
+        disk `committed` brings memory up to date, on the same thread and in the order of the commits; then the future
+        is done. A future cancelled before its turn is dropped.
+        """
+        job = _Write(apply, committed)
+        self._writes.put(job)
+        return job.future
+
+    def read(self, query: Callable[[sqlite3.Connection], T]) -> "Future[T]":
+        """Run a query on a reader thread, seeing everything committed so far."""
+        return self._readers.submit(lambda: _translated(lambda: query(self._local.connection)))
+
+    def close(self) -> None:
+        """Finish the queued writes, then close every connection."""
+        self._writes.put(None)
+        self._thread.join()
+        self._readers.shutdown()
+        for connection in (*self._connections, self._writer):
+            connection.close()
+
+    def _open_reader(self) -> None:
+        self._local.connection = _connect(self._path)
+        self._local.connection.execute("PRAGMA query_only = ON")
+        self._connections.append(self._local.connection)
+
+    def _write_loop(self) -> None:
+        closing = False
+        while not closing:
+            group = [self._writes.get()]
+            while len(group) < _MAX_GROUP and group[-1] is not None:
+                try:
+                    group.append(self._writes.get_nowait())
+                except queue.Empty:
+                    break
+            closing = group[-1] is None
+            jobs = [job for job in group if job is not None and job.future.set_running_or_notify_cancel()]
+            if jobs:
+                self._commit(jobs)
+
+    def _commit(self, jobs: list[_Write[Any]]) -> None:
+        started = time.monotonic()
+        try:
+            self._transact(jobs)
+            self.last_write_failed = False
+        except Exception as error:
+            log.error("a group of %d writes was not committed: %s", len(jobs), error)
+            self.last_write_failed = True
+            for job in jobs:
+                job.error = _storage_error(error)
+        self._metrics.commit_seconds.observe(time.monotonic() - started)
+        self._metrics.commit_writes.observe(len(jobs))
+        for job in jobs:
+            if job.error is None and job.committed is not None:
+                try:
+                    job.committed(job.result)
+                except Exception as error:
+                    log.critical("memory is behind the database after a commit", exc_info=error)
+                    job.error = error
+            if job.error is None:
+                job.future.set_result(job.result)
+            else:
+                job.future.set_exception(job.error)
+
+    def _transact(self, jobs: list[_Write[Any]]) -> None:
+        writer = self._writer
+        try:
+            writer.execute("BEGIN IMMEDIATE")
+            for job in jobs:
+                writer.execute("SAVEPOINT job")
+                try:
+                    job.result = job.apply(writer)
+                except sqlite3.OperationalError:
+                    raise  # the disk, not the request: nothing of the group can be kept
+                except Exception as error:
+                    job.error = error
+                    writer.execute("ROLLBACK TO job")
+                writer.execute("RELEASE job")
+            writer.execute("COMMIT")
+        except Exception:
+            if writer.in_transaction:
+                writer.execute("ROLLBACK")
+            raise
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
+def _prepare(writer: sqlite3.Connection, path: Path) -> None:
+    version = writer.execute("PRAGMA user_version").fetchone()[0]
+    tables = writer.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+    if version != SCHEMA_VERSION and (version or tables):
+        raise StartupError(
+            f"{path} has schema version {version}, this release reads {SCHEMA_VERSION}; "
+            "start the release that wrote it, or give another --data"
+        )
+    writer.execute("PRAGMA journal_mode = WAL")
+    writer.execute("PRAGMA synchronous = FULL")
+    writer.execute("PRAGMA foreign_keys = ON")
+    writer.execute("PRAGMA secure_delete = ON")
+    if version == 0:
+        writer.executescript(f"BEGIN; {SCHEMA}; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+
+
+def _translated(call: Callable[[], T]) -> T:
+    try:
+        return call()
+    except sqlite3.DatabaseError as error:
+        raise _storage_error(error) from error
+
+
+def _storage_error(error: Exception) -> PanError | Exception:
+    if not isinstance(error, sqlite3.DatabaseError):
+        return error
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+        return StorageFull("the disk is full, nothing was written; free some space and send the request again")
+    return StorageFailed(f"the database cannot be used ({error}), nothing was written; try again or look at the disk")

@@ -1,0 +1,116 @@
+"""From encoded pictures to embeddings: admission, decode pool, micro-batcher, engine.
+
+A picture that cannot be used fails alone. Work is admitted up to a bound, so a queue never grows beyond what can be
+answered in time; what is over the bound is told when to come back.
+"""
+
+import asyncio
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import numpy as np
+
+from bundle import ImageArray, ImageError, load_crop
+from service.batcher import Batcher
+from service.engine import OnnxEngine, Vectors
+from service.errors import BodyTooLarge, DeadlineExceeded, Overloaded
+from service.metrics import Metrics
+from service.settings import Settings
+
+
+class Embedder:
+    """Everything between the bytes of a picture and its embedding. Lives on one event loop."""
+
+    def __init__(self, engine: OnnxEngine, settings: Settings, metrics: Metrics) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._metrics = metrics
+        self._decoders = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
+        self._batcher: Batcher[ImageArray, Vectors] = Batcher(
+            self._embed_batch, name="engine", max_batch=settings.max_batch, max_delay=settings.max_delay
+        )
+        self._admitted = 0
+        self._images_per_second = 50.0  # a guess until the first batch was timed; only Retry-After depends on it
+        self._last_success = -math.inf
+
+    @property
+    def seconds_since_success(self) -> float:
+        """Age of the last batch that the engine embedded; infinite before the first."""
+        return time.monotonic() - self._last_success
+
+    async def embed(self, images: Sequence[bytes | ImageError]) -> list[Vectors | ImageError]:
+        """One (D,) unit vector, or the reason why there is none, for each picture; errors given are passed through.
+
+        Raises BodyTooLarge, Overloaded, DeadlineExceeded or EngineFailed for the whole request.
+        """
+        if len(images) > self._settings.max_images:
+            raise BodyTooLarge(f"{len(images)} images in one request; at most {self._settings.max_images} are accepted")
+        with self._admit(len(images)):
+            try:
+                async with asyncio.timeout(self._settings.request_timeout):
+                    return await self._all(images)
+            except TimeoutError:
+                raise DeadlineExceeded(
+                    f"not embedded within {self._settings.request_timeout:g} s; send fewer images at a time"
+                ) from None
+
+    async def probe(self) -> None:
+        """Push one grey picture through the engine, past admission: does it still answer?"""
+        grey = np.full((self._engine.height, self._engine.width, 3), 128, np.uint8)
+        async with asyncio.timeout(self._settings.request_timeout):
+            await self._batcher.submit(grey)
+
+    async def close(self) -> None:
+        """Stop; waiting work is cancelled."""
+        await self._batcher.close()
+        self._decoders.shutdown(cancel_futures=True)
+
+    async def _all(self, images: Sequence[bytes | ImageError]) -> list[Vectors | ImageError]:
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._one(image)) for image in images]
+        except ExceptionGroup as errors:  # the first failure has cancelled the rest
+            raise errors.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _one(self, image: bytes | ImageError) -> Vectors | ImageError:
+        if isinstance(image, ImageError):
+            error = image
+        else:
+            try:
+                crop = await asyncio.get_running_loop().run_in_executor(self._decoders, self._decode, image)
+                return await self._batcher.submit(crop)
+            except ImageError as found:
+                error = found
+        self._metrics.images_rejected.labels(error.code).inc()
+        return error
+
+    def _decode(self, image: bytes) -> ImageArray:
+        return load_crop(image, self._engine.height, self._engine.width, self._settings.images)
+
+    def _embed_batch(self, crops: list[ImageArray]) -> Sequence[Vectors]:
+        started = time.monotonic()
+        vectors = self._engine.embed(np.stack(crops))
+        self._last_success = time.monotonic()
+        seconds = self._last_success - started
+        self._images_per_second += 0.1 * (len(crops) / max(seconds, 1e-6) - self._images_per_second)
+        self._metrics.batch_size.observe(len(crops))
+        self._metrics.engine_seconds.observe(seconds)
+        return list(vectors)
+
+    @contextmanager
+    def _admit(self, images: int) -> Iterator[None]:
+        if self._admitted + images > self._settings.max_queue:
+            wait = min(60, math.ceil(self._admitted / self._images_per_second))
+            raise Overloaded(f"{self._admitted} images are waiting; try again in {wait} s", retry_after=max(1, wait))
+        self._admitted += images
+        self._metrics.images_admitted.set(self._admitted)
+        try:
+            yield
+        finally:
+            self._admitted -= images
+            self._metrics.images_admitted.set(self._admitted)

@@ -1,0 +1,62 @@
+"""Around every request: its id, its log line, its metrics, its headers, and an answer to what nobody expected."""
+
+import logging
+import re
+import time
+import uuid
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.answers import problem
+from service.metrics import Metrics
+
+log = logging.getLogger("service.request")
+
+_REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
+_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
+
+
+class Envelope:
+    """ASGI middleware. It logs the route's template, never the path: paths name persons."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _given_id(scope) or uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        started = time.monotonic()
+        status = 0
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *_HEADERS]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception:
+            log.exception("unexpected", extra={"request_id": request_id})
+            if not status:
+                answer = problem(500, "internal-error", "a fault of the service; its log has the reason", request_id)
+                await answer(scope, receive, send_with_headers)
+        seconds = time.monotonic() - started
+        route = getattr(scope.get("route"), "path", "none")
+        self._metrics.requests.labels(scope["method"], route, str(status)).inc()
+        self._metrics.request_seconds.labels(scope["method"], route).observe(seconds)
+        fields = {"method": scope["method"], "route": route, "status": status, "ms": round(1000 * seconds, 1)}
+        log.info("request", extra={"request_id": request_id, **fields})
+
+
+def _given_id(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _REQUEST_ID.match(text := value.decode("latin-1")):
+            return str(text)
+    return None

@@ -1,0 +1,158 @@
+"""The errors the service answers with. Each has a stable `code` and the HTTP status it becomes.
+
+    ServiceError
+    +-- InvalidRequest          422     the request says something that cannot be done
+    |   +-- UnusableImages      422     none of the images can be used, or one that all depends on
+    +-- UnsupportedBody         415     a body of a type this call does not read
+    +-- BodyTooLarge            413     more bytes, images or results than accepted
+    +-- NotFound                404     no such gallery, entry, person or route
+    +-- Conflict                409     the name is taken
+    |   +-- ModelMismatch       409     the gallery was enrolled with another model
+    +-- Overloaded              429     the queue is full
+    +-- DeadlineExceeded        504     the answer would have come too late
+    +-- ClientGone              499     the client hung up; nobody reads the answer
+    +-- EngineFailed            503     the engine raised, or gave numbers that are no embedding
+    +-- NotReady                503     the engine or the disk does not do its work
+    +-- StorageFull             507     the disk is full; nothing was written
+    +-- StorageFailed           503     the database cannot be read or written; nothing was written
+    +-- StartupError                    the service cannot start as it was asked to
+
+Errors of one image come from `bundle.errors`; `status_of` gives their status.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from bundle import CorruptImage, ImageTooLarge, ImageTooSmall, PanError, UnsupportedImage
+
+
+class ServiceError(PanError):
+    """Base of what the service raises on purpose."""
+
+    status: ClassVar[int] = 500
+
+
+class InvalidRequest(ServiceError):
+    """The request is understood and wrong; `problems` names each wrong member."""
+
+    code = "invalid-request"
+    status = 422
+
+    def __init__(self, message: str, problems: Sequence[dict[str, Any]] = ()) -> None:
+        super().__init__(message)
+        self.problems = list(problems)
+
+
+class UnusableImages(InvalidRequest):
+    """No image of the request can be used, or one without which there is no answer."""
+
+    code = "unusable-images"
+
+
+class UnsupportedBody(ServiceError):
+    """The Content-Type is not one this call reads."""
+
+    code = "unsupported-body"
+    status = 415
+
+
+class BodyTooLarge(ServiceError):
+    """The request carries more than is accepted."""
+
+    code = "too-large"
+    status = 413
+
+
+class NotFound(ServiceError):
+    """What the path names does not exist."""
+
+    code = "not-found"
+    status = 404
+
+
+class Conflict(ServiceError):
+    """The name is already taken."""
+
+    code = "conflict"
+    status = 409
+
+
+class ModelMismatch(ServiceError):
+    """The gallery's vectors come from another model than the one that is loaded."""
+
+    code = "model-mismatch"
+    status = 409
+
+
+class Overloaded(ServiceError):
+    """The queue is full; `retry_after` seconds from now there should be room."""
+
+    code = "overloaded"
+    status = 429
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class DeadlineExceeded(ServiceError):
+    """The request waited or ran longer than allowed."""
+
+    code = "deadline-exceeded"
+    status = 504
+
+
+class ClientGone(ServiceError):
+    """The client closed the connection before the answer was ready; its work was dropped."""
+
+    code = "client-gone"
+    status = 499
+
+
+class EngineFailed(ServiceError):
+    """The engine could not embed this batch; the next one may succeed."""
+
+    code = "engine-failed"
+    status = 503
+
+
+class NotReady(ServiceError):
+    """The engine does not embed or the database takes no writes; send work elsewhere meanwhile."""
+
+    code = "not-ready"
+    status = 503
+
+
+class StorageFull(ServiceError):
+    """No room on the disk. Nothing of the request was written."""
+
+    code = "storage-full"
+    status = 507
+
+
+class StorageFailed(ServiceError):
+    """The database cannot be read or written. Nothing of the request was written."""
+
+    code = "storage-failed"
+    status = 503
+
+
+class StartupError(ServiceError):
+    """The service cannot start as it was asked to."""
+
+    code = "startup"
+
+
+_IMAGE_STATUS: dict[type[PanError], int] = {
+    UnsupportedImage: 415,
+    CorruptImage: 422,
+    ImageTooLarge: 413,
+    ImageTooSmall: 422,
+}
+
+
+def status_of(error: PanError) -> int:
+    """The HTTP status an error becomes."""
+    if isinstance(error, ServiceError):
+        return error.status
+    return _IMAGE_STATUS.get(type(error), 422)

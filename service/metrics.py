@@ -1,0 +1,30 @@
+"""What Prometheus reads at /metrics. One registry a service, so that two in one process do not mix."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.platform_collector import PlatformCollector
+from prometheus_client.process_collector import ProcessCollector
+
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_COUNTS = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class Metrics:
+    """Every metric of the service, by the name it is used under."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+        on = self.registry
+        self.requests = Counter("pan_requests", "Answers", ["method", "route", "status"], registry=on)
+        self.request_seconds = Histogram(
+            "pan_request_seconds", "Time to answer", ["method", "route"], buckets=_SECONDS, registry=on
+        )
+        self.images_admitted = Gauge("pan_images_admitted", "Images taken in and not yet answered", registry=on)
+        self.images_rejected = Counter("pan_images_rejected", "Images that could not be used", ["code"], registry=on)
+        self.batch_size = Histogram("pan_batch_size", "Images an engine call", buckets=_COUNTS, registry=on)
+        self.engine_seconds = Histogram("pan_engine_seconds", "Time of an engine call", buckets=_SECONDS, registry=on)
+        self.search_seconds = Histogram("pan_search_seconds", "Time of an index search", buckets=_SECONDS, registry=on)
+        self.commit_seconds = Histogram("pan_commit_seconds", "Time of a commit", buckets=_SECONDS, registry=on)
+        self.commit_writes = Histogram("pan_commit_writes", "Writes a commit", buckets=_COUNTS, registry=on)
+        self.gallery_entries = Gauge("pan_gallery_entries", "Entries a gallery", ["gallery"], registry=on)

@@ -1,0 +1,249 @@
+"""The SQL of the gallery database, one function a statement: rows in, dataclasses out, no policy."""
+
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from service.engine import Vectors
+from service.schema import SCHEMA_VERSION
+
+_IDEMPOTENCY_DAYS = 7
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryRow:
+    """A gallery: what it is for and which model its vectors come from."""
+
+    id: int
+    name: str
+    purpose: str
+    index_kind: str
+    fingerprint: str
+    dim: int
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewEntry:
+    """What is known of a crop: who, which camera, when (microseconds, UTC), and a JSON object of anything else."""
+
+    person_id: str | None = None
+    camera_id: str | None = None
+    captured_at: int | None = None
+    attributes: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class EntryRow:
+    """A crop that was enrolled."""
+
+    id: int
+    person_id: str | None
+    camera_id: str | None
+    captured_at: int | None
+    attributes: str
+    created_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class PersonRow:
+    """A person of a gallery, and how many entries from how many cameras there are."""
+
+    person_id: str
+    entries: int
+    cameras: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What a request with an Idempotency-Key was answered."""
+
+    request: str
+    status: int
+    answer: bytes
+
+
+_ENTRY = "id, person_id, camera_id, captured_at, attributes, created_at"
+
+
+def now() -> int:
+    """Microseconds since 1970, UTC."""
+    return time.time_ns() // 1000
+
+
+def insert_gallery(
+    db: sqlite3.Connection, name: str, purpose: str, index_kind: str, fingerprint: str, dim: int
+) -> GalleryRow:
+    """Raises sqlite3.IntegrityError when the name is taken."""
+    created_at = now()
+    cursor = db.execute(
+        "INSERT INTO galleries (name, purpose, index_kind, fingerprint, dim, created_at) VALUES (?, ?, ?, ?, ?, ?)",
+        (name, purpose, index_kind, fingerprint, dim, created_at),
+    )
+    assert cursor.lastrowid is not None
+    return GalleryRow(cursor.lastrowid, name, purpose, index_kind, fingerprint, dim, created_at)
+
+
+def select_galleries(db: sqlite3.Connection) -> list[GalleryRow]:
+    """Every gallery, by name."""
+    return [GalleryRow(*row) for row in db.execute("SELECT * FROM galleries ORDER BY name")]
+
+
+def update_gallery(db: sqlite3.Connection, gallery_id: int, purpose: str) -> None:
+    """Write what a caller may change of a gallery."""
+    db.execute("UPDATE galleries SET purpose = ? WHERE id = ?", (purpose, gallery_id))
+
+
+def delete_gallery(db: sqlite3.Connection, gallery_id: int) -> int:
+    """Delete a gallery and all it holds; the number of entries that were in it."""
+    count = count_entries(db, gallery_id)
+    db.execute("DELETE FROM galleries WHERE id = ?", (gallery_id,))
+    return count
+
+
+def gallery_exists(db: sqlite3.Connection, gallery_id: int) -> bool:
+    """Whether the gallery is still there."""
+    return db.execute("SELECT 1 FROM galleries WHERE id = ?", (gallery_id,)).fetchone() is not None
+
+
+def insert_entries(db: sqlite3.Connection, gallery_id: int, entries: Sequence[NewEntry], vectors: Vectors) -> list[int]:
+    """The ids of the new entries, ascending. `vectors` is (len(entries), D) float32."""
+    created_at = now()
+    # The writer is the only one who inserts, so the ids of one statement are consecutive.
+    sequence = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entries'").fetchone()
+    first = 1 + (sequence[0] if sequence else 0)
+    ids = list(range(first, first + len(entries)))
+    db.executemany(
+        "INSERT INTO entries (id, gallery_id, person_id, camera_id, captured_at, attributes, created_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [
+            (id_, gallery_id, entry.person_id, entry.camera_id, entry.captured_at, entry.attributes, created_at)
+            for id_, entry in zip(ids, entries, strict=True)
+        ],
+    )
+    little_endian = np.ascontiguousarray(vectors, dtype="<f4")
+    db.executemany("INSERT INTO vectors (entry_id, vector) VALUES (?, ?)", zip(ids, little_endian, strict=True))
+    return ids
+
+
+def select_entries(
+    db: sqlite3.Connection, gallery_id: int, *, after: int, limit: int, person_id: str | None, camera_id: str | None
+) -> list[EntryRow]:
+    """A page of entries with ids over `after`, in the order of enrolment."""
+    rows = db.execute(
+        f"SELECT {_ENTRY} FROM entries WHERE gallery_id = :gallery AND id > :after"
+        + (" AND person_id = :person" if person_id is not None else "")
+        + (" AND camera_id = :camera" if camera_id is not None else "")
+        + " ORDER BY id LIMIT :limit",
+        {"gallery": gallery_id, "after": after, "person": person_id, "camera": camera_id, "limit": limit},
+    )
+    return [EntryRow(*row) for row in rows]
+
+
+def select_entries_by_id(db: sqlite3.Connection, gallery_id: int, ids: Sequence[int]) -> dict[int, EntryRow]:
+    """Those of the entries that are there, by id."""
+    found: dict[int, EntryRow] = {}
+    for start in range(0, len(ids), 10_000):  # SQLite takes at most 32,766 parameters
+        some = ids[start : start + 10_000]
+        marks = ",".join("?" * len(some))
+        rows = db.execute(f"SELECT {_ENTRY} FROM entries WHERE id IN ({marks}) AND gallery_id = ?", (*some, gallery_id))
+        found.update((row[0], EntryRow(*row)) for row in rows)
+    return found
+
+
+def select_vector(db: sqlite3.Connection, entry_id: int) -> Vectors | None:
+    """The (D,) float32 vector of an entry."""
+    row = db.execute("SELECT vector FROM vectors WHERE entry_id = ?", (entry_id,)).fetchone()
+    return None if row is None else np.frombuffer(row[0], dtype="<f4")
+
+
+def update_entry(db: sqlite3.Connection, gallery_id: int, entry: EntryRow) -> None:
+    """Write what a caller may change of an entry."""
+    db.execute(
+        "UPDATE entries SET person_id = ?, camera_id = ?, captured_at = ?, attributes = ?"
+        " WHERE id = ? AND gallery_id = ?",
+        (entry.person_id, entry.camera_id, entry.captured_at, entry.attributes, entry.id, gallery_id),
+    )
+
+
+def delete_entry(db: sqlite3.Connection, gallery_id: int, entry_id: int) -> bool:
+    """Whether there was such an entry."""
+    cursor = db.execute("DELETE FROM entries WHERE id = ? AND gallery_id = ?", (entry_id, gallery_id))
+    return cursor.rowcount == 1
+
+
+def delete_person(db: sqlite3.Connection, gallery_id: int, person_id: str) -> list[int]:
+    """The ids of the entries that were deleted."""
+    where = "WHERE gallery_id = ? AND person_id = ?"
+    ids = [row[0] for row in db.execute(f"SELECT id FROM entries {where}", (gallery_id, person_id))]
+    db.execute(f"DELETE FROM entries {where}", (gallery_id, person_id))
+    return ids
+
+
+def select_persons(db: sqlite3.Connection, gallery_id: int, *, after: str, limit: int) -> list[PersonRow]:
+    """A page of persons with ids over `after`, by id."""
+    rows = db.execute(
+        "SELECT person_id, count(*), count(DISTINCT camera_id) FROM entries"
+        " WHERE gallery_id = ? AND person_id > ? GROUP BY person_id ORDER BY person_id LIMIT ?",
+        (gallery_id, after, limit),
+    )
+    return [PersonRow(*row) for row in rows]
+
+
+def count_entries(db: sqlite3.Connection, gallery_id: int) -> int:
+    """How many entries a gallery holds."""
+    count: int = db.execute("SELECT count(*) FROM entries WHERE gallery_id = ?", (gallery_id,)).fetchone()[0]
+    return count
+
+
+def count_persons(db: sqlite3.Connection, gallery_id: int) -> int:
+    """How many persons a gallery holds."""
+    query = "SELECT count(DISTINCT person_id) FROM entries WHERE gallery_id = ?"
+    count: int = db.execute(query, (gallery_id,)).fetchone()[0]
+    return count
+
+
+def stream_vectors(
+    db: sqlite3.Connection, gallery_id: int, chunk: int = 4096
+) -> Iterator[list[tuple[int, str | None, str | None, bytes]]]:
+    """(entry id, person, camera, vector bytes) of a whole gallery in the order of enrolment, in chunks."""
+    cursor = db.execute(
+        "SELECT entries.id, person_id, camera_id, vector FROM entries JOIN vectors ON entry_id = entries.id"
+        " WHERE gallery_id = ? ORDER BY entries.id",
+        (gallery_id,),
+    )
+    while rows := cursor.fetchmany(chunk):
+        yield [tuple(row) for row in rows]
+
+
+def select_answered(db: sqlite3.Connection, gallery_id: int, key: str) -> Answered | None:
+    """What the request with this Idempotency-Key was answered, if it was."""
+    row = db.execute(
+        "SELECT request, status, answer FROM idempotency WHERE gallery_id = ? AND key = ?", (gallery_id, key)
+    ).fetchone()
+    return None if row is None else Answered(*row)
+
+
+def insert_answered(db: sqlite3.Connection, gallery_id: int, key: str, answered: Answered) -> None:
+    """Remember an answer, and forget those nobody retries any more."""
+    db.execute("DELETE FROM idempotency WHERE created_at < ?", (now() - _IDEMPOTENCY_DAYS * 86_400_000_000,))
+    db.execute(
+        "INSERT INTO idempotency (gallery_id, key, request, status, answer, created_at) VALUES (?, ?, ?, ?, ?, ?)",
+        (gallery_id, key, answered.request, answered.status, answered.answer, now()),
+    )
+
+
+def insert_audit(db: sqlite3.Connection, who: str, action: str, gallery: str, count: int) -> None:
+    """Record who did what to which gallery, and to how many crops."""
+    db.execute(
+        "INSERT INTO audit (at, who, action, gallery, count) VALUES (?, ?, ?, ?, ?)",
+        (now(), who, action, gallery, count),
+    )
+
+
+def touch(db: sqlite3.Connection) -> None:
+    """A write that changes nothing, to learn whether writing works."""
+    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

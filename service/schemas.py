@@ -1,0 +1,249 @@
+"""The members of requests and answers of the API, v1; the client gives them to its caller.
+
+Pixels and vectors never pass through these models: they would be copied number by number.
+"""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+
+_ATTRIBUTES_MAX = 32
+
+GalleryName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Identifier = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Scalar = Annotated[str, StringConstraints(max_length=512)] | bool | int | float | None
+Attributes = dict[Identifier, Scalar]
+
+
+class Request(BaseModel):
+    """Unknown members are refused: a typing error must not become a silent default."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Answer(BaseModel):
+    """Members may be added in later releases; a client ignores those it does not know."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+# -- galleries
+
+
+class GalleryCreate(Request):
+    name: GalleryName
+    purpose: str = Field(default="", max_length=500, description="what the gallery is for, for the record")
+
+
+class GalleryUpdate(Request):
+    purpose: str = Field(max_length=500)
+
+
+class Gallery(Answer):
+    name: str
+    purpose: str
+    index: str = Field(description="index kind; `flat` is exact")
+    fingerprint: str = Field(description="of the model its vectors come from")
+    dim: int
+    created_at: datetime
+    searchable: bool = Field(description="false when it was enrolled with another model than the one that is loaded")
+    entries: int
+    persons: int
+
+
+class GalleryList(Answer):
+    galleries: list[Gallery]
+
+
+# -- entries
+
+
+class EntryInfo(Request):
+    """What is known of a crop."""
+
+    person_id: Identifier | None = None
+    camera_id: Identifier | None = None
+    captured_at: AwareDatetime | None = Field(default=None, description="with a time zone")
+    attributes: Attributes = Field(default_factory=dict, max_length=_ATTRIBUTES_MAX, description="anything else, flat")
+
+
+class EntryUpdate(Request):
+    """Members that are given replace those of the entry; null clears one."""
+
+    person_id: Identifier | None = None
+    camera_id: Identifier | None = None
+    captured_at: AwareDatetime | None = None
+    attributes: Attributes = Field(default_factory=dict, max_length=_ATTRIBUTES_MAX)
+
+
+class Entry(Answer):
+    entry_id: int
+    person_id: str | None
+    camera_id: str | None
+    captured_at: datetime | None
+    attributes: dict[str, Any]
+    created_at: datetime
+
+
+class EntryPage(Answer):
+    entries: list[Entry]
+    next_cursor: str | None = Field(description="give it as `cursor` for the next page; null on the last")
+
+
+class ItemError(Answer):
+    """Why one item of a request failed; the others did not."""
+
+    code: str
+    detail: str
+
+
+class EnrolResult(Answer):
+    index: int = Field(description="place in the request, from 0")
+    entry_id: int | None = None
+    error: ItemError | None = None
+
+
+class Enrolled(Answer):
+    enrolled: int
+    failed: int
+    results: list[EnrolResult]
+
+
+# -- persons
+
+
+class Person(Answer):
+    person_id: str
+    entries: int
+    cameras: int
+
+
+class PersonPage(Answer):
+    persons: list[Person]
+    next_cursor: str | None
+
+
+class Erased(Answer):
+    """Receipt of an erasure; what it counts is gone from the disk when it is given."""
+
+    gallery: str
+    person_id: str | None = Field(default=None, description="absent where a whole gallery was erased")
+    entries: int
+    erased_at: datetime
+
+
+# -- search
+
+
+class SearchOptions(Request):
+    """How to search.
+
+    `exclude_same_camera` drops entries of the query's own camera. `exclude_same_person_same_camera` drops only
+    those of the query's camera that also are of the query's person: the rule by which re-identification is evaluated.
+    Where the query is an entry, its camera and person are those of the entry unless given, and it never finds itself.
+    Entries whose camera is unknown are not of any camera.
+    """
+
+    top_k: int = Field(default=10, ge=1, description="hits, or persons where grouped; the server has an upper limit")
+    cameras: list[Identifier] | None = Field(default=None, description="only entries of these cameras")
+    exclude_cameras: list[Identifier] = Field(default_factory=list)
+    camera_id: Identifier | None = Field(default=None, description="the query's own camera")
+    person_id: Identifier | None = Field(default=None, description="the query's person, where known")
+    exclude_same_camera: bool = False
+    exclude_same_person_same_camera: bool = False
+    group_by: Literal["person"] | None = Field(
+        default=None, description="answer persons; entries without one are left out"
+    )
+    examples: int = Field(default=3, ge=1, le=50, description="hits shown for each person")
+
+
+class Hit(Answer):
+    entry_id: int
+    score: float = Field(description="cosine, from -1 to 1")
+    person_id: str | None
+    camera_id: str | None
+    captured_at: datetime | None
+    attributes: dict[str, Any]
+
+
+class PersonHit(Answer):
+    person_id: str
+    best: float = Field(description="cosine of the person's nearest entry")
+    mean: float = Field(description="mean cosine over the person's entries that the filter lets through")
+    entries: int = Field(description="how many those are")
+    hits: list[Hit] = Field(description="the nearest of them")
+
+
+class SearchAnswer(Answer):
+    gallery: str
+    fused: int = Field(description="number of images or vectors that were fused into the query by their mean")
+    hits: list[Hit] | None = None
+    persons: list[PersonHit] | None = Field(default=None, description="instead of hits where grouped by person")
+
+    @model_validator(mode="after")
+    def _one_of(self) -> "SearchAnswer":
+        if (self.hits is None) == (self.persons is None):
+            raise ValueError("an answer has either hits or persons")
+        return self
+
+
+# -- embeddings
+
+
+class EmbedOptions(Request):
+    encoding: Literal["float", "base64"] = Field(default="float", description="base64: float32, little-endian")
+
+
+class Embedding(Answer):
+    index: int
+    embedding: list[float] | str | None = None
+    error: ItemError | None = None
+
+
+class Embeddings(Answer):
+    fingerprint: str
+    dim: int
+    embeddings: list[Embedding]
+
+
+# -- the service itself
+
+
+class Model(Answer):
+    architecture: str
+    variant: str
+    backbone: str
+    parts: int
+    parameters: int
+    fingerprint: str
+    dim: int
+    input_height: int
+    input_width: int
+    device: str
+    precision: str
+    evaluation: dict[str, Any] | None
+    licence_notes: str
+
+
+class Health(Answer):
+    status: Literal["ok"] = "ok"
+
+
+class Problem(Answer):
+    """RFC 9457. `code` is stable and meant for programs, `detail` for people."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+    errors: list[dict[str, Any]] | None = None
+
+    @field_validator("status")
+    @classmethod
+    def _an_error(cls, status: int) -> int:
+        if status < 400:
+            raise ValueError("a problem has a status of 400 or more")
+        return status

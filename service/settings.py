@@ -1,0 +1,40 @@
+"""What an operator decides when starting the service."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bundle import DEFAULT_LIMITS, ImageLimits
+from service.errors import StartupError
+
+Device = Literal["cpu", "cuda"]
+Precision = Literal["float32", "float16", "bfloat16", "int8"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Every limit of one running service. Times in seconds, sizes in bytes."""
+
+    bundle: Path
+    data: Path
+    device: Device = "cpu"
+    precision: Precision = "float32"
+    threads: int = 0  # of the engine; 0 is one a core
+    max_batch: int = 32
+    max_delay: float = 0.002
+    max_queue: int = 512  # images admitted and not yet answered
+    max_images: int = 256  # of one request
+    max_body: int = 64 * 2**20
+    max_top_k: int = 5000
+    request_timeout: float = 30.0
+    images: ImageLimits = DEFAULT_LIMITS
+
+    def __post_init__(self) -> None:
+        for name in ("max_batch", "max_queue", "max_images", "max_body", "max_top_k"):
+            if getattr(self, name) < 1:
+                raise StartupError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.max_images > self.max_queue:
+            raise StartupError(
+                f"a request of {self.max_images} images would never fit the queue of {self.max_queue}; "
+                "raise --max-queue or lower --max-images"
+            )
