@@ -16,6 +16,17 @@ def pool_parts(x_BChw: Tensor, mask_BIN: Tensor) -> Tensor:
     return torch.matmul(x_BCN, mask_BIN.transpose(1, 2)) / x_BCN.shape[2]
 
 
+class SpatialMean(nn.Module):
+    """The mean over all positions, (B, C, h, w) -> (B, C, 1, 1).
+
+    AdaptiveAvgPool2d(1) is the same sum, but exports to ONNX as a gather over the whole batch.
+    """
+
+    def forward(self, x_BChw: Tensor) -> Tensor:
+        """See the class."""
+        return x_BChw.mean((2, 3), keepdim=True)
+
+
 class PartScale(nn.Module):
     """One granularity: i spatial masks and one channel attention vector.
 
@@ -35,7 +46,7 @@ class PartScale(nn.Module):
             nn.ReLU(inplace=True),
         )
         self.channel = nn.Sequential(
-            nn.AdaptiveAvgPool2d(1),
+            SpatialMean(),
             nn.Conv2d(channels, HIDDEN, 1),
             nn.ReLU(inplace=True),
             nn.Conv2d(HIDDEN, channels, 1),
@@ -74,8 +85,9 @@ class Stripes(nn.Module):
     def forward(self, x_BChw: Tensor) -> tuple[Tensor, None]:
         """(B, C, h, w) -> constant masks (B, I, N) whose weighted mean is the mean of a stripe."""
         height, width = x_BChw.shape[2:]
-        mask = x_BChw.new_zeros(self.parts, height, width)
+        rows = []
         for part in range(self.parts):
             top, bottom = part * height // self.parts, -(-(part + 1) * height // self.parts)
-            mask[part, top:bottom] = height / (bottom - top)
-        return mask.flatten(1).expand(x_BChw.shape[0], -1, -1), None
+            rows.append([height / (bottom - top) if top <= row < bottom else 0.0 for row in range(height)])
+        mask_Ih1 = x_BChw.new_tensor(rows)[:, :, None]
+        return mask_Ih1.expand(-1, -1, width).flatten(1).expand(x_BChw.shape[0], -1, -1), None
