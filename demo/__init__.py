@@ -1,0 +1,1 @@
+"""`make demo`: the whole path on synthetic people, from rendering to searching over REST."""
