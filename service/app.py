@@ -1,7 +1,5 @@
-"""The web application: routes, errors as problems, and the service that opens and closes with it."""
+"""The web application: routes, and errors as problems."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any
 
@@ -14,36 +12,25 @@ from service.answers import problem, problem_of
 from service.api import embeddings, entries, galleries, persons, search, system
 from service.envelope import Envelope
 from service.errors import InvalidRequest
-from service.metrics import Metrics
-from service.runtime import open_service
+from service.runtime import Service
 from service.schemas import Problem
-from service.settings import Settings
 
 _DESCRIPTION = """Person re-identification: enrol crops of people in galleries, and ask where else a person was seen.
 
 Errors are problem documents (RFC 9457) with a stable `code`. Every answer carries `X-Request-ID`."""
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The application; the service itself opens when the server starts and closes when it ends."""
-    metrics = Metrics()
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with open_service(settings, metrics) as service:
-            app.state.service = service
-            yield
-
+def create_app(service: Service) -> FastAPI:
+    """The application over a service that is open; both live on one event loop."""
     app = FastAPI(
         title="PAN Re-ID",
         version=version("pan-reid"),
         description=_DESCRIPTION,
-        lifespan=lifespan,
         redoc_url=None,
         redirect_slashes=False,
-        separate_input_output_schemas=False,
     )
-    app.add_middleware(Envelope, metrics=metrics)
+    app.state.service = service
+    app.add_middleware(Envelope, metrics=service.metrics)
     app.add_exception_handler(PanError, _on_pan_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)

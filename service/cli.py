@@ -1,7 +1,7 @@
 """`pan-serve`: run the service, and use one that runs."""
 
+import asyncio
 import logging
-import signal
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, ParamSpec
 
 import typer
-import uvicorn
 from rich.console import Console
 from rich.table import Table
 
@@ -69,7 +68,7 @@ def run(
 ) -> None:
     """Run the service until SIGTERM or Ctrl-C; requests in flight are finished first."""
     installed_wheels()  # before anything imports them: a broken pair fails in ways that say nothing
-    from service.app import create_app
+    from service.server import keep_exit_status, serve
 
     settings = Settings(
         bundle=bundle,
@@ -87,33 +86,12 @@ def run(
         images=ImageLimits(max_bytes=max_image_mib * 2**20, max_pixels=max_pixels),
     )
     log_to_stderr(log_level)
-    serve(create_app(settings), host, port, request_timeout)
+    keep_exit_status()
+    asyncio.run(serve(settings, host, port, _announce))
 
 
-def serve(application: Any, host: str, port: int, grace: float) -> None:
-    """Serve until told to stop. Exits with status 1 where the service could not start."""
-    config = uvicorn.Config(
-        application, host, port, log_config=None, access_log=False, timeout_graceful_shutdown=int(grace) + 1
-    )
-    server = _Server(config)
-    # uvicorn raises the signal again when it has shut down; a stop that was asked for is no failure.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
-    server.run()
-    if not server.started:
-        raise typer.Exit(1)
-
-
-class _Server(uvicorn.Server):
-    """Says where it listens once it does."""
-
-    async def startup(self, sockets: list[Any] | None = None) -> None:
-        """Open the service, then the socket."""
-        await super().startup(sockets)
-        for server in self.servers if self.started else []:
-            for listening in server.sockets:
-                host, port = listening.getsockname()[:2]
-                out.print(f"PAN Re-ID is ready at http://{host}:{port} (API documentation at /docs)", soft_wrap=True)
+def _announce(_: object, url: str) -> None:
+    out.print(f"PAN Re-ID is ready at {url} (see {url}/docs)", soft_wrap=True)
 
 
 @app.command()

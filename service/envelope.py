@@ -13,6 +13,7 @@ from service.metrics import Metrics
 log = logging.getLogger("service.request")
 
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
+_QUIET = ("/healthz", "/readyz", "/metrics")  # asked for all day long
 _HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cache-control", b"no-store")]
 
 
@@ -48,11 +49,14 @@ class Envelope:
                 answer = problem(500, "internal-error", "a fault of the service; its log has the reason", request_id)
                 await answer(scope, receive, send_with_headers)
         seconds = time.monotonic() - started
+        # Both are labels, so neither may be whatever a client sends.
         route = getattr(scope.get("route"), "path", "none")
-        self._metrics.requests.labels(scope["method"], route, str(status)).inc()
-        self._metrics.request_seconds.labels(scope["method"], route).observe(seconds)
-        fields = {"method": scope["method"], "route": route, "status": status, "ms": round(1000 * seconds, 1)}
-        log.info("request", extra={"request_id": request_id, **fields})
+        method = scope["method"] if status != 405 and route != "none" else "any"
+        self._metrics.requests.labels(method, route, str(status)).inc()
+        self._metrics.request_seconds.labels(method, route).observe(seconds)
+        fields = {"method": method, "route": route, "status": status, "ms": round(1000 * seconds, 1)}
+        level = logging.DEBUG if route in _QUIET else logging.INFO
+        log.log(level, "request", extra={"request_id": request_id, **fields})
 
 
 def _given_id(scope: Scope) -> str | None:

@@ -1,10 +1,12 @@
 """The parts of one running service, opened in order and closed in reverse."""
 
 import asyncio
+import fcntl
 import logging
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bundle import Bundle, load_bundle
 from service.database import Database
@@ -44,7 +46,7 @@ class Service:
 
 
 @asynccontextmanager
-async def open_service(settings: Settings, metrics: Metrics) -> AsyncIterator[Service]:
+async def open_service(settings: Settings) -> AsyncIterator[Service]:
     """Load the bundle, warm up the engine, open the database, rebuild the galleries.
 
     Raises StartupError, BundleError or EngineFailed.
@@ -55,21 +57,33 @@ async def open_service(settings: Settings, metrics: Metrics) -> AsyncIterator[Se
     model = bundle.manifest.model
     log.info("engine", extra={**wheels, "device": settings.device, "precision": settings.precision})
     log.info("model", extra={"fingerprint": model.fingerprint, "variant": model.variant, "dim": model.embedding_size})
+    metrics = Metrics()
     async with AsyncExitStack() as stack:
         embedder = Embedder(engine, settings, metrics)
         stack.push_async_callback(embedder.close)
         await embedder.probe()
         searcher = Searcher(metrics)
         stack.push_async_callback(searcher.close)
-        try:
-            settings.data.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StartupError(
-                f"the data folder {settings.data} cannot be made ({error}); give another --data"
-            ) from error
+        stack.enter_context(_alone_in(settings.data))
         database = Database(settings.data / "pan.sqlite3", metrics)
         stack.push_async_callback(asyncio.to_thread, database.close)
         store = Store(database, model.fingerprint, engine.dim, metrics)
         await store.load()
         log.info("galleries", extra={"names": [row.name for row in store.galleries()]})
         yield Service(settings, bundle, metrics, embedder, searcher, store)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Make the data folder, readable by its owner only, and keep a second service out of it while this one runs."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as error:
+        raise StartupError(f"the data folder {folder} cannot be used ({error}); give another --data") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StartupError(f"another pan-serve uses {folder}; stop it, or give another --data") from None
+        yield

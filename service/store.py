@@ -5,6 +5,7 @@ it.
 """
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,8 @@ from service.metrics import Metrics
 from service.records import Answered, EntryRow, GalleryRow, NewEntry, PersonRow
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -146,7 +149,9 @@ class Store:
 
         Raises NotFound, ModelMismatch, InvalidRequest for a key that was used for another request, or a storage error.
         """
-        row, memory = self.gallery(name), self.memory(name)
+        self.memory(name)
+        held = self._find(name)
+        row = held.row
 
         def apply(db: sqlite3.Connection) -> tuple[list[int], Answered]:
             _require(db, row)
@@ -161,9 +166,10 @@ class Store:
 
         def committed(result: tuple[list[int], Answered]) -> None:
             ids, _ = result
+            persons = [entry.person_id for entry in entries]
+            cameras = [entry.camera_id for entry in entries]
             if ids:
-                memory.add(ids, [entry.person_id for entry in entries], [entry.camera_id for entry in entries], vectors)
-                self._count(name, memory)
+                self._follow(held, lambda memory: memory.add(ids, persons, cameras, vectors))
 
         _, answered = await self._write(apply, committed)
         return answered
@@ -215,8 +221,7 @@ class Store:
             return changed
 
         def committed(entry: EntryRow) -> None:
-            if held.memory is not None:
-                held.memory.relabel(entry.id, entry.person_id, entry.camera_id)
+            self._follow(held, lambda memory: memory.relabel(entry.id, entry.person_id, entry.camera_id))
 
         return await self._write(apply, committed)
 
@@ -231,7 +236,7 @@ class Store:
             records.insert_audit(db, who, "delete-entry", name, 1)
             return [entry_id]
 
-        await self._write(apply, lambda ids: self._forget(held, ids))
+        await self._write(apply, lambda ids: self._follow(held, lambda memory: memory.remove(ids)))
 
     # -- persons
 
@@ -257,7 +262,7 @@ class Store:
             records.insert_audit(db, who, "erase-person", name, len(ids))
             return ids
 
-        erased = await self._write(apply, lambda ids: self._forget(held, ids))
+        erased = await self._write(apply, lambda ids: self._follow(held, lambda memory: memory.remove(ids)))
         return len(erased)
 
     # -- what was done
@@ -281,16 +286,20 @@ class Store:
 
     def _hold(self, row: GalleryRow, memory: Gallery | None) -> None:
         self._held[row.name] = _Held(row, memory)
-        if memory is not None:
-            self._count(row.name, memory)
+        self._metrics.gallery_entries.labels(row.name).set(len(memory) if memory is not None else 0)
 
-    def _forget(self, held: _Held, ids: Sequence[int]) -> None:
-        if held.memory is not None:
-            held.memory.remove(ids)
-            self._count(held.row.name, held.memory)
-
-    def _count(self, name: str, memory: Gallery) -> None:
-        self._metrics.gallery_entries.labels(name).set(len(memory))
+    def _follow(self, held: _Held, change: Callable[[Gallery], None]) -> None:
+        """Bring memory up to date with a commit; where that fails, it is made anew from the database."""
+        if held.memory is None:
+            return
+        try:
+            change(held.memory)
+        except Exception:
+            log.exception(
+                "gallery in memory could not follow a commit; rebuilding it", extra={"gallery": held.row.name}
+            )
+            held.memory = self._database.read(partial(_rebuild, held.row)).result()
+        self._metrics.gallery_entries.labels(held.row.name).set(len(held.memory))
 
     async def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         return await asyncio.wrap_future(self._database.read(query))

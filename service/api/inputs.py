@@ -49,7 +49,8 @@ def fused(vectors: list[Vectors]) -> Vectors:
     norm = np.linalg.norm(mean)
     if norm < _UNIT:
         raise InvalidRequest("the images point in opposite directions and have no mean")
-    return (mean / norm).astype(np.float32)
+    direction: Vectors = np.asarray(mean / norm, np.float32)
+    return direction
 
 
 def all_usable(outcomes: list[Vectors | ImageError]) -> list[Vectors]:

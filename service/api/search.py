@@ -85,7 +85,7 @@ async def _query(service: Service, gallery: str, body: Body, asked: dict[str, An
         return _Query(unit_vector(asked["vector"], service.bundle.manifest.output.dim), 1)
     if "entry_id" in asked:
         entry_id = asked["entry_id"]
-        if not isinstance(entry_id, int) or not 0 < entry_id < 2**63:
+        if type(entry_id) is not int or not 0 < entry_id < 2**63:
             raise InvalidRequest("`entry_id` is a positive integer")
         return _Query(await service.store.vector(gallery, entry_id), 1, entry_id)
     if body.is_json:

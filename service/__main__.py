@@ -1,0 +1,5 @@
+"""`python -m service` is `pan-serve`."""
+
+from service.cli import main
+
+main()

@@ -1,0 +1,59 @@
+"""The HTTP server: opens the service, listens, and on SIGTERM or Ctrl-C finishes what is in flight."""
+
+import signal
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from service.app import create_app
+from service.errors import StartupError
+from service.runtime import open_service
+from service.settings import Settings
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which also tells where it listens once it does."""
+
+    def __init__(self, config: uvicorn.Config, listening: Callable[["Server", str], None]) -> None:
+        super().__init__(config)
+        self._listening = listening
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept connections."""
+        await super().startup(sockets)
+        for bound in sockets or []:
+            host, port = bound.getsockname()[:2]
+            self._listening(self, f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+
+
+async def serve(settings: Settings, host: str, port: int, listening: Callable[[Server, str], None]) -> None:
+    """Serve until told to stop; `listening` gets the server and its URL. Port 0 takes a free one.
+
+    Raises StartupError, BundleError or EngineFailed when the service cannot start.
+    """
+    with _bind(host, port) as bound:
+        async with open_service(settings) as service:
+            config = uvicorn.Config(
+                create_app(service),
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=int(settings.request_timeout) + 1,
+            )
+            await Server(config, listening).serve(sockets=[bound])
+
+
+def keep_exit_status() -> None:
+    """uvicorn raises the signal that stopped it once more when it is done; a stop that was asked for is no failure."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise StartupError(f"cannot listen at {host} port {port} ({error}); give another --host or --port") from error

@@ -1,0 +1,124 @@
+"""The database: what is acknowledged is there, one failure is one failure, and the audit is not edited."""
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from service import records
+from service.database import Database
+from service.errors import StartupError, StorageFailed
+from service.metrics import Metrics
+
+
+def opened(path: Path) -> Database:
+    return Database(path / "pan.sqlite3", Metrics())
+
+
+def create(name: str):  # noqa: ANN201
+    return lambda db: records.insert_gallery(db, name, "", "flat", "0" * 64, 4)
+
+
+def names(database: Database) -> list[str]:
+    return [row.name for row in database.read(records.select_galleries).result()]
+
+
+def test_what_is_acknowledged_is_there_after_reopening(tmp_path: Path) -> None:
+    database = opened(tmp_path)
+    database.write(create("a")).result()
+    assert names(database) == ["a"]
+    database.close()
+    again = opened(tmp_path)
+    assert names(again) == ["a"]
+    again.close()
+
+
+def test_a_failing_write_is_undone_alone_in_a_group(tmp_path: Path) -> None:
+    database = opened(tmp_path)
+
+    def half(db: sqlite3.Connection) -> None:
+        create("half")(db)
+        raise ValueError("after the first statement")
+
+    futures = [database.write(apply) for apply in (create("a"), half, create("b"))]
+    assert futures[0].result().name == "a"
+    with pytest.raises(ValueError, match="after the first"):
+        futures[1].result()
+    assert futures[2].result().name == "b"
+    assert names(database) == ["a", "b"]
+    database.close()
+
+
+def test_memory_follows_in_the_order_of_the_commits(tmp_path: Path) -> None:
+    database, order = opened(tmp_path), []
+    futures = [database.write(create(f"g{n:02}"), lambda row: order.append(row.name)) for n in range(50)]
+    for future in futures:
+        future.result()
+    assert order == [f"g{n:02}" for n in range(50)]
+    database.close()
+
+
+def test_closing_finishes_what_was_queued(tmp_path: Path) -> None:
+    database = opened(tmp_path)
+    futures = [database.write(create(f"g{n:02}")) for n in range(200)]
+    database.close()
+    assert all(future.done() for future in futures)
+    again = opened(tmp_path)
+    assert len(names(again)) == 200
+    again.close()
+
+
+def test_the_writer_survives_a_database_error_and_says_so_until_a_write_succeeds(tmp_path: Path) -> None:
+    database = opened(tmp_path)
+    with pytest.raises(StorageFailed, match="nothing was written"):
+        database.write(lambda db: db.execute("INSERT INTO nowhere VALUES (1)")).result()
+    assert database.last_write_failed
+    database.write(create("a")).result()
+    assert not database.last_write_failed
+    database.close()
+
+
+def test_readers_cannot_write(tmp_path: Path) -> None:
+    database = opened(tmp_path)
+    with pytest.raises(StorageFailed, match="readonly"):
+        database.read(create("a")).result()
+    database.close()
+
+
+def test_the_audit_is_append_only(tmp_path: Path) -> None:
+    database = opened(tmp_path)
+    database.write(lambda db: records.insert_audit(db, "me", "search", "g", 1)).result()
+    for statement in ("DELETE FROM audit", "UPDATE audit SET who = 'you'"):
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            database.write(lambda db, statement=statement: db.execute(statement)).result()
+    database.close()
+
+
+def test_a_file_of_another_version_or_of_something_else_is_refused_untouched(tmp_path: Path) -> None:
+    newer = sqlite3.connect(tmp_path / "pan.sqlite3")
+    newer.execute("PRAGMA user_version = 99")
+    newer.close()
+    with pytest.raises(StartupError, match="schema version 99"):
+        opened(tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "pan.sqlite3").write_bytes(b"something else entirely" * 100)
+    with pytest.raises(StartupError, match="restore it from a backup"):
+        opened(other)
+    assert (other / "pan.sqlite3").read_bytes() == b"something else entirely" * 100
+
+
+def test_deleted_vectors_are_overwritten_on_disk(tmp_path: Path) -> None:
+    import numpy as np
+
+    database = opened(tmp_path)
+    row = database.write(create("a")).result()
+    vector = np.arange(4, dtype=np.float32)[None] + 0.123456
+    ids = database.write(lambda db: records.insert_entries(db, row.id, [records.NewEntry("ann")], vector)).result()
+    database.close()
+    path = tmp_path / "pan.sqlite3"
+    assert vector.tobytes() in path.read_bytes()
+    database = opened(tmp_path)
+    database.write(lambda db: records.delete_entry(db, row.id, ids[0])).result()
+    database.close()
+    assert vector.tobytes() not in path.read_bytes()
