@@ -5,30 +5,35 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from bundle import ImageArray
 from training.synth.raster import Floats
 
-WIDTH_M = 9.0  # how much of its street a camera knows
+WIDTH_M = 24.0  # how much of its street a camera knows
 HEIGHT_M = 3.2
 Box = tuple[int, int, int, int]
 
 
-@lru_cache(maxsize=64)
-def backdrop(seed: int, camera: int, pixels_per_metre: int) -> Floats:
-    """The street behind a camera's people: (3.2 m, 9 m, 3) in 0..1; the ground meets the wall somewhere below half."""
+@lru_cache(maxsize=16)
+def backdrop(seed: int, camera: int, pixels_per_metre: int) -> ImageArray:
+    """The street behind a camera's people, (3.2 m, 24 m, 3) uint8: stretches of wall over stretches of ground."""
     rng = np.random.default_rng([seed, 3, camera])
     width, height = int(WIDTH_M * pixels_per_metre), int(HEIGHT_M * pixels_per_metre)
-    picture = Image.new("RGB", (width, height), _tone(rng, 0.35, 0.8))
-    draw = ImageDraw.Draw(picture)
+    picture = Image.new("RGB", (width, height))
     horizon = int(height * rng.uniform(0.5, 0.72))
-    _wall(draw, rng, width, horizon, pixels_per_metre)
-    _things(draw, rng, width, horizon, pixels_per_metre)
-    _ground(draw, rng, width, height, horizon)
-    pixels = np.asarray(picture.filter(ImageFilter.GaussianBlur(pixels_per_metre / 60)), np.float32) / 255
-    grain = rng.normal(0, 0.03, (height // 4 + 1, width // 4 + 1)).astype(np.float32)
-    return np.clip(pixels + np.kron(grain, np.ones((4, 4), np.float32))[:height, :width, None], 0, 1)
+    x = 0
+    while x < width:
+        stretch = Image.new("RGB", (int(rng.uniform(1.5, 3.5) * pixels_per_metre), height), _tone(rng, 0.2, 0.85))
+        draw = ImageDraw.Draw(stretch)
+        _wall(draw, rng, stretch.width, horizon, pixels_per_metre)
+        _things(draw, rng, stretch.width, horizon, pixels_per_metre)
+        _ground(draw, rng, stretch.width, height, horizon)
+        picture.paste(stretch, (x, 0))
+        x += stretch.width
+    pixels = np.asarray(picture.filter(ImageFilter.GaussianBlur(pixels_per_metre / 60)), np.float32)
+    return np.clip(pixels + rng.normal(0, 5, (height, width, 1)), 0, 255).astype(np.uint8)
 
 
-def _tone(rng: np.random.Generator, low: float, high: float, tint: float = 0.06) -> tuple[int, int, int]:
+def _tone(rng: np.random.Generator, low: float, high: float, tint: float = 0.04) -> tuple[int, int, int]:
     red, green, blue = np.clip(rng.uniform(low, high) + rng.normal(0, tint, 3), 0, 1) * 255
     return int(red), int(green), int(blue)
 
@@ -48,37 +53,37 @@ def _wall(draw: ImageDraw.ImageDraw, rng: np.random.Generator, width: int, horiz
     elif kind == 1:  # shop windows
         step = int(rng.uniform(0.8, 1.6) * ppm)
         for x in range(0, width, step):
-            draw.rectangle((x + step // 8, horizon // 8, x + step, int(horizon * 0.85)), fill=_tone(rng, 0.1, 0.6, 0.1))
+            draw.rectangle((x + step // 8, horizon // 8, x + step, int(horizon * 0.85)), fill=_tone(rng, 0.1, 0.6))
             draw.line((x + step // 2, horizon // 8, x + step // 2, int(horizon * 0.85)), fill=_tone(rng, 0.6, 0.9))
     elif kind == 2:  # panels
         step = int(rng.uniform(0.3, 0.7) * ppm)
         for x in range(0, width, step):
             draw.rectangle((x, 0, x + step, horizon), fill=_tone(rng, 0.4, 0.75))
     else:  # hedge
-        for _ in range(700):
+        for _ in range(250):
             leaf, green = rng.uniform(0.05, 0.2) * ppm, rng.uniform(0.15, 0.5)
             place = _around(rng.uniform(0, width), rng.uniform(0, horizon), leaf)
             draw.ellipse(place, fill=(int(green * 150), int(green * 255), int(green * 110)))
 
 
 def _things(draw: ImageDraw.ImageDraw, rng: np.random.Generator, width: int, horizon: int, ppm: int) -> None:
-    for _ in range(int(rng.integers(5, 11))):
+    for _ in range(int(rng.integers(1, 4))):
         x, foot = int(rng.uniform(0, width)), int(horizon + rng.uniform(0, 0.3) * ppm)
         wide, tall = int(rng.uniform(0.15, 1.0) * ppm), int(rng.uniform(0.4, 1.5) * ppm)
-        draw.rectangle((x, foot - tall, x + wide, foot), fill=_tone(rng, 0.1, 0.8, 0.14))
+        draw.rectangle((x, foot - tall, x + wide, foot), fill=_tone(rng, 0.1, 0.8, 0.07))
         if rng.random() < 0.6:
             inner = (x + wide // 6, foot - int(tall * 0.9), x + wide - wide // 6, foot - int(tall * 0.45))
-            draw.rectangle(inner, fill=_tone(rng, 0.2, 0.9, 0.14))
+            draw.rectangle(inner, fill=_tone(rng, 0.2, 0.9, 0.07))
 
 
 def _ground(draw: ImageDraw.ImageDraw, rng: np.random.Generator, width: int, height: int, horizon: int) -> None:
-    draw.rectangle((0, horizon, width, height), fill=_tone(rng, 0.3, 0.7, 0.04))
-    line = _tone(rng, 0.25, 0.8, 0.04)
+    draw.rectangle((0, horizon, width, height), fill=_tone(rng, 0.25, 0.75, 0.02))
+    line = _tone(rng, 0.25, 0.8, 0.02)
     if rng.random() < 0.75:
         for k in range(1, 9):
             y = horizon + int((height - horizon) * (k / 8) ** 1.6)
             draw.line((0, y, width, y), fill=line)
-        for x in range(-width, 2 * width, max(8, width // 22)):
+        for x in range(-width, 2 * width, max(8, height // 6)):
             draw.line((width // 2 + (x - width // 2) // 2, horizon, x, height), fill=line)
 
 
@@ -91,7 +96,7 @@ def obstacle(kind: str, height: int, width: int, rng: np.random.Generator) -> tu
         paint.rectangle(box, fill=fill)
         hide.rectangle(box, fill=255)
 
-    tone = _tone(rng, 0.15, 0.8, 0.12)
+    tone = _tone(rng, 0.15, 0.8, 0.08)
     if kind == "post":
         x, wide = int(rng.uniform(0.05, 0.85) * width), int(rng.uniform(0.1, 0.24) * width)
         block((x, 0, x + wide, height), tone)

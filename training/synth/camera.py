@@ -39,8 +39,8 @@ def sample_camera(seed: int, number: int) -> Camera:
     rng = np.random.default_rng([seed, 2, number])
     light = np.array([rng.uniform(-0.9, 0.9), rng.uniform(0.3, 1.0), rng.uniform(0.35, 0.9)])
     light /= np.linalg.norm(light)
-    warmth, tint = rng.choice([-1, 1]) * rng.uniform(0.05, 0.34), rng.normal(0, 0.08)
-    exposure = rng.normal(0, 0.15)
+    warmth, tint = rng.choice([-1, 1]) * rng.uniform(0.04, 0.16), rng.normal(0, 0.03)
+    exposure = rng.normal(0, 0.08)
     balance = np.exp(exposure + np.array([warmth, tint, -warmth]))
     return Camera(
         number=number,
@@ -50,10 +50,10 @@ def sample_camera(seed: int, number: int) -> Camera:
         light=(float(light[0]), float(light[1]), float(light[2])),
         ambient=float(rng.uniform(0.35, 0.65)),
         balance=(float(balance[0]), float(balance[1]), float(balance[2])),
-        saturation=float(rng.uniform(0.45, 1.1)),
-        contrast=float(rng.uniform(0.7, 1.15)),
-        gamma=float(np.exp(rng.normal(0, 0.22))),
-        haze=float(rng.uniform(0.0, 0.12)),
+        saturation=float(rng.uniform(0.75, 1.1)),
+        contrast=float(rng.uniform(0.85, 1.15)),
+        gamma=float(np.exp(rng.normal(0, 0.08))),
+        haze=float(rng.uniform(0.0, 0.05)),
         sharpness=float(rng.uniform(0.6, 1.0)),
         noise=float(rng.uniform(0.004, 0.025)),
         jpeg_quality=int(rng.integers(60, 92)),
@@ -64,7 +64,7 @@ def expose(scene: Floats, camera: Camera, rng: np.random.Generator) -> ImageArra
     """What the camera makes of a scene (H, W, 3) in 0..1: uint8 of the same shape. `rng` gives light and noise."""
     height, width, _ = scene.shape
     image = scene * _falling_light(height, width, rng)
-    image = image * (np.array(camera.balance, np.float32) * np.float32(np.exp(rng.normal(0, 0.1))))
+    image = image * (np.array(camera.balance, np.float32) * np.float32(np.exp(rng.normal(0, 0.08))))
     grey = (image @ LUMA)[..., None]
     image = grey + camera.saturation * (image - grey)
     image = 0.45 + camera.contrast * (image - 0.45)

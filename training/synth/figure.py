@@ -1,5 +1,6 @@
 """A person in a pose as painted tubes: body and clothes."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -17,6 +18,7 @@ PADDING = {"t-shirt": 0.006, "long sleeves": 0.008, "vest": 0.0, "jacket": 0.016
 
 def figure(person: Person, pose: Pose) -> list[Tube]:
     """The tubes of a clothed person in a pose, in world axes."""
+    pose = _hampered(person, pose)
     bones = skeleton(person.body, pose)
     up = (bones.neck - bones.pelvis) / np.linalg.norm(bones.neck - bones.pelvis)
     tubes = [_torso(person, bones.neck, bones.pelvis, up, pose), *head_tubes(person, bones.neck, bones.skull)]
@@ -25,6 +27,15 @@ def figure(person: Person, pose: Pose) -> list[Tube]:
         tubes += _arm(person, bones.arms[side])
         tubes += _leg(person, bones.legs[side], side)
     return tubes + bag_tubes(person, bones, up)
+
+
+def _hampered(person: Person, pose: Pose) -> Pose:
+    """The pose as clothes and bags allow it: skirts and coats shorten the stride, a bag in hand keeps the arm down."""
+    if "skirt" in person.bottom or person.top == "coat":
+        pose = replace(pose, stride=0.6 * pose.stride)
+    if person.bag == "handbag":
+        pose = replace(pose, left="swinging") if person.bag_side > 0 else replace(pose, right="swinging")
+    return pose
 
 
 def _bone(start: Floats, end: Floats, widths: Profile, padding: float, paint: Paint) -> Tube:

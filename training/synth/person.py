@@ -118,6 +118,7 @@ def sample_person(seed: int, identity: int) -> Person:
         (4, 4, 2, 3, 2, 3, 2, 2, 2, 2),
     )  # fmt: skip
     printed = fabric.pattern in {"plain", "two-tone"}
+    ground = fabric.accent if fabric.pattern == "two-tone" else fabric.base  # what a print is seen against
     return Person(
         body=Body(
             height=float(rng.uniform(1.52, 1.92)),
@@ -138,8 +139,8 @@ def sample_person(seed: int, identity: int) -> Person:
         sleeve=float({"t-shirt": rng.uniform(0.25, 0.5), "vest": 0.0}.get(top, rng.uniform(0.85, 0.98))),
         fabric=fabric,
         inner=_fabric(rng, _colour(rng, CLOTH), ("plain", "hoops", "checks"), (3, 1, 1)),
-        chest=_print(rng) if rng.random() < (0.7 if printed else 0.1) else None,
-        back=_print(rng) if rng.random() < (0.6 if printed else 0.1) else None,
+        chest=_print(rng, ground) if rng.random() < (0.7 if printed else 0.1) else None,
+        back=_print(rng, ground) if rng.random() < (0.6 if printed else 0.1) else None,
         bottom=bottom,
         legwear=_fabric(
             rng, _colour(rng, LEGWEAR), ("plain", "side stripe", "checks", "pinstripes", "camouflage", "hoops"),
@@ -166,17 +167,26 @@ def _colour(rng: np.random.Generator, palette: tuple[Colour, ...]) -> Colour:
     return float(red), float(green), float(blue)
 
 
+def _contrast(rng: np.random.Generator, ground: Colour) -> Colour:
+    """An accent that shows on the ground: a pattern nobody can see is none."""
+    colour = _colour(rng, ACCENT)
+    while sum(abs(a - b) for a, b in zip(ground, colour, strict=True)) < 0.5:
+        colour = _colour(rng, ACCENT)
+    return colour
+
+
 def _fabric(
     rng: np.random.Generator, base: Colour, patterns: tuple[Pattern, ...], weights: tuple[float, ...]
 ) -> Fabric:
-    accent = _colour(rng, ACCENT)
-    while sum(abs(a - b) for a, b in zip(base, accent, strict=True)) < 0.5:  # a pattern nobody can see is none
-        accent = _colour(rng, ACCENT)
     return Fabric(
-        base, accent, _choose(rng, patterns, weights), float(rng.choice([0.08, 0.11, 0.15, 0.2])), float(rng.random())
+        base,
+        _contrast(rng, base),
+        _choose(rng, patterns, weights),
+        float(rng.choice([0.08, 0.11, 0.15, 0.2])),
+        float(rng.random()),
     )
 
 
-def _print(rng: np.random.Generator) -> Print:
+def _print(rng: np.random.Generator, ground: Colour) -> Print:
     shape: Shape = _choose(rng, ("disc", "ring", "square", "triangle", "cross", "bars"), (1, 1, 1, 1, 1, 1))
-    return Print(shape, _colour(rng, ACCENT), float(rng.uniform(0.06, 0.12)), float(rng.uniform(0.28, 0.5)))
+    return Print(shape, _contrast(rng, ground), float(rng.uniform(0.06, 0.12)), float(rng.uniform(0.28, 0.5)))

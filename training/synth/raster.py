@@ -154,14 +154,16 @@ def _surface(tube: Tube, rotation: Floats, light: Floats, scale: float) -> _Surf
     axis = tube.end - tube.start
     length = float(np.linalg.norm(axis))
     down = axis / length
-    side = np.asarray(tube.side, np.float32) - np.dot(tube.side, down) * down
+    side = point(*tube.side)
+    side = side - (side @ down) * down
     side /= np.linalg.norm(side)
-    front = np.cross(down, side)
+    (dx, dy, dz), (sx, sy, sz) = down, side
+    front = point(dy * sz - dz * sy, dz * sx - dx * sz, dx * sy - dy * sx)  # np.cross is slow on one vector
     start, down, side, front = (rotation @ vector for vector in (tube.start - PIVOT, down, side, front))
 
     part, a, b, taper = _rows(tube.profile, length, scale)
     radius = float((a + b).max() / 2)
-    columns = max(8, int(2 * np.pi * max(a.max(), b.max()) * scale * 1.2) + 2)
+    columns = max(8, int(2 * np.pi * max(a.max(), b.max()) * scale * (1.4 if tube.boxy else 1.2)) + 2)
     angle = np.linspace(-np.pi, np.pi, columns, endpoint=False, dtype=np.float32)
     sin, cos = np.sin(angle), np.cos(angle)
     normal_sin, normal_cos = sin, cos
@@ -186,9 +188,8 @@ def _rows(profile: Profile, length: float, scale: float) -> tuple[Floats, Floats
     knots, widths, depths = np.array(profile, np.float64).T
     steps = np.hypot(np.diff(knots) * length, np.hypot(np.diff(widths), np.diff(depths)))
     way = np.concatenate([[0.0], np.cumsum(steps)])
-    even = np.linspace(0, way[-1], max(3, int(way[-1] * scale * 1.3) + 2))
-    part, a, b = (np.interp(even, way, values) for values in (knots, widths, depths))
-    taper = np.gradient((a + b) / 2) / np.maximum(np.gradient(part * length), 1e-4)
-    rows = (part, a, b, np.clip(taper, -4, 4))
-    part, a, b, taper = (values.astype(np.float32) for values in rows)
+    even = np.linspace(0, way[-1], max(3, int(way[-1] * scale * 1.2) + 2))
+    slope = np.diff((widths + depths) / 2) / np.maximum(np.diff(knots) * length, 1e-4)
+    part, a, b = (np.interp(even, way, values).astype(np.float32) for values in (knots, widths, depths))
+    taper = np.interp(even, (way[1:] + way[:-1]) / 2, np.clip(slope, -4, 4)).astype(np.float32)
     return part, a, b, taper

@@ -71,10 +71,10 @@ def sample_shot(seed: int, identity: int, camera: Camera, index: int) -> Shot:
         pose=_pose(rng),
         turn=float(heading + rng.normal(0, 0.3)),
         elevation=max(0.0, camera.elevation + float(rng.normal(0, 0.05))),
-        aspect=float(rng.normal(0.47, 0.035)),
+        aspect=float(rng.normal(0.44, 0.03)),
         zoom=float(rng.uniform(0.8, 1.4) if careless else rng.uniform(1.02, 1.16)),
         shift=(float(rng.normal(0, 0.1 if careless else 0.04)), float(rng.normal(0, 0.08 if careless else 0.02))),
-        place=float(np.clip(place + rng.normal(0, 0.15), 0, 1)),
+        place=float(np.clip(place + rng.normal(0, 0.05), 0, 1)),
         obstacle=kinds[rng.integers(4)] if rng.random() < 0.2 else None,
         passer_by=passer_by,
         noise=int(rng.integers(2**32)),
@@ -131,7 +131,7 @@ def _cut_backdrop(shot: Shot, camera: Camera, frame: Frame, height: int, width: 
     y = np.clip(first + np.arange(height) * frame.height_m / height * rows, 0, street.shape[0] - 1).astype(int)
     start = shot.place * (WIDTH_M - frame.width_m) * columns
     x = np.clip(start + np.arange(width) * frame.width_m / width * columns, 0, street.shape[1] - 1).astype(int)
-    return np.asarray(street[y[:, None], x[None]])
+    return np.asarray(street[y[:, None], x[None]], np.float32) / 255
 
 
 def _cast_shadow(scene: Floats, view: View, frame: Frame) -> None:
