@@ -12,7 +12,7 @@ from rich.table import Table
 from bundle import PanError
 from export.onnx_bundle import TIMED_BATCH, Exported, export_onnx
 from export.onnx_graph import OPSET
-from export.parity import MIN_COSINE
+from export.parity import MIN_COSINE, in_words
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 errors = Console(stderr=True, highlight=False)
@@ -76,17 +76,16 @@ def _show(exported: Exported) -> None:
     table = Table(title=f"{file.name}, {file.bytes / 1e6:.1f} MB", show_header=False)
     rows = {
         "measured on": f"{parity.images} crops of {parity.data}, batches of {', '.join(map(str, parity.batch_sizes))}",
-        "cosine with PyTorch": f"min {parity.cosine_min:.7f}, mean {parity.cosine_mean:.7f}, "
-        f"gate {parity.gate_cosine_min:g}",
-        "in any batch and position": f"min cosine {agreement.consistency:.8f} of a crop with itself",
-        "between different crops": f"mean cosine {agreement.spread:.4f}",
+        "cosine with PyTorch": f"min {in_words(parity.cosine_min)}, mean {in_words(parity.cosine_mean)}, "
+        f"gate {in_words(parity.gate_cosine_min)}",
+        "in any batch and position": f"min cosine {in_words(agreement.consistency)} of a crop with itself",
+        "between different crops": f"mean cosine {in_words(agreement.spread)}",
         f"ms a crop, batch {TIMED_BATCH}": ", ".join(f"{name} {ms:.2f}" for name, ms in exported.milliseconds.items()),
-        "fingerprint": exported.manifest.model.fingerprint,
     }
     for name, value in rows.items():
         table.add_row(name, value)
     Console().print(table)
-    print(f"wrote {exported.out}")
+    print(f"wrote {exported.out}, fingerprint {exported.manifest.model.fingerprint}")
 
 
 def main() -> None:

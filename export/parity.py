@@ -80,20 +80,26 @@ def require(agreement: Agreement, min_cosine: float = MIN_COSINE, min_consistenc
     """The gate. Raises ParityError that says what was measured, what was asked and by how much it failed."""
     if agreement.spread >= min_cosine:
         raise ParityError(
-            f"different crops give nearly one vector (mean cosine {agreement.spread:.7f}), so agreement proves "
+            f"different crops give nearly one vector (mean cosine {in_words(agreement.spread)}), so agreement proves "
             "nothing; the network has collapsed: train it again, or measure on other crops with --data"
         )
     for size, (low, _) in agreement.cosine.items():
         if low < min_cosine:
             raise ParityError(
-                f"the engine departs from PyTorch: min cosine {low:.7f} at batch {size}, {min_cosine - low:.1e} under "
-                f"the gate of {min_cosine:g}, on {agreement.images} crops; nothing was written"
+                f"the engine departs from PyTorch: min cosine {in_words(low)} at batch {size}, the gate is "
+                f"{in_words(min_cosine)}; measured on {agreement.images} crops, nothing was written"
             )
     if agreement.consistency < min_consistency:
         raise ParityError(
-            f"a crop's vector depends on its batch: min cosine {agreement.consistency:.8f} with itself over batch "
-            f"sizes {', '.join(map(str, agreement.cosine))}, gate {min_consistency:g}; nothing was written"
+            f"a crop's vector depends on its batch: min cosine {in_words(agreement.consistency)} with itself over "
+            f"batch sizes {', '.join(map(str, agreement.cosine))}, the gate is {in_words(min_consistency)}; "
+            "nothing was written"
         )
+
+
+def in_words(cosine: float) -> str:
+    """A cosine so that its distance to 1 can be read: `0.98213`, `1 - 2.4e-07`."""
+    return f"{cosine:.5f}" if cosine < 0.999 else f"1 - {1 - cosine:.1e}"
 
 
 def _require_descriptors(row_ND: Floats, shape: tuple[int, ...], size: int) -> None:

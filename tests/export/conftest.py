@@ -1,0 +1,71 @@
+"""Small networks whose batch norms have seen data, and their ONNX files, each made once: tracing takes seconds."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+
+from bundle import InputSpec, Provenance
+from export.onnx_bundle import model_fingerprint
+from export.onnx_graph import onnx_graph
+from export.samples import synthetic_samples
+from export.write import save_onnx
+from training.checkpoint import Card, save_checkpoint
+from training.model import PAN, VARIANTS, BackboneConfig, Normalise, to_planes
+
+SPEC = InputSpec(height=128, width=64)
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A network with the file it was exported to."""
+
+    variant: str
+    network: PAN
+    model: onnx.ModelProto
+    path: Path
+
+    @property
+    def card(self) -> Card:
+        """As training would write it."""
+        origin = Provenance(data="none", recipe="random weights", iterations=0, seed=0)
+        return Card(variant=self.variant, network=self.network.config, input=SPEC, provenance=origin)
+
+
+def make_network(variant: str) -> PAN:
+    """Random weights; batch norm statistics of synthetic people, without which depth multiplies every difference."""
+    torch.manual_seed(0)
+    backbone = BackboneConfig(depth=18, width=0.5)
+    network = PAN(VARIANTS[variant].model_copy(update={"backbone": backbone})).train()
+    pixels = torch.from_numpy(synthetic_samples(SPEC, 16, seed=9).images_NHW3)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                module.momentum = None  # a plain average instead of a slow one
+        network(Normalise(SPEC)(to_planes(pixels)))
+    return network.eval()
+
+
+def trace(variant: str, folder: Path) -> Traced:
+    """Export a small network of a variant."""
+    network = make_network(variant)
+    model = onnx_graph(network, SPEC, {"fingerprint": model_fingerprint(network, SPEC), "variant": variant})
+    path = folder / f"{variant}.onnx"
+    save_onnx(model, path)
+    return Traced(variant, network, model, path)
+
+
+@pytest.fixture(scope="session")
+def pan_c(tmp_path_factory: pytest.TempPathFactory) -> Traced:
+    """PAN_c on a narrow ResNet-18."""
+    return trace("pan_c", tmp_path_factory.mktemp("pan_c"))
+
+
+@pytest.fixture(scope="session")
+def checkpoint(pan_c: Traced, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The checkpoint of `pan_c`."""
+    path = tmp_path_factory.mktemp("run") / "model.safetensors"
+    save_checkpoint(path, pan_c.network, pan_c.card)
+    return path
