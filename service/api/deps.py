@@ -27,8 +27,8 @@ async def _caller(request: Request) -> str:
 
 ServiceDep = Annotated[Service, Depends(_service)]
 Caller = Annotated[str, Depends(_caller)]
-GalleryPath = Annotated[str, GalleryName]
-PersonPath = Annotated[str, Identifier]
+GalleryPath = GalleryName
+PersonPath = Identifier
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

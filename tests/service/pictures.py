@@ -1,5 +1,7 @@
 """Synthetic pictures: people as coloured blocks, never a photograph."""
 
+import struct
+import zlib
 from io import BytesIO
 from pathlib import Path
 
@@ -39,3 +41,67 @@ def write_market(folder: Path, persons: int, cameras: int, shots: int = 1) -> Pa
     (folder / "0000_c1s1_000000_01.jpg").write_bytes(encode(person(9000), "JPEG"))
     (folder / "-1_c1s1_000000_01.jpg").write_bytes(encode(person(9001), "JPEG"))
     return folder
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def bomb(width: int = 50_000, height: int = 50_000) -> bytes:
+    """A PNG of a few bytes that says it is enormous."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + _chunk(b"IHDR", header)
+        + _chunk(b"IDAT", zlib.compress(b"\0" * 1000))
+        + _chunk(b"IEND", b"")
+    )
+
+
+def _scrambled(data: bytes) -> bytes:
+    middle = len(data) // 2
+    return data[:middle] + bytes(byte ^ 0xFF for byte in data[middle : middle + 50]) + data[middle + 50 :]
+
+
+def hostile() -> dict[str, tuple[bytes, int]]:
+    """Pictures that must not be embedded, and the HTTP status each is answered with."""
+    jpeg = encode(person(1), "JPEG")
+    return {
+        "empty": (b"", 415),
+        "text": (b"GET / HTTP/1.1\r\n\r\n", 415),
+        "random": (np.random.default_rng(0).bytes(5000), 415),
+        "gif": (encode(person(1).quantize(), "GIF"), 415),
+        "svg": (b'<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64"/>', 415),
+        "pixel": (encode(Image.new("RGB", (1, 1))), 422),
+        "line": (encode(Image.new("RGB", (20_000, 1))), 422),
+        "truncated-jpeg": (jpeg[: len(jpeg) // 2], 422),
+        "truncated-png": (encode(person(1))[:300], 422),
+        "header-only": (encode(person(1))[:33], 415),
+        "scrambled-png": (_scrambled(encode(person(1))), 422),
+        "bomb": (bomb(), 413),
+        "bomb-under-pillows-limit": (bomb(7000, 7000), 413),
+    }
+
+
+def unusual() -> dict[str, bytes]:
+    """Pictures that are odd and fine."""
+    figure = person(1)
+    grey16 = Image.fromarray(np.asarray(figure.convert("L")).astype(np.uint16) * 257)
+    frames = [person(1), person(2)]
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    return {
+        "cmyk": encode(figure.convert("CMYK"), "JPEG", quality=95),
+        "grey": encode(figure.convert("L")),
+        "grey16": encode(grey16),
+        "palette": encode(figure.quantize(64)),
+        "transparent-palette": encode(figure.quantize(64), transparency=0),
+        "alpha": encode(figure.convert("RGBA")),
+        "bilevel": encode(figure.convert("1")),
+        "webp": encode(figure, "WEBP", lossless=True),
+        "bmp": encode(figure, "BMP"),
+        "animated-png": encode(frames[0], save_all=True, append_images=frames[1:]),
+        "animated-webp": encode(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True),
+        "turned": encode(figure, "JPEG", exif=exif),
+        "trailing-bytes": encode(figure) + b"<?php echo 1; ?>" * 10,
+    }

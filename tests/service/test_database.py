@@ -15,7 +15,7 @@ def opened(path: Path) -> Database:
     return Database(path / "pan.sqlite3", Metrics())
 
 
-def create(name: str):  # noqa: ANN201
+def create(name: str):
     return lambda db: records.insert_gallery(db, name, "", "flat", "0" * 64, 4)
 
 

@@ -60,7 +60,10 @@ def test_a_bad_picture_fails_alone_and_the_others_keep_their_place(bundle: Path)
         outcomes = await embedder.embed([png(1), b"not a picture", png(2), png(3)[:200]])
         np.testing.assert_allclose(outcomes[0], expected(png(1)), atol=1e-5)
         np.testing.assert_allclose(outcomes[2], expected(png(2)), atol=1e-5)
-        assert [type(outcome).__name__ for outcome in (outcomes[1], outcomes[3])] == ["UnsupportedImage", "CorruptImage"]
+        assert [type(outcome).__name__ for outcome in (outcomes[1], outcomes[3])] == [
+            "UnsupportedImage",
+            "CorruptImage",
+        ]
 
     scenario(bundle, play)
 

@@ -77,7 +77,10 @@ def test_numbers_that_are_no_embedding_are_an_engine_failure(bundle: Path) -> No
 @pytest.mark.parametrize(
     ("installed", "message"),
     [
-        ({"onnxruntime": "1", "onnxruntime-gpu": "1", "faiss-cpu": "1"}, "pip uninstall -y onnxruntime onnxruntime-gpu"),
+        (
+            {"onnxruntime": "1", "onnxruntime-gpu": "1", "faiss-cpu": "1"},
+            "pip uninstall -y onnxruntime onnxruntime-gpu",
+        ),
         ({"onnxruntime": "1", "faiss-cpu": "1", "faiss-gpu": "1"}, "pip uninstall -y faiss-cpu faiss-gpu"),
         ({"faiss-cpu": "1"}, "onnxruntime is not installed"),
     ],

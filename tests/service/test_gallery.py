@@ -88,7 +88,8 @@ def test_any_history_and_filter_answers_as_brute_force(
             vectors = unit((step_seed, last), count)  # never twice the same: ties have no order to compare
             gallery.add(ids, persons, cameras, vectors)
             model.entries |= {
-                id_: row for id_, *row in zip(ids, persons, cameras, vectors, strict=True)  # type: ignore[misc]
+                id_: row
+                for id_, *row in zip(ids, persons, cameras, vectors, strict=True)  # type: ignore[misc]
             }
         elif model.entries:
             chosen = rng.choice(sorted(model.entries), size=min(count, len(model.entries)), replace=False).tolist()
@@ -127,7 +128,7 @@ def test_people_with_many_entries_do_not_hide_the_others() -> None:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     gallery.add(range(1, 1004), ["crowd"] * 1000 + ["x", "y", "z"], [None] * 1003, vectors.astype(np.float32))
     found = gallery.search_persons(query, 4, Filter(named=True), examples=1)
-    assert [person.person_id for person in found][0] == "crowd"
+    assert found[0].person_id == "crowd"
     assert {person.person_id for person in found} == {"crowd", "x", "y", "z"}
 
 
