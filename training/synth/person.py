@@ -110,7 +110,7 @@ def sample_person(seed: int, identity: int) -> Person:
     tops: tuple[Top, ...] = ("t-shirt", "long sleeves", "vest", "jacket", "coat", "hoodie")
     top = _choose(rng, tops, (5, 4, 1, 4, 2, 3))
     bottoms: tuple[Bottom, ...] = ("trousers", "wide trousers", "shorts", "short skirt", "long skirt")
-    bottom = _choose(rng, bottoms, (8, 3, 3, 2, 2))
+    bottom = _choose(rng, bottoms, (8, 3, 3, 0, 0) if top == "coat" else (8, 3, 3, 2, 2))
     base = _colour(rng, CLOTH)
     fabric = _fabric(
         rng, base,
