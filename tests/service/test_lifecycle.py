@@ -1,0 +1,246 @@
+"""The service as a process: started, killed, stopped and started again over one data folder, through the real CLI."""
+
+import json
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from service.client import ApiError, Client, Crop
+from service.schemas import EntryInfo
+from tests.service.bundles import write_bundle
+from tests.service.conftest import Process, pan_serve
+from tests.service.pictures import png, write_market
+
+Launch = Callable[..., Process]
+
+
+def test_a_restart_finds_everything_again(launch: Launch) -> None:
+    server = launch()
+    with Client(server.url) as client:
+        client.create_gallery("lobby", "a test")
+        crops = [Crop(png(n), EntryInfo(person_id=f"p{n}", camera_id=f"c{n % 2}")) for n in range(20)]
+        assert client.enrol("lobby", crops).enrolled == 20
+        client.erase_person("lobby", "p3")
+        client.delete_entry("lobby", 5)
+        before = list(client.entries("lobby"))
+        hits = client.search("lobby", png(7, 1), top_k=100).hits
+    assert server.stop() == 0
+    server = launch()
+    with Client(server.url) as client:
+        assert list(client.entries("lobby")) == before
+        assert len(before) == 18
+        assert client.search("lobby", png(7, 1), top_k=100).hits == hits
+        assert client.gallery("lobby").purpose == "a test"
+        assert client.enrol("lobby", [Crop(png(50))]).results[0].entry_id == 21  # ids go on where they were
+
+
+def test_sigkill_during_enrolment_loses_nothing_acknowledged_and_brings_nothing_back(launch: Launch) -> None:
+    server = launch()
+    with Client(server.url) as client:
+        client.create_gallery("lobby")
+    acknowledged: set[int] = set()
+    erased: set[int] = set()
+    enough = threading.Event()
+
+    def enrol(thread: int) -> None:
+        try:
+            with httpx.Client(base_url=f"{server.url}/v1/galleries/lobby", timeout=30) as http:
+                for n in range(10_000):
+                    vectors = np.random.default_rng((thread, n)).normal(size=(4, 64))
+                    entries = [{"vector": vector.tolist(), "person_id": f"t{thread}"} for vector in vectors]
+                    made = [
+                        result["entry_id"]
+                        for result in http.post("/entries", json={"entries": entries}).json()["results"]
+                    ]
+                    acknowledged.update(made)
+                    if n % 3 == 0:
+                        assert http.delete(f"/entries/{made[0]}").status_code == 204
+                        erased.add(made[0])
+                    if len(acknowledged) > 400:
+                        enough.set()
+        except httpx.TransportError:
+            return
+
+    threads = [threading.Thread(target=enrol, args=(n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    assert enough.wait(60)
+    server.stop(signal.SIGKILL)
+    for thread in threads:
+        thread.join()
+    assert erased
+    server = launch()
+    with Client(server.url) as client:
+        found = {entry.entry_id for entry in client.entries("lobby")}
+        assert acknowledged - erased <= found
+        assert not erased & found
+        # In flight when the server died: at most one request a thread, whole or not at all.
+        assert len(found - acknowledged) in {0, 4, 8, 12}
+        answer = client.search_vector("lobby", np.ones(64, np.float32), top_k=5000)
+        assert {hit.entry_id for hit in answer.hits or []} == found
+
+
+def test_a_stop_finishes_what_is_in_flight(launch: Launch) -> None:
+    server = launch("--max-delay-ms", "1500", "--max-batch", "8")
+    with Client(server.url) as client:
+        client.create_gallery("lobby")
+    answers: list[int] = []
+
+    def enrol() -> None:
+        answers.append(
+            httpx.post(
+                f"{server.url}/v1/galleries/lobby/entries", files=[("images", ("a", png(1)))], timeout=30
+            ).status_code
+        )
+
+    thread = threading.Thread(target=enrol)
+    thread.start()
+    with httpx.Client(base_url=server.url) as http:
+        while "pan_images_admitted 1.0" not in http.get("/metrics").text:
+            time.sleep(0.02)
+    assert server.stop() == 0
+    thread.join()
+    assert answers == [201]
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{server.url}/healthz")
+    server = launch()
+    with Client(server.url) as client:
+        assert client.gallery("lobby").entries == 1
+
+
+def test_a_gallery_of_another_model_is_kept_and_never_searched(launch: Launch, tmp_path: Path) -> None:
+    server = launch()
+    with Client(server.url) as client:
+        client.create_gallery("lobby")
+        client.enrol("lobby", [Crop(png(1), EntryInfo(person_id="a")), Crop(png(2), EntryInfo(person_id="b"))])
+    server.stop()
+    other = launch(bundle=write_bundle(tmp_path / "other", seed=1))
+    with Client(other.url) as client:
+        assert not client.gallery("lobby").searchable
+        for refused in (
+            lambda: client.search("lobby", png(1)),
+            lambda: client.search_entry("lobby", 1),
+            lambda: client.enrol("lobby", [Crop(png(1))]),
+        ):
+            with pytest.raises(ApiError, match="start the service with the gallery's bundle") as error:
+                refused()
+            assert (error.value.status, error.value.problem_code) == (409, "model-mismatch")
+        assert client.erase_person("lobby", "a").entries == 1  # the right to be forgotten does not wait for a model
+        client.create_gallery("new")
+        client.enrol("new", [Crop(png(1))])
+    other.stop()
+    server = launch()
+    with Client(server.url) as client:
+        assert [hit.person_id for hit in client.search("lobby", png(1)).hits or []] == ["b"]
+        assert not client.gallery("new").searchable
+
+
+def test_a_second_service_stays_out_of_a_data_folder(launch: Launch, bundle: Path, tmp_path: Path) -> None:
+    launch()
+    second = pan_serve("run", "--bundle", str(bundle), "--data", str(tmp_path / "data"), "--port", "0")
+    assert second.returncode == 1
+    assert "another pan-serve uses" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_what_cannot_start_says_why_in_one_line(bundle: Path, tmp_path: Path) -> None:
+    def start(*options: str) -> str:
+        result = pan_serve("run", "--port", "0", *options)
+        assert result.returncode == 1
+        assert "Traceback" not in result.stderr
+        return result.stderr
+
+    data = ("--data", str(tmp_path / "data"))
+    assert "is not a bundle" in start("--bundle", str(tmp_path), *data)
+    broken = write_bundle(tmp_path / "broken")
+    (broken / "model.onnx").write_bytes(b"\0" * (broken / "model.onnx").stat().st_size)
+    assert "SHA-256 differs" in start("--bundle", str(broken), *data)
+    assert "has no onnx int8 file" in start("--bundle", str(bundle), *data, "--precision", "int8")
+    assert "would never fit the queue" in start("--bundle", str(bundle), *data, "--max-queue", "10")
+    (tmp_path / "file").write_text("")
+    assert "cannot be used" in start("--bundle", str(bundle), "--data", str(tmp_path / "file"))
+
+
+def test_a_taken_port_is_said_so(launch: Launch, bundle: Path, tmp_path: Path) -> None:
+    port = launch().url.rsplit(":", 1)[1]
+    result = pan_serve("run", "--bundle", str(bundle), "--data", str(tmp_path / "other"), "--port", port)
+    assert result.returncode == 1
+    assert f"cannot listen at 127.0.0.1 port {port}" in result.stderr
+
+
+def test_a_folder_is_enrolled_and_searched_from_the_command_line(launch: Launch, tmp_path: Path) -> None:
+    server = launch()
+    folder = write_market(tmp_path / "market", persons=12, cameras=3)
+    (folder / "0001_c1s1_000099_01.jpg").write_bytes(b"broken")
+    enrolled = pan_serve("enroll", str(folder), "--gallery", "lobby", "--url", server.url, "--batch", "7")
+    assert enrolled.returncode == 1  # a file failed
+    assert "enrolled 37 of 38 crops in lobby" in enrolled.stderr
+    assert "0001_c1s1_000099_01.jpg: these 6 bytes are not a" in enrolled.stderr
+    with Client(server.url) as client:
+        entries = list(client.entries("lobby"))
+        assert len(list(client.persons("lobby"))) == 12
+    assert {entry.camera_id for entry in entries} == {"c1", "c2", "c3"}
+    distractors = [entry for entry in entries if entry.person_id is None]
+    assert [entry.attributes for entry in distractors] == [{"file": "0000_c1s1_000000_01.jpg"}]
+    query = folder / "0005_c2s1_000000_01.jpg"
+    arguments = ("search", str(query), "--gallery", "lobby", "--url", server.url)
+    found = json.loads(pan_serve(*arguments, "--top-k", "3", "--json").stdout)
+    assert [hit["person_id"] for hit in found["hits"]] == ["0005"] * 3
+    assert found["hits"][0]["attributes"] == {"file": query.name}
+    table = pan_serve(*arguments, "--group-by-person").stdout
+    assert "0005" in table
+    assert query.name in table
+
+
+def test_the_command_line_says_what_is_wrong(launch: Launch, tmp_path: Path) -> None:
+    picture = tmp_path / "a.png"
+    picture.write_bytes(png(1))
+    url = launch().url
+    nowhere = pan_serve("search", str(picture), "--gallery", "x", "--url", "http://127.0.0.1:9")
+    assert (nowhere.returncode, "is `pan-serve run` there?" in nowhere.stderr) == (1, True)
+    missing = pan_serve("search", str(picture), "--gallery", "x", "--url", url)
+    assert (missing.returncode, "there is no gallery x" in missing.stderr) == (1, True)
+    (tmp_path / "empty").mkdir()
+    empty = pan_serve("enroll", str(tmp_path / "empty"), "--gallery", "x", "--url", url)
+    assert (empty.returncode, "holds no pictures" in empty.stderr) == (1, True)
+
+
+def test_logs_are_json_lines_that_name_no_person_and_the_audit_says_who_did_what(
+    launch: Launch, tmp_path: Path
+) -> None:
+    server = launch()
+    with Client(server.url) as client:
+        client.create_gallery("lobby")
+        client.enrol("lobby", [Crop(png(1), EntryInfo(person_id="jane-doe")), Crop(png(2))])
+        client.search("lobby", png(1), png(2))
+        client.erase_person("lobby", "jane-doe")
+        client.delete_gallery("lobby")
+    server.stop()
+    text = (tmp_path / "log").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    requests = [line for line in lines if line["message"] == "request"]
+    assert [line["status"] for line in requests] == [201, 201, 200, 200, 200]
+    assert all(line["request_id"] for line in requests)
+    assert "jane-doe" not in text
+    with sqlite3.connect(tmp_path / "data" / "pan.sqlite3") as db:
+        audit = db.execute("SELECT who, action, gallery, count FROM audit ORDER BY id").fetchall()
+    db.close()
+    assert audit == [
+        ("127.0.0.1", "create-gallery", "lobby", 0),
+        ("127.0.0.1", "enrol", "lobby", 2),
+        ("127.0.0.1", "search", "lobby", 2),
+        ("127.0.0.1", "erase-person", "lobby", 1),
+        ("127.0.0.1", "delete-gallery", "lobby", 1),
+    ]
+
+
+def test_the_data_folder_is_for_its_owner_only(launch: Launch, tmp_path: Path) -> None:
+    launch()
+    assert (tmp_path / "data").stat().st_mode & 0o077 == 0

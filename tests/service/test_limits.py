@@ -1,0 +1,116 @@
+"""Limits hold while a request streams in, and a client that hangs up costs nothing more."""
+
+import select
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+from bundle import ImageLimits
+from service.settings import Settings
+from tests.service.conftest import running
+from tests.service.pictures import encode, png
+
+
+@pytest.fixture(scope="module")
+def small(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    """A server with narrow limits and slow batching."""
+    settings = Settings(
+        bundle=bundle,
+        data=tmp_path_factory.mktemp("data"),
+        max_body=200_000,
+        max_images=4,
+        max_queue=4,
+        max_delay=1.0,
+        max_batch=4,
+        images=ImageLimits(max_bytes=60_000, max_pixels=100_000),
+    )
+    with running(settings) as client:
+        yield client
+
+
+def send(client: httpx.Client, *pictures: bytes) -> httpx.Response:
+    return client.post("/v1/embeddings", files=[("images", ("x", picture)) for picture in pictures])
+
+
+def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(small: httpx.Client) -> None:
+    host, port = small.base_url.host, small.base_url.port
+    with socket.create_connection((host, port), timeout=10) as connection:
+        connection.sendall(
+            b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\n"
+            b"Content-Type: application/json\r\nContent-Length: 999999999\r\n\r\n"
+        )
+        assert connection.recv(4096).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=b", "image/png"])
+def test_a_body_without_a_length_is_refused_while_it_still_comes(small: httpx.Client, kind: str) -> None:
+    head = f"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    begin = b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n'
+    with socket.create_connection((small.base_url.host, small.base_url.port), timeout=10) as connection:
+        connection.sendall(head.encode() + b"%x\r\n%s\r\n" % (len(begin), begin))
+        answered: list[object] = []
+        for _ in range(1000):  # without an end
+            connection.sendall(b"4000\r\n" + b"x" * 0x4000 + b"\r\n")
+            answered, _, _ = select.select([connection], [], [], 0.01)
+            if answered:
+                break
+        assert answered
+        assert connection.recv(4096).startswith(b"HTTP/1.1 413 ")
+
+
+def test_an_image_over_its_own_limit_fails_alone(small: httpx.Client) -> None:
+    answer = send(small, png(1), b"x" * 70_000, png(2))
+    assert answer.status_code == 207
+    assert [item.get("error", {}).get("code") for item in answer.json()["embeddings"]] == [
+        None,
+        "image-too-large",
+        None,
+    ]
+    raw = small.post("/v1/embeddings", content=b"x" * 70_000, headers={"content-type": "image/png"})
+    assert raw.status_code == 413
+    wide = small.post(
+        "/v1/embeddings", content=encode(Image.new("RGB", (400, 300))), headers={"content-type": "image/png"}
+    )
+    assert (wide.status_code, wide.json()["code"]) == (413, "image-too-large")
+
+
+def test_more_images_or_fields_than_accepted_are_refused(small: httpx.Client) -> None:
+    answer = send(small, *[png(1)] * 5)
+    assert (answer.status_code, answer.json()["code"]) == (413, "too-large")
+    fields = {f"f{n}": "x" for n in range(100)}
+    answer = small.post("/v1/embeddings", files=[("images", ("x", png(1)))], data=fields)
+    assert (answer.status_code, answer.json()["code"]) == (413, "too-large")
+    small.post("/v1/galleries", json={"name": "few"})
+    entries = [{"vector": [1.0] * 64}] * 5
+    assert small.post("/v1/galleries/few/entries", json={"entries": entries}).status_code == 413
+
+
+def admitted(client: httpx.Client) -> float:
+    lines = client.get("/metrics").text.splitlines()
+    return float(next(line for line in lines if line.startswith("pan_images_admitted ")).split()[1])
+
+
+def test_a_full_queue_answers_429_and_a_client_that_hangs_up_leaves_it(small: httpx.Client) -> None:
+    body = httpx.Request("POST", "http://x/", files=[("images", ("x", png(n))) for n in range(3)])
+    data = body.read()
+    head = (
+        f"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: {body.headers['content-type']}\r\n"
+        f"Content-Length: {len(data)}\r\n\r\n"
+    ).encode()
+    with socket.create_connection((small.base_url.host, small.base_url.port), timeout=10) as connection:
+        connection.sendall(head + data)
+        while admitted(small) != 3:
+            time.sleep(0.01)
+        refused = send(small, png(1), png(2))
+        assert (refused.status_code, refused.json()["code"]) == (429, "overloaded")
+        assert int(refused.headers["retry-after"]) >= 1
+    deadline = time.monotonic() + 0.8  # sooner than the batch would have started
+    while admitted(small):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert send(small, png(1), png(2)).status_code == 200
