@@ -1,0 +1,54 @@
+"""Who may import whom: bundle <- training <- export, and bundle <- service."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FORBIDDEN = {
+    "bundle": {"torch", "fastapi", "training", "export", "service"},
+    "training": {"service", "export", "fastapi"},
+    "export": {"service", "fastapi"},
+    "service": {"torch", "training", "export"},
+}
+
+
+def imported(path: Path) -> set[str]:
+    """The top-level names of the modules a file imports, wherever in the file it does."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports here are absolute"
+            names.add(str(node.module).split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_no_file_of_a_package_imports_what_it_must_not(package: str) -> None:
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files
+    found = {str(file.relative_to(ROOT)): names for file in files if (names := imported(file) & FORBIDDEN[package])}
+    assert found == {}
+
+
+@pytest.mark.parametrize("module", ["bundle", "service.app", "service.server", "service.cli"])
+def test_importing_it_loads_neither_torch_nor_another_stage(module: str) -> None:
+    program = f"import sys, {module}; print(*(name.split('.')[0] for name in sys.modules))"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout
+    assert not set(loaded.split()) & FORBIDDEN[module.split(".")[0]]
+
+
+def test_the_clients_of_a_running_service_need_no_engine() -> None:
+    """`pan-serve enroll` and `search` start quickly, and on machines where no onnxruntime or faiss is."""
+    program = "import sys, service.cli; print(*sys.modules)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout
+    assert not set(loaded.split()) & {"onnxruntime", "faiss", "fastapi", "uvicorn"}
