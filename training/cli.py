@@ -1,7 +1,8 @@
-"""`pan-train`: run, resume, evaluate, synth."""
+"""`pan-train`: run, resume, evaluate, ablate, inspect, synth."""
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,9 +16,10 @@ from bundle import Evaluation, InputSpec, PanError
 from training.checkpoint import load_checkpoint
 from training.config import load_config
 from training.data import read_data
-from training.embed import evaluate_on, torch_embedder
+from training.embed import Embed, evaluate_on, torch_embedder
 from training.errors import ConfigError, DataError
 from training.evaluation import Labels, evaluate_embeddings
+from training.model import VARIANTS
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Train and evaluate PAN."
@@ -78,7 +80,8 @@ def evaluate(
     if checkpoint is None:
         from training.synth import histogram_features
 
-        embed, spec = histogram_features, InputSpec(height=128, width=64)
+        embed: Embed = histogram_features
+        spec = InputSpec(height=128, width=64)
     else:
         network, card = load_checkpoint(checkpoint)
         embed, spec = torch_embedder(network, card.input), card.input
@@ -121,6 +124,61 @@ def synth(
         print(json.dumps({"path": str(out), **counts}))
     else:
         print(f"{out}: " + ", ".join(f"{count} {side} crops" for side, count in counts.items()))
+
+
+@app.command()
+def ablate(
+    table: Annotated[str, typer.Argument(help="table1 (part extraction) or table2 (PAN and its rivals).")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for every run of the table.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the table; a second call goes on with it.")] = Path("runs/table"),
+    config: Annotated[Path | None, typer.Option(help="YAML file; overrides stand above it.")] = None,
+    variant: Annotated[list[str] | None, typer.Option(help="Only these variants; may be given several times.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant, with seeds 0, 1, ...")] = 2,
+) -> None:
+    """Train a whole table of the paper, run by run, and write it as CSV and Markdown."""
+    from training.ablate import ablate as run_table
+
+    failures = run_table(table, variant or (), range(seeds), load_config(config, overrides or ()), out, errors)
+    print((out / "table.md").read_text(encoding="utf-8") if (out / "table.md").exists() else "no run has finished")
+    if failures:
+        raise DataError("; ".join(failures))
+
+
+@app.command()
+def inspect(
+    variants: Annotated[list[str] | None, typer.Argument(help="Names such as pan_c; all when none is given.")] = None,
+    depth: Annotated[int, typer.Option(help="18, 34 or 50.")] = 50,
+    width: Annotated[float, typer.Option(min=0.05, help="Factor on the backbone's channels.")] = 1.0,
+    size: Annotated[str, typer.Option(help="Height x width of the input.")] = "384x128",
+    measure: Annotated[bool, typer.Option(help="Also time a forward pass; the variants take turns.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """What a variant costs: parameters, operations, activation memory, time; the paper's Table 2 beside it."""
+    from training import inspect as costs
+
+    names = variants or list(VARIANTS)
+    backbone = load_config(None, [f"model.depth={depth}", f"model.width={width}"]).model.network().backbone
+    for name in names:
+        load_config(None, [f"model.variant={name}"])  # refuses an unknown one, naming the nearest
+    try:
+        height, wide = (int(side) for side in size.lower().split("x"))
+    except ValueError:
+        raise ConfigError(f"--size {size} is not of the form HEIGHTxWIDTH, such as 384x128") from None
+    times = costs.measure(names, backbone, height, wide) if measure else {}
+    found = [
+        replace(costs.inspect_variant(name, backbone, height, wide), ms_per_crop=times.get(name)) for name in names
+    ]
+    if as_json:
+        print(json.dumps([costs.as_row(cost) for cost in found]))
+        return
+    table = Table("variant", "M parameters", "GFLOP", "GiB at batch 128", "ms a crop", "paper: M", "GiB", "s")
+    for cost in found:
+        paper = costs.PAPER.get(cost.variant)
+        printed = (f"{paper.parameters}", f"{paper.memory}", f"{paper.seconds:g}") if paper else ("", "", "")
+        time = "" if cost.ms_per_crop is None else f"{cost.ms_per_crop:.1f}"
+        own = (f"{cost.parameters / 1e6:.2f}", f"{cost.gflop:.2f}", f"{cost.activation_gib:.2f}", time)
+        table.add_row(cost.variant, *own, *printed)
+    Console().print(table)
 
 
 def _evaluate_features(path: Path) -> Evaluation:
