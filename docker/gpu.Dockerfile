@@ -40,4 +40,4 @@ VOLUME ["/bundle", "/data"]
 EXPOSE 8000
 # http.client, because urllib would ask the proxy that HTTP_PROXY names.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s CMD ["python3", "-c", "import http.client, sys; c = http.client.HTTPConnection('127.0.0.1', 8000, timeout=4); c.request('GET', '/healthz'); sys.exit(c.getresponse().status != 200)"]
-ENTRYPOINT ["pan-serve", "run", "--bundle", "/bundle", "--data", "/data", "--host", "0.0.0.0"]
+ENTRYPOINT ["pan-serve", "run", "--bundle", "/bundle", "--data", "/data", "--host", "0.0.0.0", "--device", "cuda"]
