@@ -1,0 +1,57 @@
+"""What only a machine with a CUDA GPU can show. Run there with `python -m pytest tests/gpu`."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+import torch
+
+from bundle import load_bundle
+from tests.service.bundles import write_bundle
+from tests.training.conftest import write_crop
+from tests.training.test_run import SMALL, pan_train
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU that this PyTorch can use"),
+]
+needs_ort_gpu = pytest.mark.skipif(
+    "CUDAExecutionProvider" not in ort.get_available_providers(), reason="needs onnxruntime-gpu (extra [gpu])"
+)
+
+
+@pytest.fixture(scope="module")
+def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("crops")
+    for person in range(1, 13):
+        for camera in (1, 2):
+            for frame in range(2):
+                folder = "bounding_box_train" if person <= 8 else ("query" if frame == 0 else "bounding_box_test")
+                write_crop(root / folder / f"{person:04d}_c{camera}s1_{frame:06d}_00.jpg", 100 * person + frame)
+    return root
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_gpu_run_ends_with_a_checkpoint_that_the_cpu_evaluates_alike(
+    crops: Path, tmp_path: Path, precision: str
+) -> None:
+    arguments = [f"data.path={crops}", *SMALL, "device=cuda", f"precision={precision}"]
+    gpu = json.loads(pan_train("run", "--out", tmp_path / "run", "--json", *arguments).stdout)["evaluation"]
+    cpu = json.loads(pan_train("evaluate", tmp_path / "run", "--data", crops, "--json").stdout)
+    assert cpu["mAP"] == pytest.approx(gpu["mAP"], abs=0.5)
+
+
+@needs_ort_gpu
+def test_the_cuda_engine_gives_the_cpu_engines_vectors(tmp_path: Path) -> None:
+    from service.engine import OnnxEngine
+
+    write_bundle(tmp_path / "bundle")
+    bundle = load_bundle(tmp_path / "bundle")
+    cpu, cuda = OnnxEngine(bundle, "cpu"), OnnxEngine(bundle, "cuda")
+    rng = np.random.default_rng(0)
+    for batch in (1, 3, 8, 33):
+        images = rng.integers(0, 256, (batch, cpu.height, cpu.width, 3), np.uint8)
+        cosine = (cpu.embed(images) * cuda.embed(images)).sum(1)
+        assert cosine.min() > 0.9999
