@@ -1,6 +1,7 @@
 """Who may import whom: bundle <- training <- export, and bundle <- service."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,3 +53,21 @@ def test_the_clients_of_a_running_service_need_no_engine() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     ).stdout
     assert not set(loaded.split()) & {"onnxruntime", "faiss", "fastapi", "uvicorn"}
+
+
+@pytest.mark.parametrize("module", ["service.engine", "export.engines"])
+def test_the_runtime_is_told_to_report_nothing_before_it_is_imported(module: str) -> None:
+    program = f"""
+import sys, os
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "onnxruntime":
+            print("at import:", os.environ.get("ORT_DISABLE_TELEMETRY"))
+sys.meta_path.insert(0, Watch())
+import {module}, onnxruntime
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT, env=environment
+    )
+    assert done.stdout.split("\n")[0] == "at import: 1"
