@@ -6,6 +6,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
+from torch import nn
 
 from bundle import InputSpec, Provenance
 from export.onnx_bundle import model_fingerprint
@@ -40,11 +41,13 @@ def make_network(variant: str) -> PAN:
     backbone = BackboneConfig(depth=18, width=0.5)
     network = PAN(VARIANTS[variant].model_copy(update={"backbone": backbone})).train()
     pixels = torch.from_numpy(synthetic_samples(SPEC, 16, seed=9).images_NHW3)
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0  # take the statistics of one pass whole
     with torch.no_grad():
-        for module in network.modules():
-            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-                module.momentum = None  # a plain average instead of a slow one
         network(Normalise(SPEC)(to_planes(pixels)))
+    for norm in norms:
+        norm.momentum = 0.1
     return network.eval()
 
 

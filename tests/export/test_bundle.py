@@ -71,7 +71,12 @@ def test_command_line_from_data_to_bundle(checkpoint: Path, pan_c: Traced, tmp_p
 
 
 def test_ctrl_c_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
-    process = subprocess.Popen([PAN_EXPORT, "onnx", checkpoint, tmp_path / "bundle"], stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [PAN_EXPORT, "onnx", checkpoint, tmp_path / "bundle"],
+        stderr=subprocess.PIPE,
+        # a test run in the background of a shell ignores Ctrl-C, and its children would inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 120
     while not any(tmp_path.iterdir()):
         assert process.poll() is None
@@ -137,11 +142,9 @@ def test_a_draft_that_the_service_would_refuse_gets_no_name(tmp_path: Path) -> N
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("arguments", [("nowhere.safetensors",), ("--min-cosine", 1.5), ("--images", 1)])
-def test_bad_arguments_are_said_in_words(arguments: tuple[object, ...], checkpoint: Path, tmp_path: Path) -> None:
-    given = arguments if len(arguments) == 1 else (checkpoint, *arguments)
-    done = run(PAN_EXPORT, "onnx", *given, tmp_path / "bundle")
-    assert done.returncode in (1, 2)
-    assert "rror" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_missing_checkpoint_is_one_line(tmp_path: Path) -> None:
+    done = run(PAN_EXPORT, "onnx", tmp_path / "nowhere.safetensors", tmp_path / "bundle")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: there is no checkpoint at ")
+    assert done.stderr.count("\n") == 1
     assert not any(tmp_path.iterdir())

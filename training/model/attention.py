@@ -6,6 +6,8 @@ Shapes: B batch, I parts, C4 channels of a part vector, D inner width, C channel
 import torch
 from torch import Tensor, nn
 
+from training.model.parts import pool_parts
+
 
 class PartAttention(nn.Module):
     """Z = phi(P) psi(X)^T f(X) / N (Eq. 3), with phi, psi, f linear maps without bias.
@@ -15,8 +17,7 @@ class PartAttention(nn.Module):
         A = (phi(P) W_psi) X          I x N, the compatibility map (Eq. 2)
         Z = W_f (X A^T) / N           never a D x N or O x N map
 
-    about 2*I*N*C multiply-adds instead of N*C*(D + O). X enters both products as stored, (B, C, N); what is
-    transposed is A, which is small.
+    about 2*I*N*C multiply-adds instead of N*C*(D + O). X enters both products as it is stored and is never copied.
     """
 
     def __init__(self, part_channels: int, channels: int, dim: int, out_channels: int) -> None:
@@ -32,7 +33,6 @@ class PartAttention(nn.Module):
 
     def forward(self, part_BCI: Tensor, x_BChw: Tensor) -> Tensor:
         """(B, C4, I) and (B, C, h, w) -> Z (B, O, I)."""
-        x_BCN = x_BChw.flatten(2)
-        map_BIN = self.compatibility(part_BCI, x_BCN)
-        warped_BCI = torch.matmul(x_BCN, map_BIN.transpose(1, 2)) / x_BCN.shape[2]
+        map_BIN = self.compatibility(part_BCI, x_BChw.flatten(2))
+        warped_BCI = pool_parts(x_BChw, map_BIN)  # X A^T / N
         return self.f(warped_BCI.transpose(1, 2)).transpose(1, 2)  # type: ignore[no-any-return]

@@ -1,7 +1,6 @@
 """Part vectors from a feature map: learned parts (PLM, Section 3.2) and the horizontal stripes of PCB.
 
 Shapes: B batch, C channels, h x w positions (N = h * w), I parts, i parts of one scale.
-Pooling is written as X (B, C, N) times masks (B, N, I), so that X itself is never transposed.
 """
 
 import torch
@@ -11,9 +10,17 @@ HIDDEN = 64
 
 
 def pool_parts(x_BChw: Tensor, mask_BIN: Tensor) -> Tensor:
-    """AvgPool(s_j * X) for every mask at once: (B, C, h, w) and (B, I, N) -> (B, C, I)."""
+    """AvgPool(s_j * X) for every mask at once: (B, C, h, w) and (B, I, N) -> (B, C, I).
+
+    X is multiplied as it is stored. An exported graph stores C x N, so there the masks are transposed. PyTorch on a
+    CPU stores N x C (channels last), and the exported form of the product would take forty times as long.
+    """
     x_BCN = x_BChw.flatten(2)
-    return torch.matmul(x_BCN, mask_BIN.transpose(1, 2)) / x_BCN.shape[2]
+    if torch.compiler.is_exporting():
+        part_BCI = torch.matmul(x_BCN, mask_BIN.transpose(1, 2))
+    else:
+        part_BCI = torch.matmul(mask_BIN, x_BCN.transpose(1, 2)).transpose(1, 2)
+    return part_BCI / x_BCN.shape[2]
 
 
 class SpatialMean(nn.Module):
