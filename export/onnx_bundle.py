@@ -77,6 +77,7 @@ def export_onnx(
             output=OutputSpec(dim=info.embedding_size),
             files=(file,),
             evaluation=card.evaluation,
+            calibration=card.calibration,
             provenance=card.provenance,
         )
         save_manifest(folder, manifest)

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bundle import Evaluation, InputSpec, Provenance
+from bundle import Calibration, Evaluation, InputSpec, Provenance
 from bundle.manifest import Strict
 from training.errors import CheckpointError
 from training.model import PAN, NetworkConfig
@@ -31,6 +31,7 @@ class Card(Strict):
     input: InputSpec
     provenance: Provenance
     evaluation: Evaluation | None = None
+    calibration: Calibration | None = None
 
 
 def save_checkpoint(path: Path, network: PAN, card: Card) -> None:

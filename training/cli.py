@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import Progress
@@ -16,9 +15,8 @@ from bundle import Evaluation, InputSpec, PanError
 from training.checkpoint import load_checkpoint
 from training.config import load_config
 from training.data import read_data
-from training.embed import Embed, evaluate_on, torch_embedder
+from training.embed import Embed, embed_data, torch_embedder
 from training.errors import ConfigError, DataError
-from training.evaluation import Labels, evaluate_embeddings
 from training.model import VARIANTS
 
 app = typer.Typer(
@@ -69,23 +67,33 @@ def evaluate(
         typer.Option(help="Ready embeddings instead: .npz with query, query_id, query_camera and the same of gallery."),
     ] = None,
     histogram: Annotated[bool, typer.Option(help="Score the colour-histogram baseline on --data instead.")] = False,
+    full: Annotated[
+        bool, typer.Option(help="Also TPR at false-positive rates, open-set rates, each pair of cameras, calibration.")
+    ] = False,
+    query_expansion: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="K", help="Also after adding each query's K nearest gallery rows to it."),
+    ] = None,
+    rerank: Annotated[bool, typer.Option(help="Also after k-reciprocal re-ranking.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """CMC, mAP (both conventions) and mINP by the official rules."""
-    if features is not None:
-        _show(_evaluate_features(features), as_json)
-        return
-    if data is None or (checkpoint is None and not histogram):
-        raise ConfigError("give CHECKPOINT and --data DIR, or --histogram and --data DIR, or --features FILE.npz")
-    if checkpoint is None:
-        from training.synth import histogram_features
+    from training.evaluate import evaluate as measure
+    from training.evaluate import read_features
 
-        embed: Embed = histogram_features
-        spec = InputSpec(height=128, width=64)
+    if features is not None:
+        embedded = read_features(features)
+    elif data is None or (checkpoint is None and not histogram):
+        raise ConfigError("give CHECKPOINT and --data DIR, or --histogram and --data DIR, or --features FILE.npz")
     else:
-        network, card = load_checkpoint(checkpoint)
-        embed, spec = torch_embedder(network, card.input), card.input
-    _show(evaluate_on(embed, read_data(data), spec), as_json)
+        embed, spec = _histogram() if checkpoint is None else _network(checkpoint)
+        embedded = embed_data(embed, read_data(data), spec)
+    outcome = measure(embedded, full=full, neighbours=query_expansion, reranked=rerank)
+    if as_json:
+        print(json.dumps(outcome.as_json()))
+        return
+    for table in outcome.tables():
+        Console().print(table)
 
 
 @app.command()
@@ -181,43 +189,27 @@ def inspect(
     Console().print(table)
 
 
-def _evaluate_features(path: Path) -> Evaluation:
-    keys = ("query", "query_id", "query_camera", "gallery", "gallery_id", "gallery_camera")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            missing = [key for key in keys if key not in file]
-            if missing:
-                raise DataError(f"{path} lacks {', '.join(missing)}; it needs {', '.join(keys)}")
-            arrays = {key: file[key] for key in keys}
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as .npz: {error}") from None
+def _histogram() -> tuple[Embed, InputSpec]:
+    from training.synth import histogram_features
 
-    def labels(side: str) -> Labels:
-        return Labels(arrays[f"{side}_id"].astype(np.int64), arrays[f"{side}_camera"].astype(np.int64))
+    return histogram_features, InputSpec(height=128, width=64)
 
-    return evaluate_embeddings(arrays["query"], labels("query"), arrays["gallery"], labels("gallery"), data=path.name)
+
+def _network(checkpoint: Path) -> tuple[Embed, InputSpec]:
+    network, card = load_checkpoint(checkpoint)
+    return torch_embedder(network, card.input), card.input
 
 
 def _finish(weights: Path, evaluation: Evaluation | None, as_json: bool) -> None:
+    from training.evaluate import ranking_table
+
     if as_json:
         shown = None if evaluation is None else json.loads(evaluation.model_dump_json())
         print(json.dumps({"checkpoint": str(weights), "evaluation": shown}))
         return
     if evaluation is not None:
-        _show(evaluation, as_json=False)
+        Console().print(ranking_table(evaluation))
     print(f"wrote {weights}")
-
-
-def _show(evaluation: Evaluation, as_json: bool) -> None:
-    if as_json:
-        print(evaluation.model_dump_json())
-        return
-    table = Table(title=f"{evaluation.data}: {evaluation.queries} queries, {evaluation.gallery} gallery crops")
-    for name in (*(f"rank-{rank}" for rank in evaluation.cmc), "mAP", "mAP_official", "mINP"):
-        table.add_column(name, justify="right")
-    figures = (*evaluation.cmc.values(), evaluation.mAP, evaluation.mAP_official, evaluation.mINP)
-    table.add_row(*(f"{figure:.2f}" for figure in figures))
-    Console().print(table)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import torch
 from bundle import Evaluation, ImageArray, InputSpec
 from training.data import Crop, CropStore, ReidData, cameras, persons
 from training.errors import DataError
-from training.evaluation import Labels, evaluate_embeddings
+from training.evaluation import Embedded, Labels, evaluate_embeddings
 from training.model import PAN, Normalise, to_planes
 
 Floats = npt.NDArray[np.float32]
@@ -47,6 +47,11 @@ def embed_crops(
 
 def evaluate_on(embed: Embed, data: ReidData, spec: InputSpec, progress: Progress | None = None) -> Evaluation:
     """Embed query and gallery of a data set and score the ranking by the official rules."""
+    return evaluate_embeddings(*embed_data(embed, data, spec, progress))
+
+
+def embed_data(embed: Embed, data: ReidData, spec: InputSpec, progress: Progress | None = None) -> Embedded:
+    """Embed query and gallery of a data set. Raises DataError where it lacks either."""
     if not data.query or not data.gallery:
         raise DataError(
             f"{data.name} has {len(data.query)} query and {len(data.gallery)} gallery crops; both are needed"
@@ -55,7 +60,7 @@ def evaluate_on(embed: Embed, data: ReidData, spec: InputSpec, progress: Progres
     split = len(data.query)
     query = Labels(persons(data.query), cameras(data.query))
     gallery = Labels(persons(data.gallery), cameras(data.gallery))
-    return evaluate_embeddings(rows[:split], query, rows[split:], gallery, data.name)
+    return Embedded(rows[:split], query, rows[split:], gallery, data.name)
 
 
 def _ahead(store: CropStore, batch: int) -> Iterator[tuple[int, ImageArray]]:

@@ -19,8 +19,9 @@ from bundle import ImageArray, PanError, Provenance
 from training.checkpoint import Card, load_state, save_checkpoint, save_state
 from training.config import RunConfig, save_config
 from training.data import CropStore, IdentitySampler, augment, read_data, trainable
-from training.embed import evaluate_on, torch_embedder
+from training.embed import embed_data, torch_embedder
 from training.errors import ConfigError, DataError
+from training.evaluation import calibrate, evaluate_embeddings
 from training.losses import batch_hard_triplet, mask_health, mask_orthogonality, part_cross_entropy
 from training.model import PAN, Normalise, PartClassifiers, to_planes
 from training.model.weights import load_backbone_weights
@@ -169,9 +170,10 @@ class Trainer:
 
     def _evaluate(self) -> Card:
         """Evaluate where the data set has query and gallery, and write the checkpoint."""
-        evaluation = None
+        evaluation = calibration = None
         if self.data.query and self.data.gallery:
-            evaluation = evaluate_on(torch_embedder(self.network, self.spec, self.device), self.data, self.spec)
+            embedded = embed_data(torch_embedder(self.network, self.spec, self.device), self.data, self.spec)
+            evaluation, calibration = evaluate_embeddings(*embedded), calibrate(embedded)
         card = Card(
             variant=self.config.model.variant,
             network=self.network.config,
@@ -187,6 +189,7 @@ class Trainer:
                 else "",
             ),
             evaluation=evaluation,
+            calibration=calibration,
         )
         save_checkpoint(self.out / WEIGHTS, self.network, card)
         return card

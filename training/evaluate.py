@@ -1,0 +1,135 @@
+"""What `pan-train evaluate` measures: the plain figures and, apart from them, what was asked for besides."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from bundle import Evaluation
+from training.errors import DataError
+from training.evaluation import (
+    AtRate,
+    CameraPair,
+    Embedded,
+    Labels,
+    Report,
+    evaluate_embeddings,
+    evaluate_similarity,
+    full_report,
+)
+from training.expansion import ALPHA, expand_queries
+from training.reranking import K1, K2, LAMBDA, rerank
+
+KEYS = ("query", "query_id", "query_camera", "gallery", "gallery_id", "gallery_camera")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The plain figures, and None for what was not asked for."""
+
+    plain: Evaluation
+    report: Report | None
+    expanded: Evaluation | None
+    reranked: Evaluation | None
+
+    def as_json(self) -> dict[str, Any]:
+        """The plain figures' fields, and one key for each further measurement."""
+        fields: dict[str, Any] = self.plain.model_dump(mode="json")
+        if report := self.report:
+            fields |= {
+                "verification": asdict(report.verification),
+                "open_set": asdict(report.open_set),
+                "cameras": [asdict(pair) for pair in report.cameras],
+                "calibration": report.calibration and report.calibration.model_dump(mode="json"),
+            }
+        for name, evaluation in (("expanded", self.expanded), ("reranked", self.reranked)):
+            if evaluation:
+                fields[name] = evaluation.model_dump(mode="json")
+        return fields
+
+    def tables(self) -> Iterator[Table]:
+        """The same to look at."""
+        for evaluation in (self.plain, self.expanded, self.reranked):
+            if evaluation:
+                yield ranking_table(evaluation)
+        if report := self.report:
+            pairs, searches = report.verification, report.open_set
+            title = f"verification: {pairs.positives} positive and {pairs.negatives} negative pairs"
+            table = _rate_table(title, "false-positive rate", "TPR", pairs.at)
+            if calibration := report.calibration:
+                exponent = f"-({calibration.slope:.2f} cosine {calibration.intercept:+.2f})"
+                table.caption = f"probability of one person, at even odds = 1 / (1 + exp({exponent}))"
+            yield table
+            title = f"open set: {searches.mated} mated and {searches.non_mated} non-mated searches"
+            yield _rate_table(title, "FPIR", "DIR", searches.at)
+            yield _camera_table(report.cameras)
+
+
+def evaluate(embedded: Embedded, *, full: bool, neighbours: int | None, reranked: bool) -> Outcome:
+    """Measure; `neighbours` are those of query expansion. Each treatment starts from the plain embeddings.
+
+    Raises DataError.
+    """
+    report = full_report(embedded) if full else None
+    plain = report.evaluation if report else evaluate_embeddings(*embedded)
+    expanded = again = None
+    if neighbours or reranked:
+        rows = embedded.checked().without_junk()
+    if neighbours:
+        query_QD = expand_queries(rows.query_QD, rows.gallery_GD, neighbours)
+        name = f"{rows.data}, query expansion ({neighbours} neighbours, alpha {ALPHA:g})"
+        expanded = evaluate_embeddings(*rows._replace(query_QD=query_QD, data=name))
+    if reranked:
+        similarity = rerank(rows.query_QD, rows.gallery_GD)
+        name = f"{rows.data}, re-ranked (k1 {K1}, k2 {K2}, lambda {LAMBDA:g})"
+        again = evaluate_similarity(similarity, rows.query, rows.gallery, name)
+    return Outcome(plain, report, expanded, again)
+
+
+def read_features(path: Path) -> Embedded:
+    """Embeddings and labels from an .npz file. Raises DataError."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [key for key in KEYS if key not in file]
+            if missing:
+                raise DataError(f"{path} lacks {', '.join(missing)}; it needs {', '.join(KEYS)}")
+            arrays = {key: file[key] for key in KEYS}
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as .npz: {error}") from None
+
+    def labels(side: str) -> Labels:
+        return Labels(arrays[f"{side}_id"].astype(np.int64), arrays[f"{side}_camera"].astype(np.int64))
+
+    return Embedded(arrays["query"], labels("query"), arrays["gallery"], labels("gallery"), path.name)
+
+
+def ranking_table(evaluation: Evaluation) -> Table:
+    """CMC, mAP and mINP in one row."""
+    table = Table(title=f"{evaluation.data}: {evaluation.queries} queries, {evaluation.gallery} gallery crops")
+    for name in (*(f"rank-{rank}" for rank in evaluation.cmc), "mAP", "mAP_official", "mINP"):
+        table.add_column(name, justify="right")
+    figures = (*evaluation.cmc.values(), evaluation.mAP, evaluation.mAP_official, evaluation.mINP)
+    table.add_row(*(f"{figure:.2f}" for figure in figures))
+    return table
+
+
+def _rate_table(title: str, rate: str, found: str, at: tuple[AtRate, ...]) -> Table:
+    table = Table(title=title)
+    for name in (rate, "threshold", found):
+        table.add_column(name, justify="right")
+    for row in at:
+        table.add_row(f"{row.rate:g}", f"{row.threshold:.4f}", f"{row.found:.2f}")
+    return table
+
+
+def _camera_table(pairs: tuple[CameraPair, ...]) -> Table:
+    table = Table(title="by camera")
+    for name in ("query camera", "gallery camera", "queries", "rank-1", "mAP"):
+        table.add_column(name, justify="right")
+    for pair in pairs:
+        cameras = (f"{pair.query_camera}", f"{pair.gallery_camera}", f"{pair.queries}")
+        table.add_row(*cameras, f"{pair.rank1:.2f}", f"{pair.mAP:.2f}")
+    return table
