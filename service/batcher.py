@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
+
+from service.errors import NotReady
 
 log = logging.getLogger(__name__)
 
@@ -15,7 +17,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Job(Generic[Item, Result]):
     item: Item
     future: "asyncio.Future[Result]"
@@ -23,10 +25,11 @@ class _Job(Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Collects items on the event loop and runs `run(items) -> results` on worker threads, several items at a time.
+    """Threads that run `run(items) -> results` for items submitted on one event loop, several items at a time.
 
     A batch starts when it is full or when its oldest item has waited `max_delay` seconds. An item whose waiter was
     cancelled leaves the queue. When `run` raises, the items of that batch get the error and the next batch runs.
+    The threads take their batches themselves: between two of them nothing waits for the event loop.
     The queue has no bound of its own: whoever submits decides how many items there may be.
     """
 
@@ -42,79 +45,81 @@ class Batcher(Generic[Item, Result]):
         self._run = run
         self._max_batch = max_batch
         self._max_delay = max_delay
+        self._loop = asyncio.get_running_loop()
         self._queue: deque[_Job[Item, Result]] = deque()
-        self._arrived = asyncio.Event()
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix=name)
-        self._loops = [asyncio.create_task(self._serve(), name=f"{name}-{n}") for n in range(workers)]
-        for task in self._loops:
-            task.add_done_callback(self._ended)
-        self._stopped: BaseException | None = None
-
-    @property
-    def waiting(self) -> int:
-        """Items not yet taken into a batch."""
-        return len(self._queue)
+        self._changed = threading.Condition()
+        self._stopped = False
+        self._threads = [threading.Thread(target=self._work, name=f"{name}-{n}") for n in range(workers)]
+        for thread in self._threads:
+            thread.start()
 
     async def submit(self, item: Item) -> Result:
-        """The result for one item, or the error of its batch."""
-        if self._stopped is not None:
-            raise RuntimeError("the batcher has stopped") from self._stopped
-        job: _Job[Item, Result] = _Job(item, asyncio.get_running_loop().create_future())
-        self._queue.append(job)
-        self._arrived.set()
+        """The result for one item, or the error of its batch. Raises NotReady once the batcher has stopped."""
+        job: _Job[Item, Result] = _Job(item, self._loop.create_future())
+        with self._changed:
+            if self._stopped:
+                raise NotReady("the service is stopping")
+            self._queue.append(job)
+            self._changed.notify()
         return await job.future
 
     async def close(self) -> None:
-        """Stop taking items; those still waiting are cancelled."""
-        for task in self._loops:
-            task.cancel()
-        await asyncio.gather(*self._loops, return_exceptions=True)
-        self._threads.shutdown()
+        """Finish the batches that run; those who still wait get NotReady."""
+        self._stop()
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
+        await asyncio.sleep(0)  # the answers of the last batches are on their way to the loop
 
-    async def _serve(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            batch = await self._collect()
-            if not batch:
-                continue
-            try:
-                results = await loop.run_in_executor(self._threads, self._run, [job.item for job in batch])
-                answers = list(zip(batch, results, strict=True))
-            except Exception as error:
-                for job in batch:
-                    if not job.future.done():
-                        job.future.set_exception(error)
-            else:
-                for job, result in answers:
-                    if not job.future.done():
-                        job.future.set_result(result)
+    def _work(self) -> None:
+        try:
+            while batch := self._collect():
+                self._answer(batch)
+        except BaseException:  # a thread that ends unnoticed would leave a queue that never moves
+            log.critical("a batching thread ended", exc_info=True)
+            self._stop()
+            raise
 
-    async def _collect(self) -> list[_Job[Item, Result]]:
-        while not self._queue:
-            self._arrived.clear()
-            await self._arrived.wait()
-        start_by = self._queue[0].since + self._max_delay
-        while 0 < len(self._queue) < self._max_batch and (left := start_by - time.monotonic()) > 0:
-            self._arrived.clear()
-            try:
-                async with asyncio.timeout(left):
-                    await self._arrived.wait()
-            except TimeoutError:
-                break
+    def _collect(self) -> list[_Job[Item, Result]]:
+        """The next batch; empty when the batcher has stopped."""
         batch: list[_Job[Item, Result]] = []
-        while self._queue and len(batch) < self._max_batch:
-            job = self._queue.popleft()
-            if not job.future.done():
-                batch.append(job)
+        with self._changed:
+            while not batch:
+                self._changed.wait_for(lambda: self._queue or self._stopped)
+                if self._stopped:
+                    return []
+                left = self._queue[0].since + self._max_delay - time.monotonic()
+                if left > 0:
+                    self._changed.wait_for(lambda: len(self._queue) >= self._max_batch or self._stopped, left)
+                while self._queue and len(batch) < self._max_batch:
+                    job = self._queue.popleft()
+                    if not job.future.done():
+                        batch.append(job)
         return batch
 
-    def _ended(self, task: "asyncio.Task[None]") -> None:
-        """A loop ends only by close(); any other end is a fault that must be seen, not a queue that never moves."""
-        error = None if task.cancelled() else task.exception()
-        self._stopped = error or asyncio.CancelledError("closed")
-        if error is not None:
-            log.critical("a batching loop ended", exc_info=error)
-        while self._queue:
-            job = self._queue.popleft()
-            if not job.future.done():
-                job.future.set_exception(RuntimeError("the batcher has stopped")) if error else job.future.cancel()
+    def _answer(self, batch: list[_Job[Item, Result]]) -> None:
+        try:
+            answers = list(zip(batch, self._run([job.item for job in batch]), strict=True))
+        except Exception as error:
+            self._loop.call_soon_threadsafe(_fail, batch, error)
+        else:
+            self._loop.call_soon_threadsafe(_resolve, answers)
+
+    def _stop(self) -> None:
+        with self._changed:
+            self._stopped = True
+            waiting = list(self._queue)
+            self._queue.clear()
+            self._changed.notify_all()
+        self._loop.call_soon_threadsafe(_fail, waiting, NotReady("the service is stopping"))
+
+
+def _resolve(answers: list[tuple[_Job[Item, Result], Result]]) -> None:
+    for job, result in answers:
+        if not job.future.done():
+            job.future.set_result(result)
+
+
+def _fail(batch: list[_Job[Item, Result]], error: Exception) -> None:
+    for job in batch:
+        if not job.future.done():
+            job.future.set_exception(error)

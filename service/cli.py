@@ -68,7 +68,7 @@ def run(
 ) -> None:
     """Run the service until SIGTERM or Ctrl-C; requests in flight are finished first."""
     installed_wheels()  # before anything imports them: a broken pair fails in ways that say nothing
-    from service.server import keep_exit_status, serve
+    from service.server import leave_on_signals, serve
 
     settings = Settings(
         bundle=bundle,
@@ -86,7 +86,7 @@ def run(
         images=ImageLimits(max_bytes=max_image_mib * 2**20, max_pixels=max_pixels),
     )
     log_to_stderr(log_level)
-    keep_exit_status()
+    leave_on_signals()
     asyncio.run(serve(settings, host, port, _announce))
 
 

@@ -4,6 +4,7 @@ WAL with synchronous=FULL: when a write's future is done, it survives a power lo
 deleted, because erasing a person must leave no vector on a free page.
 """
 
+import asyncio
 import logging
 import queue
 import sqlite3
@@ -60,7 +61,7 @@ class Database:
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="reader", initializer=self._open_reader)
         self.last_write_failed = False
 
-    def write(
+    def submit_write(
         self, apply: Callable[[sqlite3.Connection], T], committed: Callable[[T], None] | None = None
     ) -> "Future[T]":
         """Queue a write. `apply` runs inside the transaction and is undone alone if it raises; after the commit is on
@@ -71,9 +72,17 @@ class Database:
         self._writes.put(job)
         return job.future
 
-    def read(self, query: Callable[[sqlite3.Connection], T]) -> "Future[T]":
+    def submit_read(self, query: Callable[[sqlite3.Connection], T]) -> "Future[T]":
         """Run a query on a reader thread, seeing everything committed so far."""
         return self._readers.submit(lambda: _translated(lambda: query(self._local.connection)))
+
+    async def write(self, apply: Callable[[sqlite3.Connection], T], committed: Callable[[T], None] | None = None) -> T:
+        """As `submit_write`; returns when the commit is on disk."""
+        return await asyncio.wrap_future(self.submit_write(apply, committed))
+
+    async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+        """As `submit_read`."""
+        return await asyncio.wrap_future(self.submit_read(query))
 
     def close(self) -> None:
         """Finish the queued writes, then close every connection."""

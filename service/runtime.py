@@ -8,15 +8,17 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bundle import Bundle, load_bundle
+from bundle import Bundle, PanError, load_bundle
+from service import records
 from service.database import Database
 from service.embedder import Embedder
 from service.engine import OnnxEngine
-from service.errors import StartupError
+from service.entries import Entries
+from service.errors import NotReady, StartupError
+from service.galleries import Galleries
 from service.metrics import Metrics
 from service.searcher import Searcher
 from service.settings import Settings
-from service.store import Store
 from service.wheels import installed_wheels
 
 log = logging.getLogger(__name__)
@@ -34,15 +36,23 @@ class Service:
     metrics: Metrics
     embedder: Embedder
     searcher: Searcher
-    store: Store
+    database: Database
+    galleries: Galleries
+    entries: Entries
     _probing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def check_ready(self) -> None:
-        """Raises what keeps the service from its work: the engine does not embed, or the disk takes no writes."""
-        async with self._probing, asyncio.timeout(_PROBE_TIMEOUT):
-            if self.embedder.seconds_since_success > _READY_FOR:
-                await self.embedder.probe()
-            await self.store.probe()
+        """Raises NotReady when the engine does not embed or the database takes no writes."""
+        try:
+            async with self._probing, asyncio.timeout(_PROBE_TIMEOUT):
+                if self.embedder.seconds_since_success > _READY_FOR:
+                    await self.embedder.probe()
+                if self.database.last_write_failed:
+                    await self.database.write(records.touch)
+        except TimeoutError:
+            raise NotReady(f"not ready: no embedding within {_PROBE_TIMEOUT:g} s") from None
+        except PanError as error:
+            raise NotReady(f"not ready: {error}") from error
 
 
 @asynccontextmanager
@@ -67,10 +77,10 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         stack.enter_context(_alone_in(settings.data))
         database = Database(settings.data / "pan.sqlite3", metrics)
         stack.push_async_callback(asyncio.to_thread, database.close)
-        store = Store(database, model.fingerprint, engine.dim, metrics)
-        await store.load()
-        log.info("galleries", extra={"names": [row.name for row in store.galleries()]})
-        yield Service(settings, bundle, metrics, embedder, searcher, store)
+        galleries = Galleries(database, model.fingerprint, engine.dim, metrics)
+        await galleries.load()
+        log.info("galleries", extra={"names": [gallery.row.name for gallery in galleries.all()]})
+        yield Service(settings, bundle, metrics, embedder, searcher, database, galleries, Entries(database, galleries))
 
 
 @contextmanager

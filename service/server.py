@@ -45,15 +45,32 @@ async def serve(settings: Settings, host: str, port: int, listening: Callable[[S
             await Server(config, listening).serve(sockets=[bound])
 
 
-def keep_exit_status() -> None:
-    """uvicorn raises the signal that stopped it once more when it is done; a stop that was asked for is no failure."""
+def leave_on_signals() -> None:
+    """Make SIGTERM and Ctrl-C end the process with status 0: a stop that was asked for is no failure.
+
+    While the server runs uvicorn handles them, and raises the signal again when it has shut down.
+    """
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, _leave)
+
+
+def _leave(*_: object) -> None:
+    raise SystemExit(0)
 
 
 def _bind(host: str, port: int) -> socket.socket:
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        # Nagle's algorithm would hold answers back for 40 ms; asyncio turns it off only where the protocol is named.
+        bound = socket.socket(family, kind, protocol)
     except OSError as error:
+        raise StartupError(f"{host} is no address of this machine ({error}); give another --host") from error
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
         raise StartupError(f"cannot listen at {host} port {port} ({error}); give another --host or --port") from error
+    return bound

@@ -25,11 +25,11 @@ from service.api.inputs import image_from_base64, some_usable, unit_vector
 from service.api.views import entry_view, microseconds
 from service.body import Body, Image, read_body, read_json
 from service.engine import Vectors
+from service.entries import IdempotencyKey
 from service.errors import BodyTooLarge, InvalidRequest
 from service.records import EntryRow, NewEntry
 from service.runtime import Service
 from service.schemas import Enrolled, Entry, EntryInfo, EntryPage, EntryUpdate, Identifier
-from service.store import IdempotencyKey
 
 router = APIRouter(prefix="/v1/galleries/{gallery}/entries", tags=["entries"])
 
@@ -65,10 +65,10 @@ async def enrol(
     """Many crops at once: multipart files with a JSON list `metadata` in their order, or the JSON list `entries`,
     each with an `image` (base64) or a `vector` of this model; or one raw `image/*` body with its metadata in the query.
     """
-    service.store.memory(gallery)
+    service.galleries.memory(gallery)
     body = await read_body(request, service.settings)
     key = IdempotencyKey(idempotency_key, body.digest()) if idempotency_key else None
-    if key is not None and (earlier := await service.store.answered(gallery, key)):
+    if key is not None and (earlier := await service.entries.answered(gallery, key)):
         return Json(earlier.answer, earlier.status)
     infos, crops = _crops(body, service)
     outcomes = await while_connected(request, _embed(service, crops))
@@ -88,7 +88,7 @@ async def enrol(
         return 207 if failed else 201, dumps({"enrolled": len(ids), "failed": failed, "results": results})
 
     entries = [_new_entry(infos[place]) for place in good]
-    answered = await service.store.enrol(caller, gallery, entries, vectors, answer, key)
+    answered = await service.entries.enrol(caller, gallery, entries, vectors, answer, key)
     return Json(answered.answer, answered.status)
 
 
@@ -103,7 +103,7 @@ async def list_entries(
     camera_id: Identifier | None = None,
 ) -> Response:
     """In the order of enrolment, a page at a time."""
-    rows = await service.store.entries(gallery, after=cursor, limit=limit + 1, person_id=person_id, camera_id=camera_id)
+    rows = await service.entries.page(gallery, after=cursor, limit=limit + 1, person_id=person_id, camera_id=camera_id)
     more = len(rows) > limit
     rows = rows[:limit]
     return Json({"entries": [entry_view(row) for row in rows], "next_cursor": str(rows[-1].id) if more else None})
@@ -112,7 +112,7 @@ async def list_entries(
 @router.get("/{entry_id}", summary="An entry", responses={200: {"model": Entry}, **problems(404, 503)})
 async def get_entry(gallery: GalleryPath, entry_id: EntryId, service: ServiceDep, _: Caller) -> Response:
     """What is known of an enrolled crop."""
-    return Json(entry_view(await service.store.entry(gallery, entry_id)))
+    return Json(entry_view(await service.entries.get(gallery, entry_id)))
 
 
 @router.patch(
@@ -125,7 +125,7 @@ async def update_entry(
     gallery: GalleryPath, entry_id: EntryId, request: Request, service: ServiceDep, caller: Caller
 ) -> Response:
     """Give it a person, camera, time or attributes; the vector stays."""
-    await service.store.entry(gallery, entry_id)
+    await service.entries.get(gallery, entry_id)
     update = parse(EntryUpdate, await read_json(request, service.settings))
     wanted = _new_entry(EntryInfo.model_construct(**dict(update)))
     given = {name: getattr(wanted, name) for name in update.model_fields_set}
@@ -133,7 +133,7 @@ async def update_entry(
     def change(entry: EntryRow) -> EntryRow:
         return replace(entry, **given)
 
-    return Json(entry_view(await service.store.update_entry(caller, gallery, entry_id, change)))
+    return Json(entry_view(await service.entries.update(caller, gallery, entry_id, change)))
 
 
 @router.delete(
@@ -145,7 +145,7 @@ async def update_entry(
 )
 async def delete_entry(gallery: GalleryPath, entry_id: EntryId, service: ServiceDep, caller: Caller) -> Response:
     """Its vector goes with it, from memory and from the disk."""
-    await service.store.delete_entry(caller, gallery, entry_id)
+    await service.entries.delete(caller, gallery, entry_id)
     return Response(status_code=204)
 
 

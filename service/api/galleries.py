@@ -10,7 +10,7 @@ from service.api.deps import Caller, GalleryPath, ServiceDep, parse, problems
 from service.api.docs import json_body
 from service.api.views import moment
 from service.body import read_json
-from service.records import GalleryRow
+from service.galleries import Held
 from service.runtime import Service
 from service.schemas import Erased, Gallery, GalleryCreate, GalleryList, GalleryUpdate
 
@@ -19,8 +19,9 @@ router = APIRouter(prefix="/v1/galleries", tags=["galleries"])
 _INDEX_KIND = "flat"
 
 
-async def _view(service: Service, row: GalleryRow) -> dict[str, Any]:
-    entries, persons = await service.store.counts(row.name)
+async def _view(service: Service, gallery: Held) -> dict[str, Any]:
+    row = gallery.row
+    entries, persons = await service.entries.counts(row.name)
     return {
         "name": row.name,
         "purpose": row.purpose,
@@ -28,7 +29,7 @@ async def _view(service: Service, row: GalleryRow) -> dict[str, Any]:
         "fingerprint": row.fingerprint,
         "dim": row.dim,
         "created_at": moment(row.created_at),
-        "searchable": service.store.answers(row),
+        "searchable": gallery.memory is not None,
         "entries": entries,
         "persons": persons,
     }
@@ -37,7 +38,7 @@ async def _view(service: Service, row: GalleryRow) -> dict[str, Any]:
 @router.get("", summary="List galleries", responses={200: {"model": GalleryList}, **problems(503)})
 async def list_galleries(service: ServiceDep, _: Caller) -> Response:
     """Every gallery, by name."""
-    return Json({"galleries": [await _view(service, row) for row in service.store.galleries()]})
+    return Json({"galleries": [await _view(service, each) for each in service.galleries.all()]})
 
 
 @router.post(
@@ -50,14 +51,14 @@ async def list_galleries(service: ServiceDep, _: Caller) -> Response:
 async def create_gallery(request: Request, service: ServiceDep, caller: Caller) -> Response:
     """A gallery belongs to the model that is loaded when it is created."""
     wanted = parse(GalleryCreate, await read_json(request, service.settings))
-    row = await service.store.create_gallery(caller, wanted.name, wanted.purpose, _INDEX_KIND)
-    return Json(await _view(service, row), 201, {"Location": f"/v1/galleries/{row.name}"})
+    made = await service.galleries.create(caller, wanted.name, wanted.purpose, _INDEX_KIND)
+    return Json(await _view(service, made), 201, {"Location": f"/v1/galleries/{wanted.name}"})
 
 
 @router.get("/{gallery}", summary="A gallery", responses={200: {"model": Gallery}, **problems(404, 503)})
 async def get_gallery(gallery: GalleryPath, service: ServiceDep, _: Caller) -> Response:
     """With the number of its entries and persons."""
-    return Json(await _view(service, service.store.gallery(gallery)))
+    return Json(await _view(service, service.galleries.find(gallery)))
 
 
 @router.patch(
@@ -68,13 +69,13 @@ async def get_gallery(gallery: GalleryPath, service: ServiceDep, _: Caller) -> R
 )
 async def update_gallery(gallery: GalleryPath, request: Request, service: ServiceDep, caller: Caller) -> Response:
     """Its purpose; what it was enrolled with never changes."""
-    service.store.gallery(gallery)
+    service.galleries.find(gallery)
     change = parse(GalleryUpdate, await read_json(request, service.settings))
-    return Json(await _view(service, await service.store.update_gallery(caller, gallery, change.purpose)))
+    return Json(await _view(service, await service.galleries.update(caller, gallery, change.purpose)))
 
 
 @router.delete("/{gallery}", summary="Erase a gallery", responses={200: {"model": Erased}, **problems(404, 503, 507)})
 async def delete_gallery(gallery: GalleryPath, service: ServiceDep, caller: Caller) -> Response:
     """All its entries and vectors go with it."""
-    count = await service.store.delete_gallery(caller, gallery)
+    count = await service.galleries.delete(caller, gallery)
     return Json({"gallery": gallery, "entries": count, "erased_at": moment(records.now())})

@@ -22,7 +22,7 @@ async def list_persons(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Response:
     """By id, with how many entries there are of each and from how many cameras."""
-    rows = await service.store.persons(gallery, after=cursor, limit=limit + 1)
+    rows = await service.entries.persons(gallery, after=cursor, limit=limit + 1)
     more = len(rows) > limit
     persons = [{"person_id": row.person_id, "entries": row.entries, "cameras": row.cameras} for row in rows[:limit]]
     return Json({"persons": persons, "next_cursor": rows[limit - 1].person_id if more else None})
@@ -33,5 +33,5 @@ async def list_persons(
 )
 async def erase_person(gallery: GalleryPath, person_id: PersonPath, service: ServiceDep, caller: Caller) -> Response:
     """Every entry of the person in this gallery; the answer is the receipt."""
-    count = await service.store.erase_person(caller, gallery, person_id)
+    count = await service.entries.erase_person(caller, gallery, person_id)
     return Json({"gallery": gallery, "person_id": person_id, "entries": count, "erased_at": moment(records.now())})

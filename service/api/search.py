@@ -44,7 +44,7 @@ async def search(gallery: GalleryPath, request: Request, service: ServiceDep, ca
     Images as multipart files with the options as form fields, as one raw `image/*` body with the options in the query,
     or in JSON: one of `images` (base64), `vector` (numbers, or base64 float32) and `entry_id`, beside the options.
     """
-    memory = service.store.memory(gallery)
+    memory = service.galleries.memory(gallery)
     body = await read_body(request, service.settings)
     asked: dict[str, Any] = {name: body.members.pop(name) for name in _QUERIES if name in body.members}
     options = parse(SearchOptions, _with_lists(body.members))
@@ -52,17 +52,17 @@ async def search(gallery: GalleryPath, request: Request, service: ServiceDep, ca
         raise BodyTooLarge(f"top_k is {options.top_k}; at most {service.settings.max_top_k} hits are given")
     query = await while_connected(request, _query(service, gallery, body, asked))
     where = await _filter(service, gallery, query, options)
-    audit = service.store.audit_search(caller, gallery, query.fused)
+    audit = service.entries.audit_search(caller, gallery, query.fused)
     if options.group_by is None:
         hits, _ = await asyncio.gather(service.searcher.hits(memory, query.vector, options.top_k, where), audit)
-        rows = await service.store.entries_by_id(gallery, [hit.entry_id for hit in hits])
+        rows = await service.entries.by_id(gallery, [hit.entry_id for hit in hits])
         # An entry deleted since the search is no hit any more.
         found: dict[str, Any] = {"hits": [hit_view(hit, rows[hit.entry_id]) for hit in hits if hit.entry_id in rows]}
     else:
         persons, _ = await asyncio.gather(
             service.searcher.persons(memory, query.vector, options.top_k, where, options.examples), audit
         )
-        rows = await service.store.entries_by_id(gallery, [hit.entry_id for one in persons for hit in one.examples])
+        rows = await service.entries.by_id(gallery, [hit.entry_id for one in persons for hit in one.examples])
         found = {
             "persons": [
                 {
@@ -87,7 +87,7 @@ async def _query(service: Service, gallery: str, body: Body, asked: dict[str, An
         entry_id = asked["entry_id"]
         if type(entry_id) is not int or not 0 < entry_id < 2**63:
             raise InvalidRequest("`entry_id` is a positive integer")
-        return _Query(await service.store.vector(gallery, entry_id), 1, entry_id)
+        return _Query(await service.entries.vector(gallery, entry_id), 1, entry_id)
     if body.is_json:
         body.members["images"] = asked["images"]
     elif asked:
@@ -99,7 +99,7 @@ async def _query(service: Service, gallery: str, body: Body, asked: dict[str, An
 async def _filter(service: Service, gallery: str, query: _Query, options: SearchOptions) -> Filter:
     camera, person = options.camera_id, options.person_id
     if query.entry_id is not None:
-        entry = await service.store.entry(gallery, query.entry_id)
+        entry = await service.entries.get(gallery, query.entry_id)
         camera, person = camera or entry.camera_id, person or entry.person_id
     excluded = set(options.exclude_cameras)
     person_at_camera = None

@@ -5,7 +5,6 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service.answers import Json
 from service.api.deps import Caller, ServiceDep, problems
-from service.errors import NotReady
 from service.schemas import Health, Model
 
 router = APIRouter(tags=["service"])
@@ -44,10 +43,7 @@ async def healthz() -> Response:
 @router.get("/readyz", summary="The service can do its work", responses={200: {"model": Health}, **problems(503)})
 async def readyz(service: ServiceDep) -> Response:
     """A real embedding went through in the last seconds, or now; and the database takes writes."""
-    try:
-        await service.check_ready()
-    except Exception as error:
-        raise NotReady(f"not ready: {error or type(error).__name__}") from error
+    await service.check_ready()
     return Json({"status": "ok"})
 
 

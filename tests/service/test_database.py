@@ -20,12 +20,12 @@ def create(name: str):
 
 
 def names(database: Database) -> list[str]:
-    return [row.name for row in database.read(records.select_galleries).result()]
+    return [row.name for row in database.submit_read(records.select_galleries).result()]
 
 
 def test_what_is_acknowledged_is_there_after_reopening(tmp_path: Path) -> None:
     database = opened(tmp_path)
-    database.write(create("a")).result()
+    database.submit_write(create("a")).result()
     assert names(database) == ["a"]
     database.close()
     again = opened(tmp_path)
@@ -40,7 +40,7 @@ def test_a_failing_write_is_undone_alone_in_a_group(tmp_path: Path) -> None:
         create("half")(db)
         raise ValueError("after the first statement")
 
-    futures = [database.write(apply) for apply in (create("a"), half, create("b"))]
+    futures = [database.submit_write(apply) for apply in (create("a"), half, create("b"))]
     assert futures[0].result().name == "a"
     with pytest.raises(ValueError, match="after the first"):
         futures[1].result()
@@ -51,7 +51,7 @@ def test_a_failing_write_is_undone_alone_in_a_group(tmp_path: Path) -> None:
 
 def test_memory_follows_in_the_order_of_the_commits(tmp_path: Path) -> None:
     database, order = opened(tmp_path), []
-    futures = [database.write(create(f"g{n:02}"), lambda row: order.append(row.name)) for n in range(50)]
+    futures = [database.submit_write(create(f"g{n:02}"), lambda row: order.append(row.name)) for n in range(50)]
     for future in futures:
         future.result()
     assert order == [f"g{n:02}" for n in range(50)]
@@ -60,7 +60,7 @@ def test_memory_follows_in_the_order_of_the_commits(tmp_path: Path) -> None:
 
 def test_closing_finishes_what_was_queued(tmp_path: Path) -> None:
     database = opened(tmp_path)
-    futures = [database.write(create(f"g{n:02}")) for n in range(200)]
+    futures = [database.submit_write(create(f"g{n:02}")) for n in range(200)]
     database.close()
     assert all(future.done() for future in futures)
     again = opened(tmp_path)
@@ -71,9 +71,9 @@ def test_closing_finishes_what_was_queued(tmp_path: Path) -> None:
 def test_the_writer_survives_a_database_error_and_says_so_until_a_write_succeeds(tmp_path: Path) -> None:
     database = opened(tmp_path)
     with pytest.raises(StorageFailed, match="nothing was written"):
-        database.write(lambda db: db.execute("INSERT INTO nowhere VALUES (1)")).result()
+        database.submit_write(lambda db: db.execute("INSERT INTO nowhere VALUES (1)")).result()
     assert database.last_write_failed
-    database.write(create("a")).result()
+    database.submit_write(create("a")).result()
     assert not database.last_write_failed
     database.close()
 
@@ -81,16 +81,16 @@ def test_the_writer_survives_a_database_error_and_says_so_until_a_write_succeeds
 def test_readers_cannot_write(tmp_path: Path) -> None:
     database = opened(tmp_path)
     with pytest.raises(StorageFailed, match="readonly"):
-        database.read(create("a")).result()
+        database.submit_read(create("a")).result()
     database.close()
 
 
 def test_the_audit_is_append_only(tmp_path: Path) -> None:
     database = opened(tmp_path)
-    database.write(lambda db: records.insert_audit(db, "me", "search", "g", 1)).result()
+    database.submit_write(lambda db: records.insert_audit(db, "me", "search", "g", 1)).result()
     for statement in ("DELETE FROM audit", "UPDATE audit SET who = 'you'"):
         with pytest.raises(sqlite3.IntegrityError, match="append-only"):
-            database.write(lambda db, statement=statement: db.execute(statement)).result()
+            database.submit_write(lambda db, statement=statement: db.execute(statement)).result()
     database.close()
 
 
@@ -112,13 +112,15 @@ def test_deleted_vectors_are_overwritten_on_disk(tmp_path: Path) -> None:
     import numpy as np
 
     database = opened(tmp_path)
-    row = database.write(create("a")).result()
+    row = database.submit_write(create("a")).result()
     vector = np.arange(4, dtype=np.float32)[None] + 0.123456
-    ids = database.write(lambda db: records.insert_entries(db, row.id, [records.NewEntry("ann")], vector)).result()
+    ids = database.submit_write(
+        lambda db: records.insert_entries(db, row.id, [records.NewEntry("ann")], vector)
+    ).result()
     database.close()
     path = tmp_path / "pan.sqlite3"
     assert vector.tobytes() in path.read_bytes()
     database = opened(tmp_path)
-    database.write(lambda db: records.delete_entry(db, row.id, ids[0])).result()
+    database.submit_write(lambda db: records.delete_entry(db, row.id, ids[0])).result()
     database.close()
     assert vector.tobytes() not in path.read_bytes()

@@ -1,5 +1,6 @@
 """The service as a process: started, killed, stopped and started again over one data folder, through the real CLI."""
 
+import asyncio
 import json
 import signal
 import sqlite3
@@ -7,13 +8,17 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
+from bundle import PanError
 from service.client import ApiError, Client, Crop
+from service.runtime import open_service
 from service.schemas import EntryInfo
+from service.settings import Settings
 from tests.service.bundles import write_bundle
 from tests.service.conftest import Process, pan_serve
 from tests.service.pictures import png, write_market
@@ -151,21 +156,27 @@ def test_a_second_service_stays_out_of_a_data_folder(launch: Launch, bundle: Pat
 
 
 def test_what_cannot_start_says_why_in_one_line(bundle: Path, tmp_path: Path) -> None:
-    def start(*options: str) -> str:
-        result = pan_serve("run", "--port", "0", *options)
-        assert result.returncode == 1
-        assert "Traceback" not in result.stderr
-        return result.stderr
+    result = pan_serve("run", "--bundle", str(tmp_path), "--data", str(tmp_path / "data"), "--port", "0")
+    assert result.returncode == 1
+    assert "is not a bundle" in result.stderr
+    assert "Traceback" not in result.stderr
 
-    data = ("--data", str(tmp_path / "data"))
-    assert "is not a bundle" in start("--bundle", str(tmp_path), *data)
+    async def start(**settings: Any) -> None:
+        async with open_service(Settings(**{"bundle": bundle, "data": tmp_path / "data", **settings})):
+            pass
+
     broken = write_bundle(tmp_path / "broken")
     (broken / "model.onnx").write_bytes(b"\0" * (broken / "model.onnx").stat().st_size)
-    assert "SHA-256 differs" in start("--bundle", str(broken), *data)
-    assert "has no onnx int8 file" in start("--bundle", str(bundle), *data, "--precision", "int8")
-    assert "would never fit the queue" in start("--bundle", str(bundle), *data, "--max-queue", "10")
     (tmp_path / "file").write_text("")
-    assert "cannot be used" in start("--bundle", str(bundle), "--data", str(tmp_path / "file"))
+    for settings, says in [
+        ({"bundle": broken}, "SHA-256 differs"),
+        ({"precision": "int8"}, "has no onnx int8 file"),
+        ({"max_queue": 10}, "would never fit the queue"),
+        ({"max_top_k": 0}, "max_top_k is 0"),
+        ({"data": tmp_path / "file"}, "cannot be used"),
+    ]:
+        with pytest.raises(PanError, match=says):
+            asyncio.run(start(**settings))
 
 
 def test_a_taken_port_is_said_so(launch: Launch, bundle: Path, tmp_path: Path) -> None:

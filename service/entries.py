@@ -1,0 +1,177 @@
+"""What galleries hold: entries, and the people they show. A change says who made it, and returns when it is on disk."""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from service import records
+from service.database import Database
+from service.engine import Vectors
+from service.errors import InvalidRequest, NotFound
+from service.galleries import Galleries, require
+from service.records import Answered, EntryRow, NewEntry, PersonRow
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """The caller's key for a request, and the SHA-256 of what it asks."""
+
+    key: str
+    request: str
+
+
+class Entries:
+    """The entries of all galleries, by the name of their gallery."""
+
+    def __init__(self, database: Database, galleries: Galleries) -> None:
+        self._database = database
+        self._galleries = galleries
+
+    async def answered(self, name: str, key: IdempotencyKey) -> Answered | None:
+        """What an earlier request with this key was answered. Raises InvalidRequest if it asked something else."""
+        row = self._galleries.find(name).row
+        return _same(await self._database.read(lambda db: records.select_answered(db, row.id, key.key)), key)
+
+    async def enrol(
+        self,
+        who: str,
+        name: str,
+        entries: Sequence[NewEntry],
+        vectors: Vectors,
+        answer: Callable[[list[int]], tuple[int, bytes]],
+        key: IdempotencyKey | None,
+    ) -> Answered:
+        """Keep (n, D) unit vectors with what is known of each. `answer` makes status and body from the new ids; they
+        are kept under the key, and a second request with it gets them again and enrols nothing.
+
+        Raises NotFound, ModelMismatch, InvalidRequest for a key that was used for another request, or a storage error.
+        """
+        self._galleries.memory(name)
+        held = self._galleries.find(name)
+        row = held.row
+
+        def apply(db: sqlite3.Connection) -> tuple[list[int], Answered]:
+            require(db, row)
+            if key is not None and (earlier := _same(records.select_answered(db, row.id, key.key), key)):
+                return [], earlier
+            ids = records.insert_entries(db, row.id, entries, vectors)
+            answered = Answered(key.request if key else "", *answer(ids))
+            if key is not None:
+                records.insert_answered(db, row.id, key.key, answered)
+            records.insert_audit(db, who, "enrol", name, len(ids))
+            return ids, answered
+
+        def committed(result: tuple[list[int], Answered]) -> None:
+            ids, _ = result
+            persons = [entry.person_id for entry in entries]
+            cameras = [entry.camera_id for entry in entries]
+            if ids:
+                self._galleries.follow(held, lambda memory: memory.add(ids, persons, cameras, vectors))
+
+        _, answered = await self._database.write(apply, committed)
+        return answered
+
+    async def page(
+        self, name: str, *, after: int, limit: int, person_id: str | None, camera_id: str | None
+    ) -> list[EntryRow]:
+        """A page of entries in the order of enrolment. Raises NotFound."""
+        row = self._galleries.find(name).row
+        return await self._database.read(
+            lambda db: records.select_entries(
+                db, row.id, after=after, limit=limit, person_id=person_id, camera_id=camera_id
+            )
+        )
+
+    async def by_id(self, name: str, ids: Sequence[int]) -> dict[int, EntryRow]:
+        """Those of these entries that are there. Raises NotFound for the gallery."""
+        row = self._galleries.find(name).row
+        return await self._database.read(lambda db: records.select_entries_by_id(db, row.id, ids))
+
+    async def get(self, name: str, entry_id: int) -> EntryRow:
+        """Raises NotFound."""
+        found = await self.by_id(name, [entry_id])
+        if entry_id not in found:
+            raise _no_entry(name, entry_id)
+        return found[entry_id]
+
+    async def vector(self, name: str, entry_id: int) -> Vectors:
+        """The (D,) unit vector of an entry. Raises NotFound."""
+        await self.get(name, entry_id)
+        vector = await self._database.read(lambda db: records.select_vector(db, entry_id))
+        if vector is None:
+            raise _no_entry(name, entry_id)
+        return vector
+
+    async def update(self, who: str, name: str, entry_id: int, change: Callable[[EntryRow], EntryRow]) -> EntryRow:
+        """Change what is known of an entry; its vector stays. Raises NotFound."""
+        held = self._galleries.find(name)
+
+        def apply(db: sqlite3.Connection) -> EntryRow:
+            entry = records.select_entries_by_id(db, held.row.id, [entry_id]).get(entry_id)
+            if entry is None:
+                raise _no_entry(name, entry_id)
+            changed = change(entry)
+            records.update_entry(db, held.row.id, changed)
+            records.insert_audit(db, who, "update-entry", name, 1)
+            return changed
+
+        def committed(entry: EntryRow) -> None:
+            self._galleries.follow(held, lambda memory: memory.relabel(entry.id, entry.person_id, entry.camera_id))
+
+        return await self._database.write(apply, committed)
+
+    async def delete(self, who: str, name: str, entry_id: int) -> None:
+        """Raises NotFound."""
+        held = self._galleries.find(name)
+        row = held.row
+
+        def apply(db: sqlite3.Connection) -> list[int]:
+            if not records.delete_entry(db, row.id, entry_id):
+                raise _no_entry(name, entry_id)
+            records.insert_audit(db, who, "delete-entry", name, 1)
+            return [entry_id]
+
+        await self._database.write(apply, lambda ids: self._galleries.follow(held, lambda memory: memory.remove(ids)))
+
+    async def persons(self, name: str, *, after: str, limit: int) -> list[PersonRow]:
+        """A page of persons, by id. Raises NotFound for the gallery."""
+        row = self._galleries.find(name).row
+        return await self._database.read(lambda db: records.select_persons(db, row.id, after=after, limit=limit))
+
+    async def counts(self, name: str) -> tuple[int, int]:
+        """How many entries and how many persons a gallery holds. Raises NotFound."""
+        row = self._galleries.find(name).row
+        return await self._database.read(
+            lambda db: (records.count_entries(db, row.id), records.count_persons(db, row.id))
+        )
+
+    async def erase_person(self, who: str, name: str, person_id: str) -> int:
+        """Erase every entry of a person; how many there were. Raises NotFound when there were none."""
+        held = self._galleries.find(name)
+        row = held.row
+
+        def apply(db: sqlite3.Connection) -> list[int]:
+            ids = records.delete_person(db, row.id, person_id)
+            if not ids:
+                raise NotFound(f"gallery {name} has no person of this id; nothing was erased")
+            records.insert_audit(db, who, "erase-person", name, len(ids))
+            return ids
+
+        erased = await self._database.write(
+            apply, lambda ids: self._galleries.follow(held, lambda memory: memory.remove(ids))
+        )
+        return len(erased)
+
+    async def audit_search(self, who: str, name: str, queries: int) -> None:
+        """Record a search; done when it is on disk."""
+        await self._database.write(lambda db: records.insert_audit(db, who, "search", name, queries))
+
+
+def _same(earlier: Answered | None, key: IdempotencyKey) -> Answered | None:
+    if earlier is not None and earlier.request != key.request:
+        raise InvalidRequest("this Idempotency-Key was used for another request; take a new key for each request")
+    return earlier
+
+
+def _no_entry(name: str, entry_id: int) -> NotFound:
+    return NotFound(f"gallery {name} has no entry {entry_id}")

@@ -1,0 +1,153 @@
+"""Which galleries there are: their rows in the database and, of those of the loaded model, their vectors in memory.
+
+The database is the truth and is written first; the galleries in memory follow each commit.
+"""
+
+import logging
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+
+from service import records
+from service.database import Database
+from service.errors import Conflict, ModelMismatch, NotFound, StartupError
+from service.gallery import Gallery
+from service.metrics import Metrics
+from service.records import GalleryRow
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Held:
+    """A gallery: what it is, and its vectors in memory."""
+
+    row: GalleryRow
+    memory: Gallery | None  # None: enrolled with another model, so never searched
+
+
+class Galleries:
+    """The galleries of one database, searched with one model. Every change says who made it."""
+
+    def __init__(self, database: Database, fingerprint: str, dim: int, metrics: Metrics) -> None:
+        self._database = database
+        self._fingerprint = fingerprint
+        self._dim = dim
+        self._metrics = metrics
+        self._held: dict[str, Held] = {}
+
+    async def load(self) -> None:
+        """Rebuild every gallery of this model in memory. Raises StartupError for a vector that is damaged."""
+        for row in await self._database.read(records.select_galleries):
+            memory = None
+            if (row.fingerprint, row.dim) == (self._fingerprint, self._dim):
+                memory = await self._database.read(partial(_rebuild, row))
+            self._hold(row, memory)
+
+    def all(self) -> list[Held]:
+        """Every gallery, by name."""
+        return [self._held[name] for name in sorted(self._held)]
+
+    def memory(self, name: str) -> Gallery:
+        """The gallery to search. Raises NotFound, and ModelMismatch for one that was enrolled with another model."""
+        held = self.find(name)
+        if held.memory is None:
+            raise ModelMismatch(
+                f"gallery {name} was enrolled with model {held.row.fingerprint[:12]}, and {self._fingerprint[:12]} "
+                "is loaded: vectors of two models cannot be compared; start the service with the gallery's bundle, "
+                "or enrol its crops again into a new gallery"
+            )
+        return held.memory
+
+    async def create(self, who: str, name: str, purpose: str, index_kind: str) -> Held:
+        """Raises Conflict when the name is taken."""
+
+        def apply(db: sqlite3.Connection) -> GalleryRow:
+            try:
+                row = records.insert_gallery(db, name, purpose, index_kind, self._fingerprint, self._dim)
+            except sqlite3.IntegrityError:
+                raise Conflict(f"there is a gallery {name} already; choose another name or delete it first") from None
+            records.insert_audit(db, who, "create-gallery", name, 0)
+            return row
+
+        await self._database.write(apply, lambda row: self._hold(row, Gallery(self._dim)))
+        return self.find(name)
+
+    async def update(self, who: str, name: str, purpose: str) -> Held:
+        """Raises NotFound."""
+        held = self.find(name)
+
+        def apply(db: sqlite3.Connection) -> GalleryRow:
+            require(db, held.row)
+            records.update_gallery(db, held.row.id, purpose)
+            records.insert_audit(db, who, "update-gallery", name, 0)
+            return replace(held.row, purpose=purpose)
+
+        def committed(row: GalleryRow) -> None:
+            held.row = row
+
+        await self._database.write(apply, committed)
+        return held
+
+    async def delete(self, who: str, name: str) -> int:
+        """Erase a gallery with all it holds; how many entries it had. Raises NotFound."""
+        row = self.find(name).row
+
+        def apply(db: sqlite3.Connection) -> int:
+            require(db, row)
+            count = records.delete_gallery(db, row.id)
+            records.insert_audit(db, who, "delete-gallery", name, count)
+            return count
+
+        def committed(_: int) -> None:
+            del self._held[name]
+            self._metrics.gallery_entries.remove(name)
+
+        return await self._database.write(apply, committed)
+
+    def find(self, name: str) -> Held:
+        """Raises NotFound."""
+        try:
+            return self._held[name]
+        except KeyError:
+            raise NotFound(f"there is no gallery {name}; GET /v1/galleries lists those there are") from None
+
+    def follow(self, held: Held, change: Callable[[Gallery], None]) -> None:
+        """Bring memory up to date with a commit; where that fails, it is made anew from the database."""
+        if held.memory is None:
+            return
+        try:
+            change(held.memory)
+        except Exception:
+            log.exception(
+                "gallery in memory could not follow a commit; rebuilding it", extra={"gallery": held.row.name}
+            )
+            held.memory = self._database.submit_read(partial(_rebuild, held.row)).result()
+        self._metrics.gallery_entries.labels(held.row.name).set(len(held.memory))
+
+    def _hold(self, row: GalleryRow, memory: Gallery | None) -> None:
+        self._held[row.name] = Held(row, memory)
+        self._metrics.gallery_entries.labels(row.name).set(len(memory) if memory is not None else 0)
+
+
+def _rebuild(row: GalleryRow, db: sqlite3.Connection) -> Gallery:
+    gallery = Gallery(row.dim)
+    for chunk in records.stream_vectors(db, row.id):
+        entries, persons, cameras, blobs = zip(*chunk, strict=True)
+        for entry, blob in zip(entries, blobs, strict=True):
+            if len(blob) != 4 * row.dim:
+                raise StartupError(
+                    f"entry {entry} of gallery {row.name} holds {len(blob)} bytes instead of {4 * row.dim}: "
+                    "the database is damaged; restore it from a backup"
+                )
+        gallery.add(entries, persons, cameras, np.frombuffer(b"".join(blobs), "<f4").reshape(len(blobs), row.dim))
+    return gallery
+
+
+def require(db: sqlite3.Connection, row: GalleryRow) -> None:
+    """Another request may have deleted the gallery while this one waited."""
+    if not records.gallery_exists(db, row.id):
+        raise NotFound(f"gallery {row.name} was deleted meanwhile")

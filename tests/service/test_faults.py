@@ -1,0 +1,128 @@
+"""Faults of the disk, the engine and the memory: told truthfully, and over when they are over."""
+
+import asyncio
+import resource
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from service.columns import Filter
+from service.errors import EngineFailed, NotReady
+from service.gallery import Gallery
+from service.records import NewEntry
+from service.runtime import Service, open_service
+from service.settings import Settings
+from tests.service.bundles import DIM
+from tests.service.conftest import Process
+from tests.service.pictures import png
+
+
+def test_a_disk_that_takes_no_writes_acknowledges_nothing_and_recovers_without_a_restart(launch) -> None:
+    server: Process = launch()
+    entry = {"entries": [{"vector": [1.0] * DIM}] * 16}
+    with httpx.Client(base_url=server.url, timeout=30) as http:
+        http.post("/v1/galleries", json={"name": "lobby"})
+        assert http.post("/v1/galleries/lobby/entries", json=entry).status_code == 201
+        before = http.get("/v1/galleries/lobby/entries").json()
+        # No file of the process may grow: what a full disk does to SQLite's log.
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+        refused = http.post("/v1/galleries/lobby/entries", json=entry)
+        assert (refused.status_code, refused.json()["code"]) == (503, "storage-failed")
+        assert http.delete("/v1/galleries/lobby/entries/1").status_code == 503
+        assert http.get("/v1/galleries/lobby/entries").json() == before
+        not_ready = http.get("/readyz")
+        assert (not_ready.status_code, not_ready.json()["code"]) == (503, "not-ready")
+        assert http.get("/healthz").status_code == 200
+        resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        assert http.get("/readyz").status_code == 200
+        again = http.post("/v1/galleries/lobby/entries", json=entry)
+        assert [result["entry_id"] for result in again.json()["results"]] == list(range(17, 33))
+        hits = http.post("/v1/galleries/lobby/search", json={"vector": [1.0] * DIM, "top_k": 100}).json()["hits"]
+        assert len(hits) == 32
+    assert server.stop() == 0
+
+
+def with_service(bundle: Path, data: Path, play) -> None:
+    async def run() -> None:
+        async with open_service(Settings(bundle=bundle, data=data)) as service:
+            await play(service)
+
+    asyncio.run(run())
+
+
+def test_readiness_follows_the_engine(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play(service: Service) -> None:
+        await service.check_ready()  # warmed up
+        engine = service.embedder._engine
+        works = engine.embed
+
+        def fails(_: object) -> None:
+            raise EngineFailed("out of memory")
+
+        monkeypatch.setattr(engine, "embed", fails)
+        await service.check_ready()  # one embedding went through lately
+        monkeypatch.setattr("service.runtime._READY_FOR", 0.0)
+        with pytest.raises(NotReady, match="out of memory"):
+            await service.check_ready()
+        monkeypatch.setattr(engine, "embed", works)
+        await service.check_ready()
+
+    with_service(bundle, tmp_path, play)
+
+
+def test_a_gallery_that_could_not_follow_a_commit_is_made_anew(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = np.eye(3, DIM, dtype=np.float32)
+
+    async def play(service: Service) -> None:
+        galleries, entries = service.galleries, service.entries
+        await galleries.create("me", "lobby", "", "flat")
+
+        async def enrol(row: int) -> None:
+            await entries.enrol(
+                "me", "lobby", [NewEntry(f"p{row}")], vectors[row : row + 1], lambda _: (201, b""), None
+            )
+
+        await enrol(0)
+
+        def fails(*_: object) -> None:
+            raise MemoryError
+
+        with monkeypatch.context() as broken:
+            broken.setattr(galleries.memory("lobby"), "add", fails)
+            await enrol(1)
+        await enrol(2)
+        assert len(galleries.memory("lobby")) == 3
+        for row in range(3):
+            assert galleries.memory("lobby").search(vectors[row : row + 1], 1, Filter())[0][0].entry_id == row + 1
+
+    with_service(bundle, tmp_path, play)
+
+
+def test_an_unexpected_fault_is_a_problem_that_tells_the_client_nothing(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from service.app import create_app
+
+    async def play(service: Service) -> None:
+        transport = httpx.ASGITransport(create_app(service))
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+            await http.post("/v1/galleries", json={"name": "lobby"})
+
+            def fails(*_: object) -> None:
+                raise KeyError("a secret")
+
+            monkeypatch.setattr(Gallery, "search", fails)
+            answer = await http.post("/v1/galleries/lobby/search", files=[("images", ("x", png(1)))])
+            assert (answer.status_code, answer.json()["code"]) == (500, "internal-error")
+            assert "secret" not in answer.text
+            assert answer.headers["x-request-id"] == answer.json()["request_id"]
+            monkeypatch.undo()
+            answer = await http.post("/v1/galleries/lobby/search", files=[("images", ("x", png(1)))])
+            assert answer.status_code == 200
+
+    with_service(bundle, tmp_path, play)
+    assert "a secret" in caplog.text  # the log has the reason
