@@ -9,11 +9,14 @@ from pathlib import Path
 import httpx
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from bundle import ImageLimits
+from service.client import Client
+from service.enroll import enroll_folder
 from service.settings import Settings
 from tests.service.conftest import running
-from tests.service.pictures import encode, png
+from tests.service.pictures import encode, png, write_market
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +117,14 @@ def test_a_full_queue_answers_429_and_a_client_that_hangs_up_leaves_it(small: ht
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert send(small, png(1), png(2)).status_code == 200
+
+
+def test_the_client_waits_for_a_full_queue_and_enrols_each_crop_once(small: httpx.Client, tmp_path: Path) -> None:
+    folder = write_market(tmp_path / "market", persons=5, cameras=2)
+    before = small.get("/metrics").text.count('status="429"')
+    with Client(str(small.base_url)) as client:
+        failures = enroll_folder(client, folder, "patient", batch=3, in_flight=4, console=Console(quiet=True))
+        files = [entry.attributes["file"] for entry in client.entries("patient")]
+    assert failures == []
+    assert sorted(files) == sorted(path.name for path in folder.iterdir() if not path.name.startswith("-1"))
+    assert small.get("/metrics").text.count('status="429"') > before
