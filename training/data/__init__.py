@@ -2,7 +2,7 @@
 
 from training.data.augment import AugmentConfig, augment
 from training.data.crops import Crop, ReidData, cameras, persons, trainable
-from training.data.readers import read_data
+from training.data.readers import read_data, scan_data
 from training.data.sampler import IdentitySampler
 from training.data.store import CropStore
 
@@ -16,5 +16,6 @@ __all__ = [
     "cameras",
     "persons",
     "read_data",
+    "scan_data",
     "trainable",
 ]

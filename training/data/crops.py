@@ -43,6 +43,12 @@ def cameras(crops: Sequence[Crop]) -> IntArray:
     return np.array([crop.camera for crop in crops], dtype=np.int64)
 
 
+def shared_persons(data: ReidData) -> set[int]:
+    """People who are in train and in query or gallery: of a usable data set, none."""
+    test = {crop.person for crop in (*data.query, *data.gallery) if crop.person > DISTRACTOR}
+    return test & {crop.person for crop in data.train}
+
+
 def trainable(crops: Sequence[Crop]) -> tuple[list[Crop], IntArray]:
     """Crops of identities that a triplet can be made of (two crops and more), and their labels 0..K-1."""
     counts = Counter(crop.person for crop in crops)
