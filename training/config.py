@@ -18,7 +18,8 @@ from training.model.config import VARIANTS, BackboneConfig, NetworkConfig
 class DataConfig(Strict):
     """Where the crops are and the size they are resized to."""
 
-    path: Path | None = None
+    path: Path | tuple[Path, ...] | None = Field(default=None, description="one data set, or [several] at once")
+    test: Path | None = Field(default=None, description="evaluate on this data set instead of the (first) one")
     height: int = Field(default=384, ge=16)
     width: int = Field(default=128, ge=16)
     cache_gib: float = Field(default=4.0, ge=0, description="decoded crops are kept in memory up to this size")

@@ -50,7 +50,7 @@ class Trainer:
         self.device = _device(config.device)
         torch.set_num_threads(config.threads or torch.get_num_threads())
         self.spec = config.input_spec()
-        self.data = read_data(config.data.path)
+        self.data = read_data(config.data.path, config.data.test)
         crops, self.labels = trainable(self.data.train)
         if not crops:
             raise DataError(f"{self.data.name} has no identity with two training crops or more")

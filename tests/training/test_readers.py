@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
+from training.config import load_config
 from training.data import persons, read_data, scan_data, trainable
 from training.data.crops import cameras
 from training.errors import DataError
+from training.trainer import Trainer
 
 
 def touch(root: Path, *names: str) -> None:
@@ -182,3 +184,17 @@ def test_a_cross_domain_test_uses_the_query_and_gallery_of_the_other_set(market:
 def test_a_set_named_twice_is_refused(market: Path) -> None:
     with pytest.raises(DataError, match="named twice"):
         read_data([market, market / "query" / ".."])
+
+
+def test_a_run_takes_several_sets_and_the_set_to_test_on(market: Path, tmp_path: Path) -> None:
+    other = write_msmt17(tmp_path)
+    small = ["model.depth=18", "model.width=0.125", "sampler.identities=2"]
+    paths = [f"data.path=[{market}, {other}]", f"data.test={other}"]
+    trainer = Trainer(load_config(None, [*small, *paths]), tmp_path / "run")
+    assert {*trainer.labels} == {*range(7)}
+    assert trainer.data.query == read_data(other).query
+
+
+def test_an_empty_list_of_sets_is_refused() -> None:
+    with pytest.raises(DataError, match="no data set is named"):
+        read_data([])

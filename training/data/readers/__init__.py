@@ -24,6 +24,8 @@ def read_data(path: Path | Sequence[Path], test: Path | None = None) -> ReidData
     Raises DataError saying what was looked for, what could not be understood, or who is on both sides of a split.
     """
     paths = [path] if isinstance(path, Path) else list(path)
+    if not paths:
+        raise DataError("no data set is named; give one path or several")
     if len({one.resolve() for one in paths}) < len(paths):
         raise DataError(f"a data set is named twice: {', '.join(map(str, paths))}")
     sets = [_read_one(one) for one in paths]
