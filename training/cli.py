@@ -1,4 +1,4 @@
-"""`pan-train`: run, resume, evaluate, ablate, inspect, synth."""
+"""`pan-train`: run, resume, evaluate, ablate, inspect, synth, data check."""
 
 import json
 import sys
@@ -15,6 +15,7 @@ from bundle import Evaluation, InputSpec, PanError
 from training.checkpoint import load_checkpoint
 from training.config import load_config
 from training.data import read_data
+from training.data.command import data_app
 from training.embed import Embed, embed_data, torch_embedder
 from training.errors import ConfigError, DataError
 from training.model import VARIANTS
@@ -22,6 +23,7 @@ from training.model import VARIANTS
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Train and evaluate PAN."
 )
+app.add_typer(data_app, name="data")
 errors = Console(stderr=True, highlight=False)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]

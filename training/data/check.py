@@ -1,0 +1,235 @@
+"""`pan-train data check`: what is wrong with a data set before hours are spent on it."""
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from bundle import ImageError, decode_image
+from training.data.crops import DISTRACTOR, JUNK, Crop, shared_persons, trainable
+from training.data.readers import Scan, scan_data
+
+CHUNK = 1024  # files in flight: a data set of 100,000 needs no 100,000 futures
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`mend`: figures from this data set would be wrong, or training would stop; else only worth knowing."""
+
+    code: str
+    mend: bool
+    message: str
+    cases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What train, query or gallery holds; junk and distractors are crops and no identities."""
+
+    crops: int
+    identities: int
+    cameras: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Least, median and largest, in pixels and as height / width."""
+
+    height: tuple[float, float, float]
+    width: tuple[float, float, float]
+    aspect: tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """`known_as` is the public data set whose layout and names were met; `sizes` is None where no file decodes."""
+
+    name: str
+    known_as: str | None
+    sides: dict[str, Side]
+    sizes: Sizes | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def usable(self) -> bool:
+        """Whether nothing must be mended."""
+        return not any(finding.mend for finding in self.findings)
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    pixels: bytes  # a digest: the same picture in another file, re-encoded without loss or not, has the same
+    height: int
+    width: int
+
+
+def check_data(path: Path, progress: Progress | None = None) -> Report:
+    """Read a data set, decode every file of it and look for what spoils training or figures.
+
+    `progress` is told (files done, files in all). Raises DataError where there is no data set to look at.
+    """
+    scan = scan_data(path)
+    data = scan.data
+    sides = {"train": data.train, "query": data.query, "gallery": data.gallery}
+    files = sorted({crop.path for side in sides.values() for crop in side})
+    pictures: dict[Path, _Picture] = {}
+    broken = []
+    for done, (file, seen) in enumerate(_look(files), start=1):
+        if isinstance(seen, _Picture):
+            pictures[file] = seen
+        else:
+            broken.append(seen)
+        if progress:
+            progress(done, len(files))
+    findings = [*_layout(scan), *_identities(scan), *_duplicates(sides, pictures), *_shapes(pictures)]
+    if broken:
+        findings.append(Finding("broken", True, f"{len(broken)} files cannot be decoded", tuple(broken)))
+    findings.sort(key=lambda finding: not finding.mend)
+    described = {name: _side(side) for name, side in sides.items()}
+    return Report(
+        data.name, scan.source.title if scan.source else None, described, _sizes(pictures.values()), tuple(findings)
+    )
+
+
+def _look(files: Sequence[Path]) -> Iterator[tuple[Path, _Picture | str]]:
+    with ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode") as pool:
+        for start in range(0, len(files), CHUNK):
+            chunk = files[start : start + CHUNK]
+            yield from zip(chunk, pool.map(_picture, chunk), strict=True)
+
+
+def _picture(file: Path) -> _Picture | str:
+    try:
+        image = decode_image(file.read_bytes())
+    except (ImageError, OSError) as error:
+        return f"{file}: {error}"
+    height, width, _ = image.shape
+    return _Picture(hashlib.sha256(f"{height} {width} ".encode() + image.tobytes()).digest(), height, width)
+
+
+def _side(crops: Sequence[Crop]) -> Side:
+    persons = {crop.person for crop in crops if crop.person > DISTRACTOR}
+    return Side(len(crops), len(persons), len({crop.camera for crop in crops}))
+
+
+def _sizes(pictures: Collection[_Picture]) -> Sizes | None:
+    if not pictures:
+        return None
+    height, width = np.array([(picture.height, picture.width) for picture in pictures], dtype=np.float64).T
+    return Sizes(_spread(height), _spread(width), _spread(height / width))
+
+
+def _spread(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    return float(values.min()), float(np.median(values)), float(values.max())
+
+
+def _layout(scan: Scan) -> Iterator[Finding]:
+    data, source = scan.data, scan.source
+    if scan.unreadable:
+        message = f"{len(scan.unreadable)} entries cannot be understood, and are left out of all that follows"
+        yield Finding("not-understood", True, message, scan.unreadable)
+    for side in ("train", "query", "gallery"):
+        if not getattr(data, side):
+            lost = "trained on" if side == "train" else "evaluated"
+            yield Finding("empty-side", False, f"{side} is empty: this data set cannot be {lost}")
+    if source is None:
+        return
+    found, official = (
+        (len(data.train), len(data.query), len(data.gallery)),
+        (source.train, source.query, source.gallery),
+    )
+    if found != official:
+        here, there = (f"{train:,} / {query:,} / {gallery:,}" for train, query, gallery in (found, official))
+        message = f"train / query / gallery hold {here} crops, those of {source.title} {there}: figures do not compare"
+        yield Finding("not-official", False, message)
+    if source.notice:
+        yield Finding("notice", False, f"{source.title}: {source.notice}")
+
+
+def _identities(scan: Scan) -> Iterator[Finding]:
+    data = scan.data
+    shared = shared_persons(data)
+    if shared:
+        cases = tuple(sorted({str(crop.path) for crop in data.train if crop.person in shared}))
+        yield Finding("train-in-test", True, f"{len(shared)} identities are in train and in query or gallery", cases)
+    train = [crop for crop in data.train if crop.person > DISTRACTOR]
+    if data.train and not trainable(train)[0]:
+        yield Finding("nothing-to-train", True, "no identity of train has two crops; no triplet can be made")
+    counts = Counter(crop.person for crop in train)
+    single = tuple(str(crop.path) for crop in train if counts[crop.person] == 1)
+    if single:
+        yield Finding("one-crop", False, f"{len(single)} identities of train have one crop: not trained on", single)
+    seen_by = defaultdict(set)
+    for crop in train:
+        seen_by[crop.person].add(crop.camera)
+    alone = {person for person, seen in seen_by.items() if len(seen) == 1 and counts[person] > 1}
+    if alone:
+        first = {crop.person: str(crop.path) for crop in reversed(train) if crop.person in alone}
+        message = f"{len(alone)} identities of train are seen by one camera: they teach nothing across cameras"
+        yield Finding("one-camera", False, message, tuple(sorted(first.values())))
+    yield from _queries(data.query, data.gallery)
+
+
+def _queries(query: Sequence[Crop], gallery: Sequence[Crop]) -> Iterator[Finding]:
+    """A positive is the same person under another camera; the official rules skip a query that has none."""
+    if not query or not gallery:
+        return
+    seen_by = defaultdict(set)
+    for crop in gallery:
+        seen_by[crop.person].add(crop.camera)
+    skipped = tuple(str(crop.path) for crop in query if not seen_by[crop.person] - {crop.camera})
+    if len(skipped) == len(query):
+        yield Finding("no-positive", True, "no query has its person in gallery under another camera", skipped)
+    elif skipped:
+        message = f"{len(skipped)} queries lack their person in gallery under another camera: not counted"
+        yield Finding("no-positive", False, message, skipped)
+
+
+DUPLICATES = {
+    "same-picture-train-test": (True, "pictures are in train and in query or gallery"),
+    "same-picture-two-people": (True, "pictures are filed under several identities"),
+    "same-picture-two-cameras": (True, "pictures are filed under several cameras"),
+    "same-picture-query-gallery": (False, "pictures are in query and gallery; the rules drop them, being one camera's"),
+    "same-picture": (False, "pictures occur more than once on their side, under one identity and camera"),
+}
+
+
+def _duplicates(sides: dict[str, tuple[Crop, ...]], pictures: dict[Path, _Picture]) -> Iterator[Finding]:
+    """Pictures that occur more than once; junk has no influence on anything, so neither here."""
+    groups: defaultdict[bytes, list[tuple[str, Crop]]] = defaultdict(list)
+    for side, crops in sides.items():
+        for crop in crops:
+            if crop.person != JUNK and crop.path in pictures:
+                groups[pictures[crop.path].pixels].append((side, crop))
+    cases: defaultdict[str, list[str]] = defaultdict(list)
+    for group in groups.values():
+        if len(group) > 1:
+            cases[_duplicate(group)].append(" = ".join(str(crop.path) for _, crop in group))
+    for code, (mend, message) in DUPLICATES.items():
+        if cases[code]:
+            yield Finding(code, mend, f"{len(cases[code])} {message}", tuple(cases[code]))
+
+
+def _duplicate(group: Sequence[tuple[str, Crop]]) -> str:
+    sides = {side for side, _ in group}
+    if "train" in sides and len(sides) > 1:
+        return "same-picture-train-test"
+    if len({crop.person for _, crop in group}) > 1:
+        return "same-picture-two-people"
+    if len({crop.camera for _, crop in group}) > 1:
+        return "same-picture-two-cameras"
+    return "same-picture-query-gallery" if len(sides) > 1 else "same-picture"
+
+
+def _shapes(pictures: dict[Path, _Picture]) -> Iterator[Finding]:
+    wide = tuple(str(file) for file, picture in pictures.items() if picture.width > picture.height)
+    if wide:
+        yield Finding("wide", False, f"{len(wide)} crops are wider than high; a standing person is not", wide)
