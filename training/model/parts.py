@@ -13,7 +13,7 @@ def pool_parts(x_BChw: Tensor, mask_BIN: Tensor) -> Tensor:
     """AvgPool(s_j * X) for every mask at once: (B, C, h, w) and (B, I, N) -> (B, C, I).
 
     X is multiplied as it is stored. An exported graph stores C x N, so there the masks are transposed. PyTorch on a
-    CPU stores N x C (channels last), and the exported form of the product would take forty times as long.
+    CPU stores N x C (channels last), and the exported form of the product would take ten times as long.
     """
     x_BCN = x_BChw.flatten(2)
     if torch.compiler.is_exporting():
