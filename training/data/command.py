@@ -18,11 +18,6 @@ SHOWN = 3  # cases of a finding in the table; --json gives all
 data_app = typer.Typer(no_args_is_help=True, help="Look at data sets.")
 
 
-@data_app.callback()
-def _group() -> None:
-    """Look at data sets."""
-
-
 @data_app.command()
 def check(
     path: Annotated[Path, typer.Argument(metavar="DIR", help="A data set: its folder, or a .csv or .mat file.")],
