@@ -95,7 +95,7 @@ def evaluate(
         print(json.dumps(outcome.as_json()))
         return
     for table in outcome.tables():
-        Console().print(table)
+        Console().print(table, soft_wrap=isinstance(table, str), highlight=False)
 
 
 @app.command()

@@ -50,19 +50,18 @@ class Outcome:
                 fields[name] = evaluation.model_dump(mode="json")
         return fields
 
-    def tables(self) -> Iterator[Table]:
-        """The same to look at."""
+    def tables(self) -> Iterator[Table | str]:
+        """The same to look at, in the order to print it."""
         for evaluation in (self.plain, self.expanded, self.reranked):
             if evaluation:
                 yield ranking_table(evaluation)
         if report := self.report:
             pairs, searches = report.verification, report.open_set
             title = f"verification: {pairs.positives} positive and {pairs.negatives} negative pairs"
-            table = _rate_table(title, "false-positive rate", "TPR", pairs.at)
+            yield _rate_table(title, "false-positive rate", "TPR", pairs.at)
             if calibration := report.calibration:
                 exponent = f"-({calibration.slope:.2f} cosine {calibration.intercept:+.2f})"
-                table.caption = f"probability of one person, at even odds = 1 / (1 + exp({exponent}))"
-            yield table
+                yield f"probability of one person, at even odds = 1 / (1 + exp({exponent}))\n"
             title = f"open set: {searches.mated} mated and {searches.non_mated} non-mated searches"
             yield _rate_table(title, "FPIR", "DIR", searches.at)
             yield _camera_table(report.cameras)
@@ -122,6 +121,8 @@ def _rate_table(title: str, rate: str, found: str, at: tuple[AtRate, ...]) -> Ta
         table.add_column(name, justify="right")
     for row in at:
         table.add_row(f"{row.rate:g}", f"{row.threshold:.4f}", f"{row.found:.2f}")
+    if not at:
+        table.caption = "too few to measure a rate by"
     return table
 
 

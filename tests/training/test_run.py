@@ -80,11 +80,13 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(finished: Path) -> None:
 
 
 def test_evaluate_repeats_what_the_run_said(finished: Path, market: Path) -> None:
-    again = json.loads(pan_train("evaluate", finished, "--data", market, "--json").stdout)
+    again = json.loads(pan_train("evaluate", finished, "--data", market, "--full", "--json").stdout)
     _, card = load_checkpoint(finished)
     assert card.evaluation is not None
     assert again["mAP"] == pytest.approx(card.evaluation.mAP, abs=0.01)
     assert again["cmc"]["1"] == card.evaluation.cmc[1]
+    assert card.calibration is not None  # goes into the bundle
+    assert again["calibration"]["slope"] == pytest.approx(card.calibration.slope, rel=0.01)
 
 
 def test_ready_embeddings_are_evaluated(tmp_path: Path) -> None:
