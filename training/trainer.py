@@ -51,6 +51,8 @@ class Trainer:
         torch.set_num_threads(config.threads or torch.get_num_threads())
         self.spec = config.input_spec()
         self.data = read_data(config.data.path, config.data.test)
+        if self.data.notice:
+            self.console.print(self.data.notice)
         crops, self.labels = trainable(self.data.train)
         if not crops:
             raise DataError(f"{self.data.name} has no identity with two training crops or more")
@@ -184,15 +186,18 @@ class Trainer:
                 iterations=self.step,
                 seed=self.config.seed,
                 commit=_commit(),
-                licence_notes=f"backbone initialised from {Path(self.config.model.weights).name}"
-                if self.config.model.weights
-                else "",
+                licence_notes=self._licence_notes(),
             ),
             evaluation=evaluation,
             calibration=calibration,
         )
         save_checkpoint(self.out / WEIGHTS, self.network, card)
         return card
+
+    def _licence_notes(self) -> str:
+        weights = self.config.model.weights
+        initialised = f"backbone initialised from {Path(weights).name}" if weights else ""
+        return "; ".join(note for note in (initialised, self.data.notice) if note)
 
     def _save_state(self) -> None:
         state = {

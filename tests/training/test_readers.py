@@ -1,9 +1,11 @@
 """The layouts of the public data sets, with made-up files in them, and several sets at once."""
 
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy.io import savemat
 
 from training.config import load_config
@@ -27,7 +29,7 @@ def test_duke_is_known_by_its_names_and_carries_its_notice(tmp_path: Path) -> No
     assert [(crop.person, crop.camera) for crop in scan.data.train] == [(1, 2), (1, 5)]
     assert scan.source
     assert scan.source.title == "DukeMTMC-reID"
-    assert "withdrawn by its authors in 2019" in scan.source.notice
+    assert "withdrawn by its authors in 2019" in read_data(tmp_path).notice
 
 
 @pytest.mark.parametrize(("folder", "train"), [("detected", 7365), ("labeled", 7368)])
@@ -193,6 +195,16 @@ def test_a_run_takes_several_sets_and_the_set_to_test_on(market: Path, tmp_path:
     trainer = Trainer(load_config(None, [*small, *paths]), tmp_path / "run")
     assert {*trainer.labels} == {*range(7)}
     assert trainer.data.query == read_data(other).query
+
+
+def test_a_run_on_duke_says_what_its_holder_must_know(market: Path, tmp_path: Path) -> None:
+    touch(tmp_path, "bounding_box_train/0001_c2_f0046182.jpg", "query/0005_c2_f0046985.jpg")
+    touch(tmp_path, "bounding_box_test/0005_c8_f0063161.jpg")
+    told = Console(file=StringIO(), width=200)
+    small = ["model.depth=18", "model.width=0.125", "sampler.identities=2", f"data.path=[{market}, {tmp_path}]"]
+    Trainer(load_config(None, small), tmp_path / "run", told)
+    assert isinstance(told.file, StringIO)
+    assert "withdrawn by its authors in 2019" in told.file.getvalue()
 
 
 def test_an_empty_list_of_sets_is_refused() -> None:

@@ -150,8 +150,8 @@ def _layout(scan: Scan) -> Iterator[Finding]:
         here, there = (f"{train:,} / {query:,} / {gallery:,}" for train, query, gallery in (found, official))
         message = f"train / query / gallery hold {here} crops, those of {source.title} {there}: figures do not compare"
         yield Finding("not-official", False, message)
-    if source.notice:
-        yield Finding("notice", False, f"{source.title}: {source.notice}")
+    if data.notice:
+        yield Finding("notice", False, data.notice)
 
 
 def _identities(scan: Scan) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -25,12 +25,16 @@ class Crop:
 
 @dataclass(frozen=True, slots=True)
 class ReidData:
-    """A split data set; the identities of `train` do not occur in `query` and `gallery`."""
+    """A split data set; the identities of `train` do not occur in `query` and `gallery`.
+
+    `notice` is what whoever uses the set, or a model trained on it, has to know.
+    """
 
     name: str
     train: tuple[Crop, ...]
     query: tuple[Crop, ...]
     gallery: tuple[Crop, ...]
+    notice: str = field(default="", kw_only=True)
 
 
 def persons(crops: Sequence[Crop]) -> IntArray:

@@ -21,7 +21,8 @@ def combine(sets: Sequence[ReidData], tested: ReidData) -> ReidData:
         more_persons, more_cameras = _next(data)
         persons, cameras = persons + more_persons, cameras + more_cameras
     name = f"{'+'.join(data.name for data in sets)}, tested on {tested.name}"
-    return ReidData(name, tuple(train), tested.query, tested.gallery)
+    notice = " ".join(sorted({data.notice for data in (*sets, tested) if data.notice}))
+    return ReidData(name, tuple(train), tested.query, tested.gallery, notice=notice)
 
 
 def _next(data: ReidData) -> tuple[int, int]:

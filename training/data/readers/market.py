@@ -17,8 +17,8 @@ DUKE = Source(
     16_522,
     2_228,
     17_661,
-    "withdrawn by its authors in 2019 over the consent of those pictured; the licence to use it went with it, "
-    "and PAN Re-ID never fetches it",
+    "DukeMTMC-reID was withdrawn by its authors in 2019: those pictured had not been asked. "
+    "It may be read by those who hold it, and PAN Re-ID never fetches it.",
 )
 # who named the files can be told from what follows the camera
 MARKET_NAME = re.compile(r"^-?\d+_c\d+s\d+_")
@@ -51,7 +51,7 @@ def scan_market(path: Path) -> Scan:
     train = tuple(crop for crop in crops("bounding_box_train") if crop.person != JUNK)
     source = _source(path, train)
     name = f"cuhk03-{path.name}" if source in CUHK03.values() else path.name
-    data = ReidData(name, train, crops("query"), crops("bounding_box_test"))
+    data = ReidData(name, train, crops("query"), crops("bounding_box_test"), notice=source.notice if source else "")
     return Scan(data, source, tuple(unreadable))
 
 

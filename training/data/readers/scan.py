@@ -11,7 +11,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A public data set: the crops of its official split, and what its holder has to know."""
+    """A public data set: the crops of its official split, and the notice for ReidData."""
 
     title: str
     train: int
