@@ -183,6 +183,13 @@ def test_a_cross_domain_test_uses_the_query_and_gallery_of_the_other_set(market:
     assert not {*persons(data.train)} & {*persons((*data.query, *data.gallery))}
 
 
+def test_a_set_to_test_on_must_have_something_to_test(market: Path, tmp_path: Path) -> None:
+    write_msmt17(tmp_path)
+    (tmp_path / "list_query.txt").write_text("")
+    with pytest.raises(DataError, match="lacks query or gallery"):
+        read_data(market, test=tmp_path)
+
+
 def test_a_set_named_twice_is_refused(market: Path) -> None:
     with pytest.raises(DataError, match="named twice"):
         read_data([market, market / "query" / ".."])

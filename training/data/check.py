@@ -91,7 +91,7 @@ def check_data(path: Path, progress: Progress | None = None) -> Report:
             progress(done, len(files))
     findings = [*_layout(scan), *_identities(scan), *_duplicates(sides, pictures), *_shapes(pictures)]
     if broken:
-        findings.append(Finding("broken", True, f"{len(broken)} files cannot be decoded", tuple(broken)))
+        findings.append(Finding("broken", True, f"files that cannot be decoded: {len(broken)}", tuple(broken)))
     findings.sort(key=lambda finding: not finding.mend)
     described = {name: _side(side) for name, side in sides.items()}
     return Report(
@@ -134,7 +134,7 @@ def _spread(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
 def _layout(scan: Scan) -> Iterator[Finding]:
     data, source = scan.data, scan.source
     if scan.unreadable:
-        message = f"{len(scan.unreadable)} entries cannot be understood, and are left out of all that follows"
+        message = f"entries that cannot be understood, left out of all else here: {len(scan.unreadable)}"
         yield Finding("not-understood", True, message, scan.unreadable)
     for side in ("train", "query", "gallery"):
         if not getattr(data, side):
@@ -159,21 +159,21 @@ def _identities(scan: Scan) -> Iterator[Finding]:
     shared = shared_persons(data)
     if shared:
         cases = tuple(sorted({str(crop.path) for crop in data.train if crop.person in shared}))
-        yield Finding("train-in-test", True, f"{len(shared)} identities are in train and in query or gallery", cases)
+        yield Finding("train-in-test", True, f"identities in train and in query or gallery: {len(shared)}", cases)
     train = [crop for crop in data.train if crop.person > DISTRACTOR]
     if data.train and not trainable(train)[0]:
         yield Finding("nothing-to-train", True, "no identity of train has two crops; no triplet can be made")
     counts = Counter(crop.person for crop in train)
     single = tuple(str(crop.path) for crop in train if counts[crop.person] == 1)
     if single:
-        yield Finding("one-crop", False, f"{len(single)} identities of train have one crop: not trained on", single)
+        yield Finding("one-crop", False, f"identities of train with one crop, not trained on: {len(single)}", single)
     seen_by = defaultdict(set)
     for crop in train:
         seen_by[crop.person].add(crop.camera)
     alone = {person for person, seen in seen_by.items() if len(seen) == 1 and counts[person] > 1}
     if alone:
         first = {crop.person: str(crop.path) for crop in reversed(train) if crop.person in alone}
-        message = f"{len(alone)} identities of train are seen by one camera: they teach nothing across cameras"
+        message = f"identities of train seen by one camera, teaching nothing across cameras: {len(alone)}"
         yield Finding("one-camera", False, message, tuple(sorted(first.values())))
     yield from _queries(data.query, data.gallery)
 
@@ -189,16 +189,16 @@ def _queries(query: Sequence[Crop], gallery: Sequence[Crop]) -> Iterator[Finding
     if len(skipped) == len(query):
         yield Finding("no-positive", True, "no query has its person in gallery under another camera", skipped)
     elif skipped:
-        message = f"{len(skipped)} queries lack their person in gallery under another camera: not counted"
+        message = f"queries without their person in gallery under another camera, not counted: {len(skipped)}"
         yield Finding("no-positive", False, message, skipped)
 
 
 DUPLICATES = {
-    "same-picture-train-test": (True, "pictures are in train and in query or gallery"),
-    "same-picture-two-people": (True, "pictures are filed under several identities"),
-    "same-picture-two-cameras": (True, "pictures are filed under several cameras"),
-    "same-picture-query-gallery": (False, "pictures are in query and gallery; the rules drop them, being one camera's"),
-    "same-picture": (False, "pictures occur more than once on their side, under one identity and camera"),
+    "same-picture-train-test": (True, "pictures in train and in query or gallery"),
+    "same-picture-two-people": (True, "pictures filed under several identities"),
+    "same-picture-two-cameras": (True, "pictures filed under several cameras"),
+    "same-picture-query-gallery": (False, "pictures in query and gallery, dropped by the rules as of one camera"),
+    "same-picture": (False, "pictures more than once in train, query or gallery, under one identity and camera"),
 }
 
 
@@ -215,7 +215,7 @@ def _duplicates(sides: dict[str, tuple[Crop, ...]], pictures: dict[Path, _Pictur
             cases[_duplicate(group)].append(" = ".join(str(crop.path) for _, crop in group))
     for code, (mend, message) in DUPLICATES.items():
         if cases[code]:
-            yield Finding(code, mend, f"{len(cases[code])} {message}", tuple(cases[code]))
+            yield Finding(code, mend, f"{message}: {len(cases[code])}", tuple(cases[code]))
 
 
 def _duplicate(group: Sequence[tuple[str, Crop]]) -> str:
@@ -232,4 +232,4 @@ def _duplicate(group: Sequence[tuple[str, Crop]]) -> str:
 def _shapes(pictures: dict[Path, _Picture]) -> Iterator[Finding]:
     wide = tuple(str(file) for file, picture in pictures.items() if picture.width > picture.height)
     if wide:
-        yield Finding("wide", False, f"{len(wide)} crops are wider than high; a standing person is not", wide)
+        yield Finding("wide", False, f"crops wider than high, which a standing person is not: {len(wide)}", wide)

@@ -31,13 +31,15 @@ def check(
     if as_json:
         print(json.dumps({**asdict(report), "usable": report.usable}))
     else:
-        _show(report, Console())
+        _show(report, f"{path.absolute()}/", Console())
     raise typer.Exit(0 if report.usable else 1)
 
 
-def _show(report: Report, console: Console) -> None:
+def _show(report: Report, root: str, console: Console) -> None:
     title = f"{report.name} ({report.known_as})" if report.known_as else report.name
-    sides = Table("", "crops", "identities", "cameras", title=escape(title))
+    sides = Table("", title=escape(title))
+    for column in ("crops", "identities", "cameras"):
+        sides.add_column(column, justify="right")
     for name, side in report.sides.items():
         sides.add_row(name, f"{side.crops:,}", f"{side.identities:,}", f"{side.cameras:,}")
     console.print(sides)
@@ -52,9 +54,12 @@ def _show(report: Report, console: Console) -> None:
     if not report.findings:
         console.print("nothing to remark")
         return
-    findings = Table("", "finding", "such as", show_lines=True)
+    findings = Table("", "finding", show_lines=True)
+    findings.add_column("such as", overflow="fold")
     for finding in report.findings:
         more = len(finding.cases) - SHOWN
         cases = [*finding.cases[:SHOWN], *([f"and {more:,} more"] if more > 0 else [])]
-        findings.add_row("mend" if finding.mend else "remark", escape(finding.message), escape("\n".join(cases)))
+        findings.add_row(
+            "mend" if finding.mend else "remark", escape(finding.message), escape("\n".join(cases).replace(root, ""))
+        )
     console.print(findings)

@@ -31,7 +31,10 @@ def read_data(path: Path | Sequence[Path], test: Path | None = None) -> ReidData
     sets = [_read_one(one) for one in paths]
     if len(sets) == 1 and test is None:
         return sets[0]
-    return combine(sets, sets[0] if test is None else _read_one(test))
+    tested = sets[0] if test is None else _read_one(test)
+    if test is not None and not (tested.query and tested.gallery):
+        raise DataError(f"{test} was named to test on and lacks query or gallery crops")
+    return combine(sets, tested)
 
 
 def scan_data(path: Path) -> Scan:

@@ -49,14 +49,15 @@ def scan_market(path: Path) -> Scan:
         return tuple(found)
 
     train = tuple(crop for crop in crops("bounding_box_train") if crop.person != JUNK)
-    source = _source(path, train)
+    query = crops("query")
+    source = _source(path, (*train, *query))
     name = f"cuhk03-{path.name}" if source in CUHK03.values() else path.name
-    data = ReidData(name, train, crops("query"), crops("bounding_box_test"), notice=source.notice if source else "")
+    data = ReidData(name, train, query, crops("bounding_box_test"), notice=source.notice if source else "")
     return Scan(data, source, tuple(unreadable))
 
 
-def _source(path: Path, train: tuple[Crop, ...]) -> Source | None:
-    first = train[0].path.name if train else ""
+def _source(path: Path, crops: tuple[Crop, ...]) -> Source | None:
+    first = crops[0].path.name if crops else ""
     if MARKET_NAME.match(first):
         return MARKET
     if DUKE_NAME.match(first):
