@@ -15,7 +15,7 @@ PROJECTION = np.random.default_rng(1).normal(size=(24, 16))
 def exact(images: ImageArray) -> Floats:
     """A model: pixels through a fixed projection, to unit length."""
     rows = images.reshape(len(images), -1) @ PROJECTION
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True), np.float32)
 
 
 def turned(images: ImageArray, cosine: float) -> Floats:
@@ -24,7 +24,7 @@ def turned(images: ImageArray, cosine: float) -> Floats:
     side = np.roll(rows, 1, axis=1)
     side -= (side * rows).sum(1, keepdims=True) * rows
     side /= np.linalg.norm(side, axis=1, keepdims=True)
-    return (cosine * rows + np.sqrt(1 - cosine**2) * side).astype(np.float32)
+    return np.asarray(cosine * rows + np.sqrt(1 - cosine**2) * side, np.float32)
 
 
 def test_a_known_angle_is_measured_and_judged() -> None:
