@@ -6,7 +6,7 @@ import orjson
 from starlette.responses import Response
 
 from bundle import PanError
-from service.errors import InvalidRequest, Overloaded, status_of
+from service.errors import InvalidRequest, ServiceError, status_of
 
 
 def dumps(content: Any) -> bytes:
@@ -41,8 +41,8 @@ def problem_of(error: PanError, request_id: str) -> Response:
     """The problem document of one of our errors."""
     more = {"errors": error.problems} if isinstance(error, InvalidRequest) and error.problems else {}
     response = problem(status_of(error), error.code, str(error), request_id, **more)
-    if isinstance(error, Overloaded):
-        response.headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, ServiceError):
+        response.headers.update(error.headers())
     return response
 
 

@@ -3,50 +3,35 @@
 import asyncio
 import logging
 import sys
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from bundle import ImageLimits, PanError
+from bundle import ImageLimits
+from service import key_commands
 from service.client import Client
 from service.enroll import enroll_folder
 from service.logs import log_to_stderr
 from service.settings import Device, Precision, Settings
+from service.terminal import complain, err, out, read_secret, told
 from service.wheels import installed_wheels
-
-P = ParamSpec("P")
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Serve PAN: galleries of people, searched by picture."
 )
-out = Console()
-err = Console(stderr=True)
+app.add_typer(key_commands.app, name="key")
 
 Url = Annotated[str, typer.Option(help="Of a running service.")]
+KeyFile = Annotated[
+    Path | None, typer.Option("--api-key-file", help="Holds the API key; PAN_API_KEY is read if left out.")
+]
 GalleryOption = Annotated[str, typer.Option("--gallery", help="Name of the gallery.")]
 
 
-def _told(command: Callable[P, None]) -> Callable[P, None]:
-    """Our own errors end a command with their message and without a traceback."""
-
-    @wraps(command)
-    def told(*args: P.args, **kwargs: P.kwargs) -> None:
-        try:
-            command(*args, **kwargs)
-        except PanError as error:
-            err.print(f"pan-serve: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-            raise typer.Exit(1) from None
-
-    return told
-
-
 @app.command()
-@_told
+@told
 def run(
     bundle: Annotated[Path, typer.Option(help="The folder that pan-export wrote.")],
     data: Annotated[Path, typer.Option(help="The folder that keeps the galleries; made if missing.")],
@@ -64,6 +49,13 @@ def run(
     max_pixels: Annotated[int, typer.Option(min=1, help="Width x height of an image.")] = 40_000_000,
     max_top_k: Annotated[int, typer.Option(min=1, help="Hits a search.")] = 5000,
     request_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds until a request is given up.")] = 30.0,
+    admin_key_file: Annotated[
+        Path | None,
+        typer.Option(envvar="PAN_ADMIN_KEY_FILE", help="Holds a key for everything, besides those of `pan-serve key`."),
+    ] = None,
+    insecure_no_auth: Annotated[
+        bool, typer.Option("--insecure-no-auth", help="Without any key, listen beyond this machine all the same.")
+    ] = False,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Run the service until SIGTERM or Ctrl-C; requests in flight are finished first."""
@@ -84,6 +76,8 @@ def run(
         max_top_k=max_top_k,
         request_timeout=request_timeout,
         images=ImageLimits(max_bytes=max_image_mib * 2**20, max_pixels=max_pixels),
+        admin_key=None if admin_key_file is None else read_secret(admin_key_file),
+        insecure_no_auth=insecure_no_auth,
     )
     log_to_stderr(log_level)
     leave_on_signals()
@@ -95,25 +89,26 @@ def _announce(_: object, url: str) -> None:
 
 
 @app.command()
-@_told
+@told
 def enroll(
     folder: Annotated[Path, typer.Argument(help="Crops named as in Market-1501, or person/camera_*.jpg.")],
     gallery: GalleryOption,
     url: Url = "http://127.0.0.1:8000",
     batch: Annotated[int, typer.Option(min=1, help="Crops a request.")] = 32,
     in_flight: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 4,
+    key_file: KeyFile = None,
 ) -> None:
     """Enrol every crop under a folder into a gallery, which is made if missing."""
-    with Client(url) as client:
+    with _client(url, key_file) as client:
         failures = enroll_folder(client, folder, gallery, batch, in_flight, err)
     for path, reason in failures:
-        err.print(f"{path}: {reason}", style="red", markup=False, highlight=False, soft_wrap=True)
+        complain(f"{path}: {reason}")
     if failures:
         raise typer.Exit(1)
 
 
 @app.command()
-@_told
+@told
 def search(
     image: Annotated[list[Path], typer.Argument(help="A crop; or several of one person, which are fused.")],
     gallery: GalleryOption,
@@ -121,6 +116,7 @@ def search(
     top_k: Annotated[int, typer.Option(min=1)] = 10,
     group_by_person: Annotated[bool, typer.Option("--group-by-person", help="Answer persons, not crops.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the service's answer as JSON.")] = False,
+    key_file: KeyFile = None,
 ) -> None:
     """Where else is this person?"""
     options: dict[str, Any] = {"top_k": top_k, **({"group_by": "person"} if group_by_person else {})}
@@ -128,7 +124,7 @@ def search(
         images = [path.read_bytes() for path in image]
     except OSError as error:
         raise typer.BadParameter(str(error)) from None
-    with Client(url) as client:
+    with _client(url, key_file) as client:
         answer = client.search(gallery, *images, **options)
     if as_json:
         sys.stdout.write(answer.model_dump_json(exclude_none=True) + "\n")
@@ -141,6 +137,10 @@ def search(
     for hit in answer.hits or []:
         table.add_row(f"{hit.score:.4f}", hit.person_id, hit.camera_id, str(hit.entry_id), hit.attributes.get("file"))
     out.print(table)
+
+
+def _client(url: str, key_file: Path | None) -> Client:
+    return Client(url, api_key=None if key_file is None else read_secret(key_file))
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ with Client("http://127.0.0.1:8000") as client:
     hits = client.search("lobby", Path("query.jpg").read_bytes(), top_k=10).hits
 """
 
+import os
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -68,10 +69,22 @@ class Crop:
 
 
 class Client:
-    """Calls are safe from several threads. A full queue and a short outage are waited for, up to `retries` times."""
+    """Calls are safe from several threads. A full queue and a short outage are waited for, up to `retries` times.
 
-    def __init__(self, url: str = "http://127.0.0.1:8000", *, timeout: float = 60.0, retries: int = 8) -> None:
-        self._http = httpx.Client(base_url=url, timeout=timeout)
+    The API key is the one given, or that in the environment variable PAN_API_KEY, where there is one.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        *,
+        api_key: str | None = None,
+        timeout: float = 60.0,
+        retries: int = 8,
+    ) -> None:
+        api_key = api_key or os.environ.get("PAN_API_KEY")
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._http = httpx.Client(base_url=url, timeout=timeout, headers=headers)
         self._retries = retries
 
     def __enter__(self) -> Self:

@@ -10,8 +10,9 @@ import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -19,7 +20,7 @@ from typing import Any, Generic, TypeVar
 from bundle import PanError
 from service.errors import StartupError, StorageFailed, StorageFull
 from service.metrics import Metrics
-from service.schema import SCHEMA, SCHEMA_VERSION
+from service.schema import SCHEMA_VERSION, STEPS
 
 T = TypeVar("T")
 
@@ -45,14 +46,7 @@ class Database:
         """Open or create the file. Raises StartupError for a file of another schema version or none of ours."""
         self._path = path
         self._metrics = metrics
-        self._writer = _connect(path)
-        try:
-            _prepare(self._writer, path)
-        except sqlite3.DatabaseError as error:
-            self._writer.close()
-            raise StartupError(
-                f"{path} cannot be opened as a gallery database ({error}); restore it from a backup"
-            ) from error
+        self._writer = _open(path)
         self._writes: queue.SimpleQueue[_Write[Any] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write_loop, name="writer")
         self._thread.start()
@@ -156,6 +150,33 @@ class Database:
             raise
 
 
+@contextmanager
+def beside(path: Path) -> Iterator[sqlite3.Connection]:
+    """A connection for a command that may run beside a service. Raises as `Database`, and a storage error."""
+    connection = _open(path)
+    try:
+        yield connection
+    except sqlite3.DatabaseError as error:
+        raise _storage_error(error) from error
+    finally:
+        connection.close()
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    connection = _connect(path)
+    try:
+        _prepare(connection, path)
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise StartupError(
+            f"{path} cannot be opened as a gallery database ({error}); restore it from a backup"
+        ) from error
+    except StartupError:
+        connection.close()
+        raise
+    return connection
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
     connection.row_factory = sqlite3.Row
@@ -165,17 +186,18 @@ def _connect(path: Path) -> sqlite3.Connection:
 def _prepare(writer: sqlite3.Connection, path: Path) -> None:
     version = writer.execute("PRAGMA user_version").fetchone()[0]
     tables = writer.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    if version != SCHEMA_VERSION and (version or tables):
+    if version > SCHEMA_VERSION or (version == 0 and tables):
         raise StartupError(
-            f"{path} has schema version {version}, this release reads {SCHEMA_VERSION}; "
+            f"{path} has schema version {version}, this release reads 1 to {SCHEMA_VERSION}; "
             "start the release that wrote it, or give another --data"
         )
     writer.execute("PRAGMA journal_mode = WAL")
     writer.execute("PRAGMA synchronous = FULL")
     writer.execute("PRAGMA foreign_keys = ON")
     writer.execute("PRAGMA secure_delete = ON")
-    if version == 0:
-        writer.executescript(f"BEGIN; {SCHEMA}; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+    if version < SCHEMA_VERSION:
+        steps = ";".join(STEPS[version:])
+        writer.executescript(f"BEGIN; {steps}; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
 
 
 def _translated(call: Callable[[], T]) -> T:

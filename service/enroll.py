@@ -23,11 +23,12 @@ def enroll_folder(
     """
     crops = find_crops(folder)
     try:
+        client.gallery(gallery)  # so that a key that may only enrol can do so
+    except ApiError as error:
+        if error.status != 404:
+            raise
         client.create_gallery(gallery)
         console.print(f"made gallery {gallery}", highlight=False)
-    except ApiError as error:
-        if error.status != 409:
-            raise
     batches = [crops[start : start + batch] for start in range(0, len(crops), batch)]
     failures: list[Failure] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -5,10 +5,13 @@
     |   +-- UnusableImages      422     none of the images can be used, or one that all depends on
     +-- UnsupportedBody         415     a body of a type this call does not read
     +-- BodyTooLarge            413     more bytes, images or results than accepted
+    +-- Unauthenticated         401     no API key, or none that is valid
+    +-- Forbidden               403     the key is not for this call
     +-- NotFound                404     no such gallery, entry, person or route
     +-- Conflict                409     the name is taken
     |   +-- ModelMismatch       409     the gallery was enrolled with another model
     +-- Overloaded              429     the queue is full
+    |   +-- RateLimited         429     more requests than this key may send
     +-- DeadlineExceeded        504     the answer would have come too late
     +-- ClientGone              499     the client hung up; nobody reads the answer
     +-- EngineFailed            503     the engine raised, or gave numbers that are no embedding
@@ -30,6 +33,10 @@ class ServiceError(PanError):
     """Base of what the service raises on purpose."""
 
     status: ClassVar[int] = 500
+
+    def headers(self) -> dict[str, str]:
+        """What the answer says of it besides its problem document."""
+        return {}
 
 
 class InvalidRequest(ServiceError):
@@ -63,6 +70,32 @@ class BodyTooLarge(ServiceError):
     status = 413
 
 
+class Unauthenticated(ServiceError):
+    """The call needs an API key, and came without one or with one that is not valid."""
+
+    code = "unauthenticated"
+    status = 401
+
+    def headers(self) -> dict[str, str]:
+        """RFC 6750."""
+        return {"WWW-Authenticate": 'Bearer realm="pan-reid"'}
+
+
+class Forbidden(ServiceError):
+    """The API key is valid and not for this call."""
+
+    code = "forbidden"
+    status = 403
+
+    def __init__(self, message: str, scope: str) -> None:
+        super().__init__(message)
+        self.scope = scope
+
+    def headers(self) -> dict[str, str]:
+        """RFC 6750."""
+        return {"WWW-Authenticate": f'Bearer realm="pan-reid", error="insufficient_scope", scope="{self.scope}"'}
+
+
 class NotFound(ServiceError):
     """What the path names does not exist."""
 
@@ -93,6 +126,16 @@ class Overloaded(ServiceError):
     def __init__(self, message: str, retry_after: int) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+    def headers(self) -> dict[str, str]:
+        """When to come back, in seconds."""
+        return {"Retry-After": str(self.retry_after)}
+
+
+class RateLimited(Overloaded):
+    """The API key has used up what it may send for now."""
+
+    code = "rate-limited"
 
 
 class DeadlineExceeded(ServiceError):

@@ -1,14 +1,13 @@
 """The SQL of the gallery database, one function a statement: rows in, dataclasses out, no policy."""
 
 import sqlite3
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from service.engine import Vectors
-from service.schema import SCHEMA_VERSION
+from service.schema import SCHEMA_VERSION, now
 
 _IDEMPOTENCY_DAYS = 7
 
@@ -67,11 +66,6 @@ class Answered:
 
 
 _ENTRY = "id, person_id, camera_id, captured_at, attributes, created_at"
-
-
-def now() -> int:
-    """Microseconds since 1970, UTC."""
-    return time.time_ns() // 1000
 
 
 def insert_gallery(

@@ -1,12 +1,10 @@
 """The parts of one running service, opened in order and closed in reverse."""
 
 import asyncio
-import fcntl
 import logging
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from bundle import Bundle, PanError, load_bundle
 from service import records
@@ -14,8 +12,10 @@ from service.database import Database
 from service.embedder import Embedder
 from service.engine import OnnxEngine
 from service.entries import Entries
-from service.errors import NotReady, StartupError
+from service.errors import NotReady
+from service.folder import DATABASE, alone_in
 from service.galleries import Galleries
+from service.keys import Keys
 from service.metrics import Metrics
 from service.searcher import Searcher
 from service.settings import Settings
@@ -39,6 +39,7 @@ class Service:
     database: Database
     galleries: Galleries
     entries: Entries
+    keys: Keys
     _probing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def check_ready(self) -> None:
@@ -74,26 +75,12 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         await embedder.probe()
         searcher = Searcher(metrics)
         stack.push_async_callback(searcher.close)
-        stack.enter_context(_alone_in(settings.data))
-        database = Database(settings.data / "pan.sqlite3", metrics)
+        stack.enter_context(alone_in(settings.data))
+        database = Database(settings.data / DATABASE, metrics)
         stack.push_async_callback(asyncio.to_thread, database.close)
+        keys = Keys(database, settings.admin_key)
         galleries = Galleries(database, model.fingerprint, engine.dim, metrics)
         await galleries.load()
         log.info("galleries", extra={"names": [gallery.row.name for gallery in galleries.all()]})
-        yield Service(settings, bundle, metrics, embedder, searcher, database, galleries, Entries(database, galleries))
-
-
-@contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Make the data folder, readable by its owner only, and keep a second service out of it while this one runs."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
-    except OSError as error:
-        raise StartupError(f"the data folder {folder} cannot be used ({error}); give another --data") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StartupError(f"another pan-serve uses {folder}; stop it, or give another --data") from None
-        yield
+        entries = Entries(database, galleries)
+        yield Service(settings, bundle, metrics, embedder, searcher, database, galleries, entries, keys)

@@ -1,8 +1,8 @@
-"""The tables of the gallery database. Times are microseconds since 1970, UTC."""
+"""The tables of the gallery database, as the steps that lead to them. Times are microseconds since 1970, UTC."""
 
-SCHEMA_VERSION = 1
+import time
 
-SCHEMA = """
+_GALLERIES = """
 CREATE TABLE galleries (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT NOT NULL UNIQUE,
@@ -57,3 +57,27 @@ BEGIN SELECT raise(ABORT, 'the audit is append-only'); END;
 CREATE TRIGGER audit_is_append_only_delete BEFORE DELETE ON audit
 BEGIN SELECT raise(ABORT, 'the audit is append-only'); END
 """
+
+_KEYS = """
+-- A row outlives its key: once there was a key the service never opens to everybody again, and a name in the audit
+-- stays that of one key.
+CREATE TABLE keys (
+    id TEXT PRIMARY KEY,  -- the part of the key that is no secret
+    name TEXT NOT NULL UNIQUE,
+    digest BLOB NOT NULL,  -- SHA-256 of the key
+    scopes TEXT NOT NULL,  -- separated by blanks
+    rate REAL,  -- requests a second; null is as many as come
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER,
+    revoked_at INTEGER
+) STRICT
+"""
+
+# A database of an earlier release is brought up to date by the steps it has not seen. A step is never changed.
+STEPS = (_GALLERIES, _KEYS)
+SCHEMA_VERSION = len(STEPS)
+
+
+def now() -> int:
+    """Microseconds since 1970, UTC."""
+    return time.time_ns() // 1000

@@ -1,5 +1,7 @@
 """The HTTP server: opens the service, listens, and on SIGTERM or Ctrl-C finishes what is in flight."""
 
+import ipaddress
+import logging
 import signal
 import socket
 from collections.abc import Callable
@@ -8,8 +10,10 @@ import uvicorn
 
 from service.app import create_app
 from service.errors import StartupError
-from service.runtime import open_service
+from service.runtime import Service, open_service
 from service.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 class Server(uvicorn.Server):
@@ -34,6 +38,7 @@ async def serve(settings: Settings, host: str, port: int, listening: Callable[[S
     """
     with _bind(host, port) as bound:
         async with open_service(settings) as service:
+            await _check_who_may_come(service, bound.getsockname()[0])
             config = uvicorn.Config(
                 create_app(service),
                 lifespan="off",
@@ -43,6 +48,20 @@ async def serve(settings: Settings, host: str, port: int, listening: Callable[[S
                 timeout_graceful_shutdown=int(settings.request_timeout) + 1,
             )
             await Server(config, listening).serve(sockets=[bound])
+
+
+async def _check_who_may_come(service: Service, address: str) -> None:
+    if await service.keys.required():
+        return
+    if not ipaddress.ip_address(address).is_loopback and not service.settings.insecure_no_auth:
+        raise StartupError(
+            f"there is no API key, so whoever reaches {address} could read and erase every gallery; make a key with "
+            "`pan-serve key create`, listen at 127.0.0.1, or say --insecure-no-auth"
+        )
+    log.warning(
+        "there is no API key: whoever reaches this address may do everything; `pan-serve key create` makes the first",
+        extra={"address": address},
+    )
 
 
 def leave_on_signals() -> None:

@@ -1,6 +1,6 @@
 """What an operator decides when starting the service."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +28,8 @@ class Settings:
     max_top_k: int = 5000
     request_timeout: float = 30.0
     images: ImageLimits = DEFAULT_LIMITS
+    admin_key: str | None = field(default=None, repr=False)  # besides those of the database
+    insecure_no_auth: bool = False  # listen beyond this machine although callers need no key
 
     def __post_init__(self) -> None:
         for name in ("max_batch", "max_queue", "max_images", "max_body", "max_top_k"):

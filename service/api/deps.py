@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Coroutine, Mapping
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from service.errors import ClientGone, InvalidRequest
@@ -20,27 +21,59 @@ async def _service(request: Request) -> Service:
     return service
 
 
-async def _caller(request: Request) -> str:
-    """Who asks, for the audit. Authentication belongs here: every route that reads or changes data depends on it."""
-    return request.client.host if request.client else "unknown"
-
-
 ServiceDep = Annotated[Service, Depends(_service)]
-Caller = Annotated[str, Depends(_caller)]
+
+_BEARER = HTTPBearer(
+    scheme_name="apiKey",
+    description="A key that `pan-serve key create` made. Each call says which scope it must have; `admin` has all.",
+    auto_error=False,
+)
+
+
+async def _caller(
+    request: Request,
+    service: ServiceDep,
+    needed: SecurityScopes,
+    sent: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
+) -> str:
+    """Who asks, for the audit: the name of the key, or the address where no key is required."""
+    key = await service.keys.holder(sent.credentials if sent else None)
+    if key is None:
+        return request.client.host if request.client else "unknown"
+    for scope in needed.scopes:
+        key.require(scope)
+    return key.name
+
+
+# Every route that tells or changes anything of the galleries depends on one of these.
+Caller = Annotated[str, Security(_caller)]  # with any key
+EmbedCaller = Annotated[str, Security(_caller, scopes=["embed"])]
+SearchCaller = Annotated[str, Security(_caller, scopes=["search"])]
+EnrolCaller = Annotated[str, Security(_caller, scopes=["enrol"])]
+EraseCaller = Annotated[str, Security(_caller, scopes=["erase"])]
+ExportCaller = Annotated[str, Security(_caller, scopes=["export"])]
+AdminCaller = Annotated[str, Security(_caller, scopes=["admin"])]
 GalleryPath = GalleryName
 PersonPath = Identifier
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route: these problems, and those any route may answer."""
+    """The `responses` of a route that needs a key: these problems, and those any such route may answer."""
+    return open_problems(401, 403, 429, *statuses)
+
+
+def open_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The same of a route that is open to all."""
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     titles = {
+        401: "No API key, or none that is valid",
+        403: "The API key has not the scope of this call",
         404: "No such gallery, entry or person",
         409: "In conflict with what is there",
         413: "More than is accepted",
         415: "Not a content type or image format that is read",
         422: "The request cannot be carried out as it is",
-        429: "The queue is full; Retry-After says when to come back",
+        429: "The queue is full or the key's rate used up; Retry-After says when to come back",
         500: "A fault of the service",
         503: "The engine or the database fails",
         504: "Not answered in time",

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from bundle import ImageError
 from service.answers import Json, item_error
-from service.api.deps import EMBEDDING_PROBLEMS, Caller, ServiceDep, parse, problems, while_connected
+from service.api.deps import EMBEDDING_PROBLEMS, EmbedCaller, ServiceDep, parse, problems, while_connected
 from service.api.docs import embeddings_body
 from service.api.inputs import all_usable, image_from_base64, some_usable
 from service.body import Body, read_body
@@ -36,7 +36,7 @@ _BINARY = "application/octet-stream"
         **problems(*EMBEDDING_PROBLEMS),
     },
 )
-async def embed(request: Request, service: ServiceDep, _: Caller) -> Response:
+async def embed(request: Request, service: ServiceDep, _: EmbedCaller) -> Response:
     """Images as multipart files, as one raw `image/*` body, or as base64 in the JSON member `images`."""
     body = await read_body(request, service.settings)
     images = take_images(body)

@@ -12,8 +12,11 @@ from bundle import ImageError
 from service.answers import Json, dumps, item_error
 from service.api.deps import (
     EMBEDDING_PROBLEMS,
-    Caller,
+    EnrolCaller,
+    EraseCaller,
+    ExportCaller,
     GalleryPath,
+    SearchCaller,
     ServiceDep,
     parse,
     parse_list,
@@ -60,7 +63,7 @@ KeyHeader = Annotated[
     },
 )
 async def enrol(
-    gallery: GalleryPath, request: Request, service: ServiceDep, caller: Caller, idempotency_key: KeyHeader = None
+    gallery: GalleryPath, request: Request, service: ServiceDep, caller: EnrolCaller, idempotency_key: KeyHeader = None
 ) -> Response:
     """Many crops at once: multipart files with a JSON list `metadata` in their order, or the JSON list `entries`,
     each with an `image` (base64) or a `vector` of this model; or one raw `image/*` body with its metadata in the query.
@@ -96,7 +99,7 @@ async def enrol(
 async def list_entries(
     gallery: GalleryPath,
     service: ServiceDep,
-    _: Caller,
+    _: ExportCaller,
     cursor: Cursor = 0,
     limit: Limit = 100,
     person_id: Identifier | None = None,
@@ -110,7 +113,7 @@ async def list_entries(
 
 
 @router.get("/{entry_id}", summary="An entry", responses={200: {"model": Entry}, **problems(404, 503)})
-async def get_entry(gallery: GalleryPath, entry_id: EntryId, service: ServiceDep, _: Caller) -> Response:
+async def get_entry(gallery: GalleryPath, entry_id: EntryId, service: ServiceDep, _: SearchCaller) -> Response:
     """What is known of an enrolled crop."""
     return Json(entry_view(await service.entries.get(gallery, entry_id)))
 
@@ -122,7 +125,7 @@ async def get_entry(gallery: GalleryPath, entry_id: EntryId, service: ServiceDep
     responses={200: {"model": Entry}, **problems(404, 413, 415, 503, 507)},
 )
 async def update_entry(
-    gallery: GalleryPath, entry_id: EntryId, request: Request, service: ServiceDep, caller: Caller
+    gallery: GalleryPath, entry_id: EntryId, request: Request, service: ServiceDep, caller: EnrolCaller
 ) -> Response:
     """Give it a person, camera, time or attributes; the vector stays."""
     await service.entries.get(gallery, entry_id)
@@ -143,7 +146,7 @@ async def update_entry(
     response_class=Response,
     responses=problems(404, 503, 507),
 )
-async def delete_entry(gallery: GalleryPath, entry_id: EntryId, service: ServiceDep, caller: Caller) -> Response:
+async def delete_entry(gallery: GalleryPath, entry_id: EntryId, service: ServiceDep, caller: EraseCaller) -> Response:
     """Its vector goes with it, from memory and from the disk."""
     await service.entries.delete(caller, gallery, entry_id)
     return Response(status_code=204)

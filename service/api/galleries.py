@@ -4,14 +4,14 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from service import records
 from service.answers import Json
-from service.api.deps import Caller, GalleryPath, ServiceDep, parse, problems
+from service.api.deps import AdminCaller, Caller, GalleryPath, ServiceDep, parse, problems
 from service.api.docs import json_body
 from service.api.views import moment
 from service.body import read_json
 from service.galleries import Held
 from service.runtime import Service
+from service.schema import now
 from service.schemas import Erased, Gallery, GalleryCreate, GalleryList, GalleryUpdate
 
 router = APIRouter(prefix="/v1/galleries", tags=["galleries"])
@@ -48,7 +48,7 @@ async def list_galleries(service: ServiceDep, _: Caller) -> Response:
     openapi_extra=json_body(GalleryCreate),
     responses={201: {"model": Gallery}, **problems(409, 413, 415, 503, 507)},
 )
-async def create_gallery(request: Request, service: ServiceDep, caller: Caller) -> Response:
+async def create_gallery(request: Request, service: ServiceDep, caller: AdminCaller) -> Response:
     """A gallery belongs to the model that is loaded when it is created."""
     wanted = parse(GalleryCreate, await read_json(request, service.settings))
     made = await service.galleries.create(caller, wanted.name, wanted.purpose, _INDEX_KIND)
@@ -67,7 +67,7 @@ async def get_gallery(gallery: GalleryPath, service: ServiceDep, _: Caller) -> R
     openapi_extra=json_body(GalleryUpdate),
     responses={200: {"model": Gallery}, **problems(404, 413, 415, 503, 507)},
 )
-async def update_gallery(gallery: GalleryPath, request: Request, service: ServiceDep, caller: Caller) -> Response:
+async def update_gallery(gallery: GalleryPath, request: Request, service: ServiceDep, caller: AdminCaller) -> Response:
     """Its purpose; what it was enrolled with never changes."""
     service.galleries.find(gallery)
     change = parse(GalleryUpdate, await read_json(request, service.settings))
@@ -75,7 +75,7 @@ async def update_gallery(gallery: GalleryPath, request: Request, service: Servic
 
 
 @router.delete("/{gallery}", summary="Erase a gallery", responses={200: {"model": Erased}, **problems(404, 503, 507)})
-async def delete_gallery(gallery: GalleryPath, service: ServiceDep, caller: Caller) -> Response:
+async def delete_gallery(gallery: GalleryPath, service: ServiceDep, caller: AdminCaller) -> Response:
     """All its entries and vectors go with it."""
     count = await service.galleries.delete(caller, gallery)
-    return Json({"gallery": gallery, "entries": count, "erased_at": moment(records.now())})
+    return Json({"gallery": gallery, "entries": count, "erased_at": moment(now())})

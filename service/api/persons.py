@@ -4,10 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
-from service import records
 from service.answers import Json
-from service.api.deps import Caller, GalleryPath, PersonPath, ServiceDep, problems
+from service.api.deps import EraseCaller, ExportCaller, GalleryPath, PersonPath, ServiceDep, problems
 from service.api.views import moment
+from service.schema import now
 from service.schemas import Erased, PersonPage
 
 router = APIRouter(prefix="/v1/galleries/{gallery}/persons", tags=["persons"])
@@ -17,7 +17,7 @@ router = APIRouter(prefix="/v1/galleries/{gallery}/persons", tags=["persons"])
 async def list_persons(
     gallery: GalleryPath,
     service: ServiceDep,
-    _: Caller,
+    _: ExportCaller,
     cursor: Annotated[str, Query(max_length=128, description="`next_cursor` of the page before")] = "",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Response:
@@ -31,7 +31,9 @@ async def list_persons(
 @router.delete(
     "/{person_id:path}", summary="Erase a person", responses={200: {"model": Erased}, **problems(404, 503, 507)}
 )
-async def erase_person(gallery: GalleryPath, person_id: PersonPath, service: ServiceDep, caller: Caller) -> Response:
+async def erase_person(
+    gallery: GalleryPath, person_id: PersonPath, service: ServiceDep, caller: EraseCaller
+) -> Response:
     """Every entry of the person in this gallery; the answer is the receipt."""
     count = await service.entries.erase_person(caller, gallery, person_id)
-    return Json({"gallery": gallery, "person_id": person_id, "entries": count, "erased_at": moment(records.now())})
+    return Json({"gallery": gallery, "person_id": person_id, "entries": count, "erased_at": moment(now())})

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from service.answers import Json
-from service.api.deps import EMBEDDING_PROBLEMS, Caller, GalleryPath, ServiceDep, parse, problems, while_connected
+from service.api.deps import EMBEDDING_PROBLEMS, GalleryPath, SearchCaller, ServiceDep, parse, problems, while_connected
 from service.api.docs import search_body
 from service.api.embeddings import take_images
 from service.api.inputs import all_usable, fused, unit_vector
@@ -38,7 +38,7 @@ class _Query:
     openapi_extra=search_body(),
     responses={200: {"model": SearchAnswer}, **problems(404, 409, 507, *EMBEDDING_PROBLEMS)},
 )
-async def search(gallery: GalleryPath, request: Request, service: ServiceDep, caller: Caller) -> Response:
+async def search(gallery: GalleryPath, request: Request, service: ServiceDep, caller: SearchCaller) -> Response:
     """By images (several of one person are fused by their mean), by a vector of this model, or by an entry.
 
     Images as multipart files with the options as form fields, as one raw `image/*` body with the options in the query,

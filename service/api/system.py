@@ -4,7 +4,7 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service.answers import Json
-from service.api.deps import Caller, ServiceDep, problems
+from service.api.deps import Caller, ServiceDep, open_problems, problems
 from service.schemas import Health, Model
 
 router = APIRouter(tags=["service"])
@@ -34,13 +34,13 @@ async def model(service: ServiceDep, _: Caller) -> Response:
     )
 
 
-@router.get("/healthz", summary="The process answers", responses={200: {"model": Health}, **problems()})
+@router.get("/healthz", summary="The process answers", responses={200: {"model": Health}, **open_problems()})
 async def healthz() -> Response:
     """Says nothing about the engine; /readyz does."""
     return Json({"status": "ok"})
 
 
-@router.get("/readyz", summary="The service can do its work", responses={200: {"model": Health}, **problems(503)})
+@router.get("/readyz", summary="The service can do its work", responses={200: {"model": Health}, **open_problems(503)})
 async def readyz(service: ServiceDep) -> Response:
     """A real embedding went through in the last seconds, or now; and the database takes writes."""
     await service.check_ready()
@@ -53,6 +53,6 @@ async def readyz(service: ServiceDep) -> Response:
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems()},
 )
-async def metrics(service: ServiceDep) -> Response:
-    """In the text format of Prometheus."""
+async def metrics(service: ServiceDep, _: Caller) -> Response:
+    """In the text format of Prometheus. They name the galleries and count what is in them, so they need a key."""
     return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)

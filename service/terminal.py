@@ -1,0 +1,47 @@
+"""What every command of `pan-serve` has in common: where it writes, how it fails, and where its key comes from."""
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import ParamSpec
+
+import typer
+from rich.console import Console
+
+from bundle import PanError
+from service.errors import StartupError
+
+P = ParamSpec("P")
+
+out = Console()
+err = Console(stderr=True)
+
+
+def told(command: Callable[P, None]) -> Callable[P, None]:
+    """Our own errors end a command with their message and without a traceback."""
+
+    @wraps(command)
+    def tell(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except PanError as error:
+            complain(f"pan-serve: {error}")
+            raise typer.Exit(1) from None
+
+    return tell
+
+
+def complain(message: str) -> None:
+    """A line on stderr, in red where there are colours."""
+    err.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def read_secret(path: Path) -> str:
+    """What a file holds, without the line's end. Raises StartupError."""
+    try:
+        secret = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StartupError(f"no API key can be read from {path} ({error})") from None
+    if not secret:
+        raise StartupError(f"no API key can be read from {path}: it is empty")
+    return secret

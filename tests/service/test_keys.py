@@ -1,0 +1,308 @@
+"""API keys: made and revoked by the real commands beside a real server, and what each lets its holder do."""
+
+import json
+import os
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service.client import ApiError, Client, Crop
+from service.database import beside
+from service.errors import RateLimited
+from service.folder import DATABASE, make_folder
+from service.keys import Scope, create_key
+from service.rates import Rates
+from service.schemas import EntryInfo
+from tests.service.conftest import Process, pan_serve
+from tests.service.pictures import png, write_market
+
+Launch = Callable[..., Process]
+VECTOR = {"vector": [1.0] * 64}
+
+
+def make_key(data: Path, name: str, *scopes: Scope, rate: float | None = None) -> str:
+    """As the command below makes it, without waiting for a process to start."""
+    make_folder(data)
+    with beside(data / DATABASE) as db:
+        return create_key(db, name, frozenset(scopes), rate, None)
+
+
+def made_key(data: Path, name: str, *options: str) -> str:
+    made = pan_serve("key", "create", name, "--data", str(data), *options)
+    assert made.returncode == 0, made.stderr
+    return made.stdout.strip()
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A server with one key for each scope, one without any, and a gallery `lobby`."""
+
+    http: httpx.Client
+    data: Path
+    keys: dict[str, str]
+
+    def ask(self, scope: str, method: str, path: str, **more: object) -> httpx.Response:
+        return self.http.request(method, path, headers=bearer(self.keys[scope]), **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def guarded(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    folder = tmp_path_factory.mktemp("guarded")
+    data = folder / "data"
+    keys = {scope: make_key(data, f"{scope}-only", scope) for scope in Scope}
+    keys["none"] = make_key(data, "monitoring")
+    server = Process(bundle, data, folder / "log")
+    with httpx.Client(base_url=server.url, timeout=30) as http:
+        found = Guarded(http, data, keys)
+        assert found.ask("admin", "POST", "/v1/galleries", json={"name": "lobby"}).status_code == 201
+        yield found
+    assert server.stop() == 0
+
+
+# What each call needs, said once more and apart from the code; None: any key.
+CALLS = [
+    ("POST", "/v1/embeddings", "embed"),
+    ("POST", "/v1/galleries/lobby/search", "search"),
+    ("GET", "/v1/galleries/lobby/entries/999999", "search"),
+    ("POST", "/v1/galleries/lobby/entries", "enrol"),
+    ("PATCH", "/v1/galleries/lobby/entries/999999", "enrol"),
+    ("DELETE", "/v1/galleries/lobby/entries/999999", "erase"),
+    ("DELETE", "/v1/galleries/lobby/persons/nobody", "erase"),
+    ("GET", "/v1/galleries/lobby/entries", "export"),
+    ("GET", "/v1/galleries/lobby/persons", "export"),
+    ("POST", "/v1/galleries", "admin"),
+    ("PATCH", "/v1/galleries/lobby", "admin"),
+    ("DELETE", "/v1/galleries/nowhere", "admin"),
+    ("GET", "/v1/galleries", None),
+    ("GET", "/v1/galleries/lobby", None),
+    ("GET", "/v1/model", None),
+    ("GET", "/metrics", None),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "scope"), CALLS)
+def test_a_call_is_open_to_the_keys_of_its_scope_only(
+    guarded: Guarded, method: str, path: str, scope: str | None
+) -> None:
+    for holder in guarded.keys:
+        answer = guarded.ask(holder, method, path)
+        if scope in (None, holder) or holder == "admin":
+            assert answer.status_code not in {401, 403}, holder
+        else:
+            assert (answer.status_code, answer.json()["code"]) == (403, "forbidden"), holder
+            assert f'scope="{scope}"' in answer.headers["www-authenticate"]
+    document = guarded.http.get("/openapi.json").json()
+    path = re.sub("/persons/.*", "/persons/{person_id}", re.sub("/entries/.*", "/entries/{entry_id}", path))
+    call = document["paths"][re.sub("galleries/[a-z]+", "galleries/{gallery}", path)][method.lower()]
+    assert call["security"] == [{"apiKey": [scope] if scope else []}]
+    assert {"401", "403", "429"} <= set(call["responses"])
+
+
+def test_every_call_that_tells_of_galleries_is_in_the_table_above(guarded: Guarded) -> None:
+    document = guarded.http.get("/openapi.json").json()
+    calls = {(method, path) for path, item in document["paths"].items() for method in item}
+    unguarded = {(method, path) for method, path in calls if "security" not in document["paths"][path][method]}
+    assert unguarded == {("get", "/healthz"), ("get", "/readyz")}
+    assert len(calls) == len(CALLS) + len(unguarded)
+    assert document["components"]["securitySchemes"]["apiKey"]["scheme"] == "bearer"
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    [
+        None,
+        "",
+        "Bearer",
+        "Bearer pan_",
+        "Bearer pan__",
+        "Bearer none",
+        "Bearer pan_\xe9_x",
+        "Basic eDp5",
+    ],
+)
+def test_without_a_key_that_is_known_nothing_is_told(guarded: Guarded, authorization: str | None) -> None:
+    headers = {} if authorization is None else {"Authorization": authorization.encode("latin-1")}
+    for method, path, _ in CALLS:
+        answer = guarded.http.request(method, path, headers=headers)  # type: ignore[arg-type]
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated"), path
+        assert answer.headers["www-authenticate"] == 'Bearer realm="pan-reid"'
+        assert "lobby" not in answer.text
+    for path in ("/healthz", "/readyz", "/docs", "/openapi.json"):
+        assert guarded.http.get(path, headers=headers).status_code == 200  # type: ignore[arg-type]
+
+
+def test_a_key_that_differs_by_one_character_is_not_known(guarded: Guarded) -> None:
+    key = guarded.keys["admin"]
+    for place in (0, 5, len(key) // 2, len(key) - 1):
+        wrong = key[:place] + ("x" if key[place] != "x" else "y") + key[place + 1 :]
+        assert guarded.http.get("/v1/model", headers=bearer(wrong)).status_code == 401
+    assert guarded.http.get("/v1/model", headers=bearer(key)).status_code == 200
+
+
+def test_only_digests_of_keys_are_on_the_disk_and_none_is_listed(guarded: Guarded) -> None:
+    everything = b"".join(path.read_bytes() for path in guarded.data.iterdir())
+    assert b"search-only" in everything
+    listed = pan_serve("key", "list", "--data", str(guarded.data)).stdout
+    assert "search-only" in listed
+    for key in guarded.keys.values():
+        secret = key.split("_", 2)[2]
+        assert len(secret) == 43  # 256 bits in base64
+        assert secret.encode() not in everything
+        assert secret not in listed
+
+
+def test_the_audit_names_the_key(guarded: Guarded) -> None:
+    guarded.ask("enrol", "POST", "/v1/galleries/lobby/entries", json={"entries": [VECTOR]})
+    guarded.ask("search", "POST", "/v1/galleries/lobby/search", json=VECTOR)
+    with sqlite3.connect(guarded.data / "pan.sqlite3") as db:
+        audit = db.execute("SELECT who, action FROM audit ORDER BY id").fetchall()
+    db.close()
+    assert audit[0] == ("admin-only", "create-gallery")
+    assert audit[-2:] == [("enrol-only", "enrol"), ("search-only", "search")]
+
+
+def test_the_first_key_shuts_a_running_service_and_a_revoked_one_opens_nothing(launch: Launch, tmp_path: Path) -> None:
+    server, data = launch(), tmp_path / "data"
+    log = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line["level"] for line in log if "there is no API key" in line["message"]] == ["warning"]
+    with httpx.Client(base_url=server.url) as http:
+        assert http.get("/v1/model").status_code == 200
+        key = made_key(data, "ann", "--scope", "search")
+        assert http.get("/v1/model").status_code == 401
+        assert http.get("/v1/model", headers=bearer(key)).status_code == 200
+        assert "revoked ann" in pan_serve("key", "revoke", "ann", "--data", str(data)).stdout
+        assert "revoked" in http.get("/v1/model", headers=bearer(key)).json()["detail"]
+        taken = pan_serve("key", "create", "ann", "--data", str(data))
+        assert (taken.returncode, "choose another name" in taken.stderr, taken.stdout) == (1, True, "")
+    server.stop()
+    assert httpx.get(f"{launch().url}/v1/model").status_code == 401  # no key is left, and it does not open again
+
+
+def test_an_expired_key_opens_nothing(launch: Launch, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    key = made_key(data, "guest", "--expires", "12h")
+    url = launch().url
+    assert httpx.get(f"{url}/v1/model", headers=bearer(key)).status_code == 200
+    with sqlite3.connect(data / "pan.sqlite3") as db:  # thirteen hours later
+        db.execute("UPDATE keys SET expires_at = expires_at - 13 * 3600 * 1000000")
+    db.close()
+    answer = httpx.get(f"{url}/v1/model", headers=bearer(key))
+    assert (answer.status_code, "expired" in answer.json()["detail"]) == (401, True)
+    assert "expired" in pan_serve("key", "list", "--data", str(data)).stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("create", "a/b"), ("create", "a", "--scope", "all"), ("create", "a", "--expires", "soon"), ("revoke", "nobody")],
+)
+def test_the_key_commands_say_what_is_wrong(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    done = pan_serve("key", *arguments, "--data", str(tmp_path))
+    assert done.returncode != 0
+    assert arguments[-1] in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_without_a_key_it_listens_on_this_machine_only(launch: Launch, bundle: Path, tmp_path: Path) -> None:
+    arguments = ["--bundle", str(bundle), "--data", str(tmp_path / "data"), "--port", "0", "--host", "0.0.0.0"]
+    refused = pan_serve("run", *arguments)
+    assert refused.returncode == 1
+    assert "there is no API key" in refused.stderr
+    assert "--insecure-no-auth" in refused.stderr
+    assert refused.stdout == ""
+    assert launch("--host", "0.0.0.0", "--insecure-no-auth").stop() == 0
+    make_key(tmp_path / "data", "ann")
+    server = launch("--host", "0.0.0.0")
+    assert httpx.get(server.url.replace("0.0.0.0", "127.0.0.1") + "/v1/model").status_code == 401
+
+
+def test_an_administrators_key_comes_from_a_file(
+    launch: Launch, bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "secret"
+    monkeypatch.setenv("PAN_ADMIN_KEY_FILE", str(secret))
+    for text, says in [(None, "No such file"), ("\n", "it is empty"), ("swordfish\n", "openssl rand")]:
+        if text is not None:
+            secret.write_text(text)
+        done = pan_serve("run", "--bundle", str(bundle), "--data", str(tmp_path / "data"), "--port", "0")
+        assert (done.returncode, says in done.stderr) == (1, True), done.stderr
+        assert "swordfish" not in done.stderr
+    key = os.urandom(32).hex()
+    secret.write_text(f"{key}\n")
+    server = launch("--host", "0.0.0.0")
+    with httpx.Client(base_url=server.url.replace("0.0.0.0", "127.0.0.1")) as http:
+        assert http.post("/v1/galleries", json={"name": "lobby"}).status_code == 401
+        assert http.post("/v1/galleries", json={"name": "lobby"}, headers=bearer(key)).status_code == 201
+    server.stop()
+    assert key not in (tmp_path / "log").read_text()
+    assert key.encode() not in b"".join(path.read_bytes() for path in (tmp_path / "data").iterdir())
+
+
+def test_the_client_and_the_command_line_send_the_key(
+    guarded: Guarded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = str(guarded.http.base_url)
+    with Client(url) as client, pytest.raises(ApiError, match="needs an API key"):
+        client.model()
+    with Client(url, api_key=guarded.keys["enrol"]) as client:
+        client.enrol("lobby", [Crop(png(7), EntryInfo(person_id="seven"))])
+        with pytest.raises(ApiError, match="no scope search"):
+            client.search("lobby", png(7))
+    picture, key_file = tmp_path / "a.png", tmp_path / "key"
+    picture.write_bytes(png(7))
+    key_file.write_text(guarded.keys["search"] + "\n")
+    search = ("search", str(picture), "--gallery", "lobby", "--url", url, "--json")
+    assert "needs an API key" in pan_serve(*search).stderr
+    by_file = json.loads(pan_serve(*search, "--api-key-file", str(key_file)).stdout)
+    assert by_file["hits"][0]["person_id"] == "seven"
+    monkeypatch.setenv("PAN_API_KEY", guarded.keys["search"])
+    assert json.loads(pan_serve(*search).stdout) == by_file
+    crops = write_market(tmp_path / "market", persons=2, cameras=2)
+    monkeypatch.setenv("PAN_API_KEY", guarded.keys["enrol"])
+    enrol = ("enroll", str(crops), "--url", url, "--gallery")
+    assert pan_serve(*enrol, "lobby").returncode == 0
+    refused = pan_serve(*enrol, "nowhere")
+    assert (refused.returncode, "no scope admin" in refused.stderr) == (1, True)
+
+
+def test_a_key_over_its_rate_waits_and_no_other_does(guarded: Guarded) -> None:
+    slow = make_key(guarded.data, "slow", rate=0.5)
+    assert guarded.http.get("/v1/model", headers=bearer(slow)).status_code == 200
+    refused = guarded.http.get("/v1/model", headers=bearer(slow))
+    assert (refused.status_code, refused.json()["code"]) == (429, "rate-limited")
+    assert refused.headers["retry-after"] in {"1", "2"}
+    assert guarded.ask("none", "GET", "/v1/model").status_code == 200
+
+
+def test_a_rate_lets_a_seconds_worth_through_at_once_and_then_steadily() -> None:
+    time = 100.0
+    rates = Rates(lambda: time)
+    for seconds, requests in [(0.0, 8), (0.25, 2), (0.0, 0), (0.5, 4), (0.125, 1), (60.0, 8)]:
+        time += seconds
+        for _ in range(requests):
+            rates.take("ann", 8.0)
+        with pytest.raises(RateLimited) as refused:
+            rates.take("ann", 8.0)
+        assert refused.value.retry_after == 1
+
+
+def test_a_database_of_the_release_before_keys_is_brought_up_to_date(launch: Launch, tmp_path: Path) -> None:
+    server = launch()
+    with Client(server.url) as client:
+        client.create_gallery("lobby")
+        client.enrol("lobby", [Crop(png(1))])
+    server.stop()
+    with sqlite3.connect(tmp_path / "data" / "pan.sqlite3") as db:
+        db.executescript("DROP TABLE keys; PRAGMA user_version = 1")
+    db.close()
+    with Client(launch().url, api_key=make_key(tmp_path / "data", "ann", Scope.SEARCH)) as client:
+        assert len(client.search("lobby", png(1)).hits or []) == 1
