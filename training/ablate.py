@@ -18,7 +18,8 @@ from bundle import PanError
 from training.checkpoint import load_checkpoint
 from training.config import RunConfig
 from training.errors import CheckpointError, ConfigError
-from training.trainer import STATE, WEIGHTS, Stopped, Trainer
+from training.stopping import Stopped
+from training.trainer import STATE, WEIGHTS, Trainer
 
 # rank-1 and mAP that the paper prints for Market-1501; None where it has no such row
 TABLES: dict[str, dict[str, tuple[float, float] | None]] = {

@@ -1,24 +1,29 @@
 """`pan-train`: run, resume, evaluate, ablate, inspect, synth, data check."""
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from bundle import Evaluation, InputSpec, PanError
+from bundle import InputSpec, PanError
 from training.checkpoint import load_checkpoint
 from training.config import load_config
 from training.data import read_data
 from training.data.command import data_app
+from training.distributed import leave
 from training.embed import Embed, embed_data, torch_embedder
 from training.errors import ConfigError, DataError
 from training.model import VARIANTS
+
+if TYPE_CHECKING:
+    from training.trainer import Trainer
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Train and evaluate PAN."
@@ -43,21 +48,19 @@ def run(
 
     if (out / STATE).exists() or (out / WEIGHTS).exists():
         raise ConfigError(f"{out} holds a run already; `pan-train resume {out}` goes on, or choose another --out")
-    card = Trainer(load_config(config, overrides or ()), out, errors).run()
-    _finish(out / WEIGHTS, card.evaluation, as_json)
+    _train(Trainer(load_config(config, overrides or ()), out, errors), as_json)
 
 
 @app.command()
 def resume(run: Annotated[Path, typer.Argument(help="Folder of a run.")], as_json: AsJson = False) -> None:
     """Go on with a run that was stopped or killed, as if it had not been."""
-    from training.trainer import CONFIG, STATE, WEIGHTS, Trainer
+    from training.trainer import CONFIG, STATE, Trainer
 
     if not (run / STATE).exists():
         raise ConfigError(f"{run} holds no {STATE}; begin the run with `pan-train run --out {run}`")
     trainer = Trainer(load_config(run / CONFIG), run, errors)
     trainer.resume()
-    card = trainer.run()
-    _finish(run / WEIGHTS, card.evaluation, as_json)
+    _train(trainer, as_json)
 
 
 @app.command()
@@ -202,9 +205,14 @@ def _network(checkpoint: Path) -> tuple[Embed, InputSpec]:
     return torch_embedder(network, card.input), card.input
 
 
-def _finish(weights: Path, evaluation: Evaluation | None, as_json: bool) -> None:
+def _train(trainer: "Trainer", as_json: bool) -> None:
     from training.evaluate import ranking_table
+    from training.trainer import WEIGHTS
 
+    evaluation, weights = trainer.run().evaluation, trainer.out / WEIGHTS
+    leave()
+    if not trainer.world.first:
+        return
     if as_json:
         shown = None if evaluation is None else json.loads(evaluation.model_dump_json())
         print(json.dumps({"checkpoint": str(weights), "evaluation": shown}))
@@ -216,15 +224,18 @@ def _finish(weights: Path, evaluation: Evaluation | None, as_json: bool) -> None
 
 def main() -> None:
     """Entry point: an expected error is one line on stderr and exit status 1; Ctrl-C is 130."""
-    from training.trainer import Stopped
+    from training.stopping import Stopped
 
+    rank = os.environ.get("RANK", "0")  # torchrun sets it
     try:
         app()
     except Stopped as stop:
-        errors.print(str(stop), markup=False, soft_wrap=True)
+        if rank == "0":
+            errors.print(str(stop), markup=False, soft_wrap=True)
         sys.exit(130)
     except PanError as error:
-        errors.print(f"error: {error}", markup=False, soft_wrap=True)
+        whose = f" in process {rank}" if "RANK" in os.environ else ""
+        errors.print(f"error{whose}: {error}", markup=False, soft_wrap=True)
         sys.exit(1)
 
 

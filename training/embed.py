@@ -9,6 +9,7 @@ import torch
 
 from bundle import Evaluation, ImageArray, InputSpec
 from training.data import Crop, CropStore, ReidData, cameras, persons
+from training.distributed import World
 from training.errors import DataError
 from training.evaluation import Embedded, Labels, evaluate_embeddings
 from training.model import PAN, Normalise, to_planes
@@ -56,7 +57,17 @@ def embed_data(embed: Embed, data: ReidData, spec: InputSpec, progress: Progress
         raise DataError(
             f"{data.name} has {len(data.query)} query and {len(data.gallery)} gallery crops; both are needed"
         )
-    rows = embed_crops(embed, [*data.query, *data.gallery], spec, progress=progress)
+    return _arranged(embed_crops(embed, [*data.query, *data.gallery], spec, progress=progress), data)
+
+
+def embed_share(embed: Embed, data: ReidData, spec: InputSpec, world: World) -> Embedded | None:
+    """As `embed_data`, by all processes of a run together: the first gets every row, the others get None."""
+    crops = [*data.query, *data.gallery]
+    rows = world.collect(embed_crops(embed, world.share(crops), spec), len(crops))
+    return None if rows is None else _arranged(rows, data)
+
+
+def _arranged(rows: Floats, data: ReidData) -> Embedded:
     split = len(data.query)
     query = Labels(persons(data.query), cameras(data.query))
     gallery = Labels(persons(data.gallery), cameras(data.gallery))

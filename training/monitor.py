@@ -3,6 +3,7 @@
 import csv
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,11 +13,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+LOG_EVERY = 10
 LINE_EVERY_S = 30.0
+ONCE = ("live", "overlap")  # measured in the steps that are written, not averaged
 
 
 class Monitor:
-    """Context manager around a run; `update` is called every few steps with their mean values."""
+    """Context manager around a run; it is told the values of every step and writes their means every few steps."""
 
     def __init__(self, out: Path, iterations: int, first_step: int, console: Console) -> None:
         self._path = out / "metrics.csv"
@@ -36,6 +39,8 @@ class Monitor:
         self._iterations = iterations
         self._started, self._first_step = time.monotonic(), first_step
         self._last_line = 0.0
+        self._sums: dict[str, float] = defaultdict(float)
+        self._steps, self._images, self._since = 0, 0, self._started
         self._warned: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -48,8 +53,26 @@ class Monitor:
         self._progress.stop()
         self._board.close()
 
-    def update(self, step: int, values: Mapping[str, float]) -> None:
-        """Record values after `step` steps."""
+    def logs(self, step: int) -> bool:
+        """Whether the values up to this step are written."""
+        return step % LOG_EVERY == 0 or step == self._iterations
+
+    def update(self, step: int, values: Mapping[str, float], images: int) -> None:
+        """Take in the values of a step, by its number from 1, and how many images it saw; write where `logs`."""
+        for name, value in values.items():
+            self._sums[name] += value
+        self._steps += 1
+        self._images += images
+        if self.logs(step):
+            now = time.monotonic()
+            means = {name: total / self._steps for name, total in self._sums.items()} | {
+                "images_per_s": self._images / (now - self._since)
+            }
+            self._write(step, means | {name: values[name] for name in ONCE if name in values})
+            self._sums.clear()
+            self._steps, self._images, self._since = 0, 0, now
+
+    def _write(self, step: int, values: Mapping[str, float]) -> None:
         self._rows.append({"step": step, **values})
         with self._path.open("w" if len(self._rows) == 1 else "a", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, list(self._rows[-1]))
