@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 
 from bundle import PanError
 from service.answers import problem, problem_of
-from service.api import embeddings, entries, galleries, persons, search, system
+from service.api import embeddings, entries, galleries, pages, persons, search, system
 from service.envelope import Envelope
 from service.errors import InvalidRequest
 from service.runtime import Service
@@ -22,19 +22,30 @@ Errors are problem documents (RFC 9457) with a stable `code`. Every answer carri
 
 def create_app(service: Service) -> FastAPI:
     """The application over a service that is open; both live on one event loop."""
-    app = FastAPI(
-        title="PAN Re-ID",
-        version=version("pan-reid"),
-        description=_DESCRIPTION,
-        redoc_url=None,
-        redirect_slashes=False,
-    )
+    app = _routes()
     app.state.service = service
     app.add_middleware(Envelope, metrics=service.metrics)
     app.add_exception_handler(PanError, _on_pan_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)
-    for module in (embeddings, galleries, entries, persons, search, system):
+    return app
+
+
+def openapi_document() -> dict[str, Any]:
+    """The OpenAPI document, without a service."""
+    return _routes().openapi()
+
+
+def _routes() -> FastAPI:
+    app = FastAPI(
+        title="PAN Re-ID",
+        version=version("pan-reid"),
+        description=_DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    for module in (embeddings, galleries, entries, persons, search, system, pages):
         app.include_router(module.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

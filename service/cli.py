@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+import orjson
 import typer
 from rich.table import Table
 
@@ -137,6 +138,15 @@ def search(
     for hit in answer.hits or []:
         table.add_row(f"{hit.score:.4f}", hit.person_id, hit.camera_id, str(hit.entry_id), hit.attributes.get("file"))
     out.print(table)
+
+
+@app.command()
+@told
+def openapi() -> None:
+    """Print the OpenAPI document of the API, to make clients from; no service need run."""
+    from service.app import openapi_document
+
+    sys.stdout.write(orjson.dumps(openapi_document(), option=orjson.OPT_INDENT_2).decode() + "\n")
 
 
 def _client(url: str, key_file: Path | None) -> Client:

@@ -163,17 +163,17 @@ def beside(path: Path) -> Iterator[sqlite3.Connection]:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    connection = _connect(path)
     try:
-        _prepare(connection, path)
+        connection = _connect(path)
+        try:
+            _prepare(connection, path)
+        except BaseException:
+            connection.close()
+            raise
     except sqlite3.DatabaseError as error:
-        connection.close()
         raise StartupError(
-            f"{path} cannot be opened as a gallery database ({error}); restore it from a backup"
+            f"{path} cannot be opened as a gallery database ({error}); see who owns it, or restore it from a backup"
         ) from error
-    except StartupError:
-        connection.close()
-        raise
     return connection
 
 

@@ -2,7 +2,10 @@
 
 import base64
 import io
+import json
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,6 +16,7 @@ import pytest
 from bundle import load_crop
 from service import schemas
 from tests.service.bundles import DIM, HEIGHT, WIDTH, reference_embedding
+from tests.service.conftest import pan_serve
 from tests.service.pictures import hostile, png, unusual
 
 MULTIPART = "multipart/form-data; boundary=b"
@@ -442,4 +446,32 @@ def test_the_openapi_document_describes_every_call_its_bodies_and_its_errors(api
     for reference in {part.split('"')[0] for part in text.split('"$ref":"#/components/schemas/')[1:]}:
         assert reference in document["components"]["schemas"], reference
     assert "HTTPValidationError" not in document["components"]["schemas"]
-    assert api.get("/docs").status_code == 200
+
+
+def test_the_document_that_is_checked_in_is_the_one_that_is_served(api: httpx.Client) -> None:
+    path = Path(__file__).parents[2] / "docs" / "openapi.json"
+    written, served = json.loads(path.read_text()), api.get("/openapi.json").json()
+    assert written == served, "the API has changed; run: pan-serve openapi > docs/openapi.json"
+    assert pan_serve("openapi").stdout == path.read_text()
+
+
+def test_the_page_of_the_api_asks_nothing_of_other_hosts(api: httpx.Client) -> None:
+    page = api.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "://" not in page.text
+    addresses = re.findall(r'(?:src|href)="([^"]*)"', page.text)
+    parts = {address: api.get(f"/{address}") for address in addresses if not address.startswith("data:")}
+    assert [part.status_code for part in parts.values()] == [200, 200, 200]
+    assert "SwaggerUIBundle" in parts["docs/swagger-ui-bundle.js"].text
+    assert "://" not in parts["docs/start.js"].text
+
+
+def test_answers_are_kept_by_no_cache_shown_in_no_frame_and_run_nothing(api: httpx.Client) -> None:
+    for path in ("/v1/galleries", "/v1/model", "/nowhere", "/docs", "/openapi.json"):
+        headers = api.get(path).headers
+        assert headers["cache-control"] == "no-store"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert headers.get_list("content-security-policy")[1:] == []
+        assert headers["referrer-policy"] == "no-referrer"
