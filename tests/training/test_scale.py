@@ -168,9 +168,12 @@ def test_the_average_is_what_is_saved(trainer: Callable[..., Trainer], tmp_path:
     run = trainer("optim.ema=0.5", "optim.iterations=14")
     names = ["embedding.weight", "embedding.norm.running_mean"]
     seen: dict[str, list[Tensor]] = {name: [] for name in names}
-    after_each_step(
-        run, lambda _: [seen[n].append(run.learner.network.state_dict()[n].clone()) for n in names] and None
-    )
+
+    def look(_: int) -> None:
+        for name in names:
+            seen[name].append(run.learner.network.state_dict()[name].clone())
+
+    after_each_step(run, look)
     run.run()
     saved = load_file(tmp_path / "run" / "model.safetensors")
     for name, values in seen.items():
