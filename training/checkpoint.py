@@ -83,6 +83,7 @@ def load_state(path: Path) -> dict[str, Any]:
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     write(temporary)
+    temporary.chmod(0o644)  # safetensors writes for the owner alone; who exports may be somebody else
     with temporary.open("rb") as stream:
         os.fsync(stream.fileno())
     temporary.replace(path)

@@ -10,8 +10,11 @@ from training.model import PAN
 
 
 def make_optimizer(network: PAN, heads: nn.Module, config: OptimConfig, pretrained: bool) -> torch.optim.Optimizer:
-    """SGD or AdamW over two groups: the backbone, at `backbone_lr` if it is pre-trained, and everything new."""
-    backbone = list(network.backbone.parameters())
+    """SGD or AdamW over two groups: the backbone, at `backbone_lr` if it is pre-trained, and everything new.
+
+    Non-local blocks stand inside the backbone and are new all the same.
+    """
+    backbone = [p for name, p in network.backbone.named_parameters() if not name.startswith("between.")]
     known = {id(parameter) for parameter in backbone}
     new = [p for p in (*network.parameters(), *heads.parameters()) if id(p) not in known and p.requires_grad]
     groups = [

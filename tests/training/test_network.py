@@ -4,10 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from training.config import OptimConfig
 from training.model import PAN, VARIANTS, BackboneConfig
 from training.model.attention import PartAttention
 from training.model.backbone import NonLocal
 from training.model.parts import PartScale, Stripes, pool_parts
+from training.optim import make_optimizer
 
 # millions of parameters without training classifiers: what the paper prints in Table 2
 PAPER = {
@@ -108,3 +110,13 @@ def test_masks_live_whatever_the_optimiser_does_to_the_weights() -> None:
             parameter.add_(torch.randn_like(parameter), alpha=10)
     mask_BiN, _ = scale(torch.randn(8, 16, 12, 4))
     assert ((mask_BiN > 0).float().mean((0, 2)) > 0.05).all()
+
+
+def test_non_local_blocks_learn_at_the_rate_of_new_layers() -> None:
+    small = VARIANTS["nl"].model_copy(update={"backbone": BackboneConfig(depth=18, width=0.25)})
+    network = PAN(small)
+    config = OptimConfig(lr=0.1, backbone_lr=0.01)
+    groups = make_optimizer(network, torch.nn.Linear(1, 1), config, pretrained=True).param_groups
+    rates = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    assert {rates[id(p)] for p in network.backbone.between.parameters()} == {0.1}
+    assert rates[id(network.backbone.conv1.weight)] == 0.01
