@@ -66,15 +66,21 @@ class Columns:
 
     def relabel(self, entry: int, person: str | None, camera: str | None) -> None:
         """Give an entry another person or camera."""
-        for row in self.rows_of([entry]):
-            self._persons.values[row] = self._person_code(person)
-            self._cameras.values[row] = _code(self._camera_codes, camera)
+        rows = self.rows_of([entry])
+        before = self.persons[rows]
+        self._persons.values[rows] = self._person_code(person)
+        self._cameras.values[rows] = _code(self._camera_codes, camera)
+        self._forget_of(before)
 
-    def bury(self, entries: Sequence[int]) -> None:
-        """Mark entries as deleted: they answer no search from here on."""
+    def bury(self, entries: Sequence[int]) -> Rows:
+        """Mark entries as deleted: they answer no search from here on, and nobody is remembered by name of whom no
+        other entry is left. The rows they had.
+        """
         rows = self.rows_of(entries)
         self.dead += int(self._alive.values[rows].sum())
         self._alive.values[rows] = False
+        self._forget_of(self.persons[rows])
+        return rows
 
     def rows_of(self, entries: Sequence[int]) -> Rows:
         """The rows of those of these entries that are known."""
@@ -114,11 +120,20 @@ class Columns:
         return copy, rows
 
     def _person_code(self, person: str | None) -> int:
-        code = _code(self._person_codes, person)
-        if code == len(self._person_names):
-            assert person is not None
+        if person is None:
+            return _UNKNOWN
+        if person not in self._person_codes:
+            self._person_codes[person] = len(self._person_names)
             self._person_names.append(person)
-        return code
+        return self._person_codes[person]
+
+    def _forget_of(self, codes: npt.NDArray[np.int32]) -> None:
+        """Forget the names of those of whom no row is alive; their codes are given to nobody else."""
+        left = self.persons[self._alive.values & np.isin(self.persons, codes)]
+        for code in np.setdiff1d(codes, left).tolist():
+            if code != _UNKNOWN and self._person_names[code]:
+                del self._person_codes[self._person_names[code]]
+                self._person_names[code] = ""
 
 
 class _Column:
@@ -150,7 +165,4 @@ def _code(codes: dict[str, int], name: str | None) -> int:
 
 
 def _among(column: npt.NDArray[np.int32], codes: dict[str, int], names: Iterable[str]) -> Mask:
-    table = np.zeros(len(codes) + 1, np.bool_)  # the last place is that of -1, the unknown
-    table[[codes[name] for name in names if name in codes]] = True
-    chosen: Mask = table[column]
-    return chosen
+    return np.isin(column, np.asarray([codes[name] for name in names if name in codes], np.int32))

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _READERS = 4
 _MAX_GROUP = 64
+_CHECKPOINT_PATIENCE = 2000  # milliseconds; writes wait meanwhile, so it is less than theirs
 
 
 @dataclass(slots=True)
@@ -78,6 +79,21 @@ class Database:
         """As `submit_read`."""
         return await asyncio.wrap_future(self.submit_read(query))
 
+    async def empty_log(self) -> bool:
+        """Move the write-ahead log into the file, where what was deleted is overwritten, and cut it off; False where
+        another reader or the disk kept that from happening. Any later call catches up.
+        """
+
+        def checkpoint(db: sqlite3.Connection) -> bool:
+            busy: int = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+            return not busy
+
+        try:
+            return await self.read(checkpoint)
+        except PanError as error:
+            log.error("the write-ahead log was not emptied: %s", error)
+            return False
+
     def close(self) -> None:
         """Finish the queued writes, then close every connection."""
         self._writes.put(None)
@@ -89,6 +105,7 @@ class Database:
     def _open_reader(self) -> None:
         self._local.connection = _connect(self._path)
         self._local.connection.execute("PRAGMA query_only = ON")
+        self._local.connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_PATIENCE}")
         self._connections.append(self._local.connection)
 
     def _write_loop(self) -> None:

@@ -8,7 +8,7 @@ from service import records
 from service.database import Database
 from service.engine import Vectors
 from service.errors import InvalidRequest, NotFound
-from service.galleries import Galleries, require
+from service.galleries import Erasure, Galleries, require
 from service.records import Answered, EntryRow, NewEntry, PersonRow
 
 
@@ -145,8 +145,8 @@ class Entries:
             lambda db: (records.count_entries(db, row.id), records.count_persons(db, row.id))
         )
 
-    async def erase_person(self, who: str, name: str, person_id: str) -> int:
-        """Erase every entry of a person; how many there were. Raises NotFound when there were none."""
+    async def erase_person(self, who: str, name: str, person_id: str) -> Erasure:
+        """Erase every entry of a person. Raises NotFound when there were none."""
         held = self._galleries.find(name)
         row = held.row
 
@@ -160,7 +160,7 @@ class Entries:
         erased = await self._database.write(
             apply, lambda ids: self._galleries.follow(held, lambda memory: memory.remove(ids))
         )
-        return len(erased)
+        return Erasure(len(erased), await self._database.empty_log())
 
     async def audit_search(self, who: str, name: str, queries: int) -> None:
         """Record a search; done when it is on disk."""

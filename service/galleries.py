@@ -29,6 +29,14 @@ class Held:
     memory: Gallery | None  # None: enrolled with another model, so never searched
 
 
+@dataclass(frozen=True, slots=True)
+class Erasure:
+    """How many entries were erased, and whether nothing of them is left in the database's files."""
+
+    entries: int
+    overwritten: bool
+
+
 class Galleries:
     """The galleries of one database, searched with one model. Every change says who made it."""
 
@@ -92,8 +100,8 @@ class Galleries:
         await self._database.write(apply, committed)
         return held
 
-    async def delete(self, who: str, name: str) -> int:
-        """Erase a gallery with all it holds; how many entries it had. Raises NotFound."""
+    async def delete(self, who: str, name: str) -> Erasure:
+        """Erase a gallery with all it holds. Raises NotFound."""
         row = self.find(name).row
 
         def apply(db: sqlite3.Connection) -> int:
@@ -106,7 +114,8 @@ class Galleries:
             del self._held[name]
             self._metrics.gallery_entries.remove(name)
 
-        return await self._database.write(apply, committed)
+        count = await self._database.write(apply, committed)
+        return Erasure(count, await self._database.empty_log())
 
     def find(self, name: str) -> Held:
         """Raises NotFound."""

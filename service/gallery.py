@@ -59,9 +59,9 @@ class Gallery:
             self._columns.relabel(entry, person, camera)
 
     def remove(self, entries: Sequence[int]) -> None:
-        """Make entries unfindable at once; their rows are dropped when enough have gathered."""
+        """Make entries unfindable and wipe their vectors at once; their rows are dropped when enough have gathered."""
         with self._lock.write():
-            self._columns.bury(entries)
+            self._index.wipe(self._columns.bury(entries))
         if self._columns.dead > max(_FEW, _COMPACT_AT * len(self._columns)):
             self._compact()
 

@@ -1,6 +1,6 @@
 """The vector index: rows numbered from 0 in, best rows out. It knows nothing of entries, people or deletion.
 
-An index kind is a class with the four methods below; the gallery keeps what rows mean and which are alive (`columns`),
+An index kind is a class with the methods below; the gallery keeps what rows mean and which are alive (`columns`),
 so an approximate or GPU index needs nothing but these.
 """
 
@@ -38,6 +38,11 @@ class FlatIndex:
         """The (n, D) vectors of these rows."""
         found: Vectors = self._faiss.reconstruct_batch(rows)
         return found
+
+    def wipe(self, rows: Rows) -> None:
+        """Overwrite the vectors of these rows; the rows stay."""
+        vectors = faiss.rev_swig_ptr(self._faiss.get_xb(), len(self) * self._faiss.d).reshape(len(self), self._faiss.d)
+        vectors[rows] = 0.0
 
     def search(self, queries: Vectors, count: int, allowed: Mask | None) -> tuple[Vectors, Rows]:
         """The best `count` rows for each of (Q, D) queries: (Q, count) scores, descending, and row numbers.

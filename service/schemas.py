@@ -125,11 +125,15 @@ class PersonPage(Answer):
 
 
 class Erased(Answer):
-    """Receipt of an erasure; what it counts is gone from the disk when it is given."""
+    """Receipt of an erasure; it is given when what it counts is gone for good, and no restart brings it back."""
 
     gallery: str
     person_id: str | None = Field(default=None, description="absent where a whole gallery was erased")
     entries: int
+    overwritten: bool = Field(
+        description="true: overwritten in the database's file, and the write-ahead log cut off; false: a long read or "
+        "the disk kept the log, which the next erasure or a restart catches up with"
+    )
     erased_at: datetime
 
 

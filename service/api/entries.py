@@ -147,7 +147,7 @@ async def update_entry(
     responses=problems(404, 503, 507),
 )
 async def delete_entry(gallery: GalleryPath, entry_id: EntryId, service: ServiceDep, caller: EraseCaller) -> Response:
-    """Its vector goes with it, from memory and from the disk."""
+    """Its vector goes with it. To forget a person for good, erase the person: that also empties the database's log."""
     await service.entries.delete(caller, gallery, entry_id)
     return Response(status_code=204)
 

@@ -1,5 +1,6 @@
 """/v1/galleries: make, look at, change and erase galleries."""
 
+from dataclasses import asdict
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -77,5 +78,5 @@ async def update_gallery(gallery: GalleryPath, request: Request, service: Servic
 @router.delete("/{gallery}", summary="Erase a gallery", responses={200: {"model": Erased}, **problems(404, 503, 507)})
 async def delete_gallery(gallery: GalleryPath, service: ServiceDep, caller: AdminCaller) -> Response:
     """All its entries and vectors go with it."""
-    count = await service.galleries.delete(caller, gallery)
-    return Json({"gallery": gallery, "entries": count, "erased_at": moment(now())})
+    erasure = await service.galleries.delete(caller, gallery)
+    return Json({"gallery": gallery, **asdict(erasure), "erased_at": moment(now())})

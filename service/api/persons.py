@@ -1,5 +1,6 @@
 """/v1/galleries/{gallery}/persons: who is in a gallery, and erasing someone from it."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -35,5 +36,5 @@ async def erase_person(
     gallery: GalleryPath, person_id: PersonPath, service: ServiceDep, caller: EraseCaller
 ) -> Response:
     """Every entry of the person in this gallery; the answer is the receipt."""
-    count = await service.entries.erase_person(caller, gallery, person_id)
-    return Json({"gallery": gallery, "person_id": person_id, "entries": count, "erased_at": moment(now())})
+    erasure = await service.entries.erase_person(caller, gallery, person_id)
+    return Json({"gallery": gallery, "person_id": person_id, **asdict(erasure), "erased_at": moment(now())})

@@ -1,5 +1,6 @@
 """The gallery in memory against brute force: every search, with every filter, after any history."""
 
+import pickle
 import threading
 
 import numpy as np
@@ -155,3 +156,22 @@ def test_searches_go_on_beside_adds_and_removals() -> None:
         thread.join()
     assert not failures
     assert len(gallery) == 501
+
+
+def test_nothing_of_a_person_stays_in_memory_who_has_no_entry_left() -> None:
+    gallery = Gallery(DIM)
+    vectors = unit(5, 4)
+    gallery.add([1, 2, 3, 4], ["ann", "ben", "ann", "cat"], [None] * 4, vectors)
+    gallery.remove([1])
+    gallery.relabel(4, "dan", None)
+    held = pickle.dumps([vars(gallery._columns), gallery._index.vectors(np.arange(4))])
+    assert b"ann" in held  # of the third entry
+    assert b"cat" not in held
+    gallery.remove([3])
+    held = pickle.dumps([vars(gallery._columns), gallery._index.vectors(np.arange(4))])
+    assert b"ann" not in held
+    assert [vector.tobytes() in held for vector in vectors] == [False, True, False, True]
+    gallery.add([5, 6], ["ann", "eve"], [None] * 2, unit(6, 2))  # a name that comes back is a name like any other
+    groups = gallery.search_persons(vectors[1], 9, Filter(named=True), examples=1)
+    assert {group.person_id: group.examples[0].entry_id for group in groups} == {"ben": 2, "dan": 4, "ann": 5, "eve": 6}
+    assert groups[0].person_id == "ben"

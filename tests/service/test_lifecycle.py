@@ -255,3 +255,34 @@ def test_logs_are_json_lines_that_name_no_person_and_the_audit_says_who_did_what
 def test_the_data_folder_is_for_its_owner_only(launch: Launch, tmp_path: Path) -> None:
     launch()
     assert (tmp_path / "data").stat().st_mode & 0o077 == 0
+
+
+def test_nothing_of_an_erased_person_is_left_in_any_file(launch: Launch, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+
+    def held() -> bytes:
+        return b"".join(path.read_bytes() for path in data.iterdir())
+
+    with Client(launch().url) as client:
+        for gallery in ("lobby", "garage"):
+            client.create_gallery(gallery)
+            info = EntryInfo(person_id="jane-doe", camera_id="c1", attributes={"note": "a-red-coat"})
+            client.enrol(gallery, [Crop(png(1), info)] * 40 + [Crop(png(2), EntryInfo(person_id="john-roe"))] * 40)
+        jane, john = (client.embed([png(n)])[0].astype("<f4").tobytes() for n in (1, 2))
+        assert all(part in held() for part in (jane, john, b"jane-doe", b"john-roe", b"a-red-coat"))
+        assert client.erase_person("lobby", "jane-doe").overwritten
+        assert jane in held()  # of the other gallery
+        assert client.erase_person("garage", "jane-doe").overwritten
+        assert not any(part in held() for part in (jane, b"jane-doe", b"a-red-coat"))
+        assert john in held()
+        assert client.delete_gallery("garage").overwritten
+        with sqlite3.connect(data / "pan.sqlite3", isolation_level=None) as reader:  # a backup that takes its time
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM entries").fetchone()
+            receipt = client.erase_person("lobby", "john-roe")
+            assert (receipt.entries, receipt.overwritten) == (40, False)
+            assert john in held()
+            reader.execute("COMMIT")
+        reader.close()
+        assert client.delete_gallery("lobby").overwritten
+        assert not any(part in held() for part in (john, b"john-roe"))
