@@ -12,6 +12,7 @@ from service.answers import problem, problem_of
 from service.api import embeddings, entries, galleries, pages, persons, search, system
 from service.envelope import Envelope
 from service.errors import InvalidRequest
+from service.intake import Intake
 from service.runtime import Service
 from service.schemas import Problem
 
@@ -24,7 +25,8 @@ def create_app(service: Service) -> FastAPI:
     """The application over a service that is open; both live on one event loop."""
     app = _routes()
     app.state.service = service
-    app.add_middleware(Envelope, metrics=service.metrics)
+    app.add_middleware(Intake, most=service.settings.max_bodies)
+    app.add_middleware(Envelope, metrics=service.metrics)  # the last one added is the outermost
     app.add_exception_handler(PanError, _on_pan_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)

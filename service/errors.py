@@ -7,6 +7,7 @@
     +-- BodyTooLarge            413     more bytes, images or results than accepted
     +-- Unauthenticated         401     no API key, or none that is valid
     +-- Forbidden               403     the key is not for this call
+    +-- ForeignPage             403     a web page of another site asks, and no key is required
     +-- NotFound                404     no such gallery, entry, person or route
     +-- Conflict                409     the name is taken
     |   +-- ModelMismatch       409     the gallery was enrolled with another model
@@ -94,6 +95,13 @@ class Forbidden(ServiceError):
     def headers(self) -> dict[str, str]:
         """RFC 6750."""
         return {"WWW-Authenticate": f'Bearer realm="pan-reid", error="insufficient_scope", scope="{self.scope}"'}
+
+
+class ForeignPage(ServiceError):
+    """Without keys, a browser on this machine would be a way in for any page it shows."""
+
+    code = "foreign-page"
+    status = 403
 
 
 class NotFound(ServiceError):

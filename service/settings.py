@@ -25,6 +25,7 @@ class Settings:
     max_queue: int = 512  # images admitted and not yet answered
     max_images: int = 256  # of one request
     max_body: int = 64 * 2**20
+    max_bodies: int = 256 * 2**20  # of all requests together
     max_top_k: int = 5000
     request_timeout: float = 30.0
     images: ImageLimits = DEFAULT_LIMITS
@@ -39,4 +40,9 @@ class Settings:
             raise StartupError(
                 f"a request of {self.max_images} images would never fit the queue of {self.max_queue}; "
                 "raise --max-queue or lower --max-images"
+            )
+        if self.max_body > self.max_bodies:
+            raise StartupError(
+                f"a body of {self.max_body} bytes would never fit the {self.max_bodies} of all; "
+                "raise --max-bodies-mib or lower --max-body-mib"
             )

@@ -1,6 +1,7 @@
 """What every route has in common: the service, the caller, the documentation of errors and of bodies read by hand."""
 
 import asyncio
+import re
 from collections.abc import Coroutine, Mapping
 from typing import Annotated, Any, TypeVar
 
@@ -8,9 +9,10 @@ from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from service.errors import ClientGone, InvalidRequest
+from service.errors import ClientGone, ForeignPage, InvalidRequest
 from service.runtime import Service
 from service.schemas import GalleryName, Identifier
+from service.settings import Settings
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
@@ -39,10 +41,23 @@ async def _caller(
     """Who asks, for the audit: the name of the key, or the address where no key is required."""
     key = await service.keys.holder(sent.credentials if sent else None)
     if key is None:
+        _refuse_foreign_pages(request, service.settings)
         return request.client.host if request.client else "unknown"
     for scope in needed.scopes:
         key.require(scope)
     return key.name
+
+
+def _refuse_foreign_pages(request: Request, settings: Settings) -> None:
+    """Where no key is required, a browser on this machine may be told by any page to post a form here; and a page whose
+    name is made to point to this address may even read the answers. An attack of that kind needs a name in Host.
+    """
+    host = request.url.hostname or ""
+    named = host != "localhost" and not re.fullmatch(r"[0-9.]+|[0-9a-fA-F:]+", host)
+    if named and not settings.insecure_no_auth:
+        raise ForeignPage(f"there is no API key, and then the service is not called by the name {host}: make a key")
+    if request.headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
+        raise ForeignPage("there is no API key, and then no page of another site may call: make a key")
 
 
 # Every route that tells or changes anything of the galleries depends on one of these.
@@ -67,13 +82,13 @@ def open_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     titles = {
         401: "No API key, or none that is valid",
-        403: "The API key has not the scope of this call",
+        403: "The API key has not the scope of this call; or no key is required, and a foreign page calls",
         404: "No such gallery, entry or person",
         409: "In conflict with what is there",
         413: "More than is accepted",
         415: "Not a content type or image format that is read",
         422: "The request cannot be carried out as it is",
-        429: "The queue is full or the key's rate used up; Retry-After says when to come back",
+        429: "The queue is full, too much is being read, or the key's rate used up; Retry-After says when to come back",
         500: "A fault of the service",
         503: "The engine or the database fails",
         504: "Not answered in time",

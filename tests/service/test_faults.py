@@ -109,7 +109,7 @@ def test_an_unexpected_fault_is_a_problem_that_tells_the_client_nothing(
 
     async def play(service: Service) -> None:
         transport = httpx.ASGITransport(create_app(service))
-        async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
             await http.post("/v1/galleries", json={"name": "lobby"})
 
             def fails(*_: object) -> None:

@@ -306,3 +306,30 @@ def test_a_database_of_the_release_before_keys_is_brought_up_to_date(launch: Lau
     db.close()
     with Client(launch().url, api_key=make_key(tmp_path / "data", "ann", Scope.SEARCH)) as client:
         assert len(client.search("lobby", png(1)).hits or []) == 1
+
+
+@pytest.mark.parametrize(
+    ("headers", "allowed"),
+    [
+        ({}, True),
+        ({"Host": "localhost:1"}, True),
+        ({"Host": "[::1]:1"}, True),
+        ({"Sec-Fetch-Site": "same-origin"}, True),
+        ({"Sec-Fetch-Site": "none"}, True),
+        ({"Sec-Fetch-Site": "cross-site"}, False),
+        ({"Sec-Fetch-Site": "same-site"}, False),
+        ({"Host": "attacker.example"}, False),
+        ({"Host": "127.0.0.1.attacker.example"}, False),
+    ],
+)
+def test_without_keys_no_page_of_another_site_may_call(
+    api: httpx.Client, headers: dict[str, str], allowed: bool
+) -> None:
+    answer = api.get("/v1/galleries", headers=headers)
+    assert answer.status_code == (200 if allowed else 403)
+    assert allowed or answer.json()["code"] == "foreign-page"
+
+
+def test_with_a_key_the_service_may_be_called_by_any_name(guarded: Guarded) -> None:
+    headers = {**bearer(guarded.keys["none"]), "Host": "pan.example", "Sec-Fetch-Site": "cross-site"}
+    assert guarded.http.get("/v1/galleries", headers=headers).status_code == 200

@@ -26,6 +26,7 @@ def small(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ht
         bundle=bundle,
         data=tmp_path_factory.mktemp("data"),
         max_body=200_000,
+        max_bodies=300_000,
         max_images=4,
         max_queue=4,
         max_delay=1.0,
@@ -44,7 +45,7 @@ def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(small: ht
     host, port = small.base_url.host, small.base_url.port
     with socket.create_connection((host, port), timeout=10) as connection:
         connection.sendall(
-            b"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\n"
+            b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\n"
             b"Content-Type: application/json\r\nContent-Length: 999999999\r\n\r\n"
         )
         assert connection.recv(4096).startswith(b"HTTP/1.1 413 ")
@@ -52,7 +53,9 @@ def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(small: ht
 
 @pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=b", "image/png"])
 def test_a_body_without_a_length_is_refused_while_it_still_comes(small: httpx.Client, kind: str) -> None:
-    head = f"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    head = (
+        f"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
     begin = b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n'
     with socket.create_connection((small.base_url.host, small.base_url.port), timeout=10) as connection:
         connection.sendall(head.encode() + b"%x\r\n%s\r\n" % (len(begin), begin))
@@ -102,7 +105,7 @@ def test_a_full_queue_answers_429_and_a_client_that_hangs_up_leaves_it(small: ht
     body = httpx.Request("POST", "http://x/", files=[("images", ("x", png(n))) for n in range(3)])
     data = body.read()
     head = (
-        f"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Type: {body.headers['content-type']}\r\n"
+        f"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: {body.headers['content-type']}\r\n"
         f"Content-Length: {len(data)}\r\n\r\n"
     ).encode()
     with socket.create_connection((small.base_url.host, small.base_url.port), timeout=10) as connection:
@@ -128,3 +131,39 @@ def test_the_client_waits_for_a_full_queue_and_enrols_each_crop_once(small: http
     assert failures == []
     assert sorted(files) == sorted(path.name for path in folder.iterdir() if not path.name.startswith("-1"))
     assert small.get("/metrics").text.count('status="429"') > before
+
+
+def test_bodies_that_are_too_much_together_are_refused_until_one_is_gone(small: httpx.Client) -> None:
+    head = (
+        b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\n"
+        b"Content-Type: application/json\r\nContent-Length: 199999\r\n\r\n"
+    )
+    large = {"images": [], "nothing": "A" * 150_000}
+
+    def status() -> int:
+        return small.post("/v1/embeddings", json=large).status_code
+
+    assert status() == 422  # it fits, and holds no picture
+    with socket.create_connection((small.base_url.host, small.base_url.port), timeout=10) as connection:
+        connection.sendall(head + b" " * 199_000)
+        while (refused := small.post("/v1/embeddings", json=large)).status_code == 422:
+            time.sleep(0.01)  # until the first has arrived
+        assert (refused.status_code, refused.json()["code"]) == (429, "overloaded")
+        assert refused.headers["retry-after"] == "1"
+        assert small.get("/v1/model").status_code == 200
+    while status() == 429:
+        time.sleep(0.01)
+    assert status() == 422
+
+
+@pytest.mark.parametrize("depth", [60, 1000, 90_000])
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+def test_json_however_deep_is_refused(small: httpx.Client, depth: int, opening: str, closing: str) -> None:
+    depth = min(depth, 199_000 // len(opening + closing) - 100)
+    small.post("/v1/galleries", json={"name": "deep"})
+    deep = opening * depth + "1" + closing * depth
+    bodies = [deep, f'{{"vector": {deep}}}', f'{{"images": {deep}}}', f'{{"entries": [{{"vector": {deep}}}]}}']
+    for body in (*bodies, f'{{"entries": [{{"vector": [1], "attributes": {deep}}}]}}'):
+        for call in ("/v1/embeddings", "/v1/galleries/deep/search", "/v1/galleries/deep/entries", "/v1/galleries"):
+            answer = small.post(call, content=body, headers={"content-type": "application/json"})
+            assert answer.status_code == 422, (call, body[:40])
