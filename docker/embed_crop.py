@@ -1,5 +1,6 @@
 """Embed one drawn crop over REST and compare the answer with what the model is by definition. Part of image-check."""
 
+import os
 import sys
 
 import httpx
@@ -9,9 +10,13 @@ from bundle import load_crop
 from tests.service.bundles import HEIGHT, WIDTH, reference_embedding
 from tests.service.pictures import png
 
-url = sys.argv[1]
+url = f"{sys.argv[1]}/v1/embeddings"
 crop = png(identity=1)
-answer = httpx.post(f"{url}/v1/embeddings", content=crop, headers={"Content-Type": "image/png"}, trust_env=False)
+headers = {"Content-Type": "image/png"}
+if httpx.post(url, content=crop, headers=headers, trust_env=False).status_code != 401:
+    sys.exit("the service answers without an API key")
+headers["Authorization"] = f"Bearer {os.environ['PAN_API_KEY']}"
+answer = httpx.post(url, content=crop, headers=headers, trust_env=False)
 answer.raise_for_status()
 embedding = np.array(answer.json()["embeddings"][0]["embedding"])
 expected = reference_embedding(load_crop(crop, HEIGHT, WIDTH)[None])[0]

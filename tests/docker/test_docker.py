@@ -76,6 +76,7 @@ def test_the_final_image_runs_as_a_numbered_user_with_a_health_check_and_without
     assert "/healthz" in last["HEALTHCHECK"]
     assert "ORT_DISABLE_TELEMETRY=1" in last["ENV"]
     assert json.loads(last["ENTRYPOINT"])[:2] == ["pan-serve", "run"]
+    assert "--insecure-no-auth" not in last["ENTRYPOINT"]  # only whoever publishes the port can know that it is safe
     assert not any(word == "COPY" and "--from=build" not in rest for word, rest in final)
 
 
@@ -116,6 +117,8 @@ def test_a_service_is_locked_down(services: dict[str, Any], device: str) -> None
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert "user" not in service  # the image's own
     assert "privileged" not in service
+    # Without a key yet whoever reaches the port may do everything, so nobody beyond this machine may reach it.
+    assert service["command"] == ["--insecure-no-auth"]
     assert all(port.startswith("127.0.0.1:") for port in service["ports"])
     bundle, data = service["volumes"]
     assert (bundle["target"], bundle["read_only"]) == ("/bundle", True)
