@@ -48,13 +48,15 @@ async def _caller(
     return key.name
 
 
+_NO_NAME = re.compile(r"(localhost|[0-9.]+|\[[0-9a-fA-F:.]+\])?(:[0-9]+)?")
+
+
 def _refuse_foreign_pages(request: Request, settings: Settings) -> None:
     """Where no key is required, a browser on this machine may be told by any page to post a form here; and a page whose
     name is made to point to this address may even read the answers. An attack of that kind needs a name in Host.
     """
-    host = request.url.hostname or ""
-    named = host != "localhost" and not re.fullmatch(r"[0-9.]+|[0-9a-fA-F:]+", host)
-    if named and not settings.insecure_no_auth:
+    host = request.headers.get("host", "")
+    if not _NO_NAME.fullmatch(host) and not settings.insecure_no_auth:
         raise ForeignPage(f"there is no API key, and then the service is not called by the name {host}: make a key")
     if request.headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
         raise ForeignPage("there is no API key, and then no page of another site may call: make a key")

@@ -318,6 +318,7 @@ def test_a_database_of_the_release_before_keys_is_brought_up_to_date(launch: Lau
         ({"Sec-Fetch-Site": "none"}, True),
         ({"Sec-Fetch-Site": "cross-site"}, False),
         ({"Sec-Fetch-Site": "same-site"}, False),
+        ({"Host": "[nonsense"}, False),
         ({"Host": "attacker.example"}, False),
         ({"Host": "127.0.0.1.attacker.example"}, False),
     ],
@@ -333,3 +334,8 @@ def test_without_keys_no_page_of_another_site_may_call(
 def test_with_a_key_the_service_may_be_called_by_any_name(guarded: Guarded) -> None:
     headers = {**bearer(guarded.keys["none"]), "Host": "pan.example", "Sec-Fetch-Site": "cross-site"}
     assert guarded.http.get("/v1/galleries", headers=headers).status_code == 200
+
+
+def test_the_documentation_names_every_scope() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "deployment.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) - {"PAN_BUNDLE", "PAN_PORT", "PAN_MEMORY"} == {*Scope}
