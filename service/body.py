@@ -169,7 +169,8 @@ class _Parts:
 
     def on_part_end(self) -> None:
         if not self._is_image:
-            _add(self._members, self._name, _text(b"".join(self._chunks)))
+            if value := _text(b"".join(self._chunks)):  # a form in a browser also sends the fields that were left empty
+                _add(self._members, self._name, value)
         elif self._size > self._settings.images.max_bytes:
             limit = self._settings.images.max_bytes
             self.images.append(ImageTooLarge(f"the image has {self._size:,} bytes; at most {limit:,} are accepted"))

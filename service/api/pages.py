@@ -29,15 +29,29 @@ _PAGE = """<!DOCTYPE html>
 </body>
 </html>
 """
-_START = """SwaggerUIBundle({
-  url: "openapi.json",
+_START = """// Swagger UI fills forms with made-up values; what may be left out is better left empty.
+function emptied(document) {
+  for (const path of Object.values(document.paths)) {
+    for (const call of Object.values(path)) {
+      const form = call.requestBody?.content["multipart/form-data"]?.schema
+      for (const [name, property] of Object.entries(form?.properties ?? {})) {
+        if (form.required?.includes(name) || property.default != null) continue
+        const kinds = [property, ...(property.anyOf ?? [])].map((each) => each.type)
+        property.example = kinds.includes("array") ? [] : kinds.includes("object") ? {} : ""
+      }
+    }
+  }
+  return document
+}
+
+fetch("openapi.json").then((answer) => answer.json()).then((document) => SwaggerUIBundle({
+  spec: emptied(document),
   dom_id: "#page",
   deepLinking: true,
-  docExpansion: "list",
   defaultModelsExpandDepth: -1,
   tryItOutEnabled: true,
   validatorUrl: null,
-})
+}))
 """
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "

@@ -455,6 +455,13 @@ def test_the_document_that_is_checked_in_is_the_one_that_is_served(api: httpx.Cl
     assert pan_serve("openapi").stdout == path.read_text()
 
 
+def test_a_form_field_that_was_left_empty_says_nothing(api: httpx.Client, gallery: str) -> None:
+    enrol(api, gallery, {"image": b64(png(1)), "person_id": "a"})
+    form = {"top_k": "5", "cameras": "", "camera_id": "", "person_id": "", "group_by": "", "exclude_cameras": ""}
+    answer = api.post(f"/v1/galleries/{gallery}/search", files=files(png(1)), data=form)
+    assert [hit["person_id"] for hit in answer.json()["hits"]] == ["a"]
+
+
 def test_the_page_of_the_api_asks_nothing_of_other_hosts(api: httpx.Client) -> None:
     page = api.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
