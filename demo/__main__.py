@@ -65,7 +65,8 @@ def ask(name: str, *arguments: str | Path) -> Evaluation:
 @contextmanager
 def service(bundle: Path, data: Path, port: int) -> Iterator[str]:
     """The service as a process of its own, ready on entry and gone on exit; gives its URL."""
-    process = subprocess.Popen(command("pan-serve", "run", "--bundle", bundle, "--data", data, "--port", str(port)))
+    options = ["--bundle", bundle, "--data", data, "--port", str(port), "--log-level", "error"]
+    process = subprocess.Popen(command("pan-serve", "run", *options))
     url = f"http://127.0.0.1:{port}"
     try:
         _wait_until_ready(process, url)
@@ -155,7 +156,8 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--once", action="store_true")
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell started it in the background, ignoring SIGINT
+        signal.signal(number, signal.default_int_handler)
     try:
         return demo(options.out, options.port, options.once)
     except KeyboardInterrupt:
