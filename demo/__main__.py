@@ -65,7 +65,7 @@ def ask(name: str, *arguments: str | Path) -> Evaluation:
 @contextmanager
 def service(bundle: Path, data: Path, port: int) -> Iterator[str]:
     """The service as a process of its own, ready on entry and gone on exit; gives its URL."""
-    options = ["--bundle", bundle, "--data", data, "--port", str(port), "--log-level", "error"]
+    options: list[str | Path] = ["--bundle", bundle, "--data", data, "--port", str(port), "--log-level", "error"]
     process = subprocess.Popen(command("pan-serve", "run", *options))
     url = f"http://127.0.0.1:{port}"
     try:

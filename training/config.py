@@ -80,6 +80,11 @@ class OptimConfig(Strict):
     backbone_lr: float = Field(default=0.01, ge=0, description="learning rate of the backbone where it is pre-trained")
     momentum: float = Field(default=0.9, ge=0, lt=1, description="of SGD")
     weight_decay: float = Field(default=5e-4, ge=0, description="on every parameter")
+    clip_norm: float | None = Field(
+        default=5.0,
+        gt=0,
+        description="longest gradient of an update; SGD at lr 0.1 learns nothing without; None: no limit",
+    )
     schedule: Literal["steps", "cosine"] = Field(default="steps", description="how lr falls after the warm-up")
     milestones: tuple[float, ...] = Field(
         default=(0.5, 0.75), description="fractions of the run at which lr falls to a tenth"
@@ -140,14 +145,21 @@ class RunConfig(Strict):
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # Section 4.1 of the paper; momentum, weight decay, margin and warm-up are ours
+    # Section 4.1 of the paper; momentum, weight decay, margin, warm-up and the clipped gradient are ours
     "paper": {},
     # Luo et al. 2019, "bag of tricks"
     "bot": {
         "model": {"bnneck": True},
         "sampler": {"identities": 16, "crops": 4},
         "loss": {"smoothing": 0.1},
-        "optim": {"name": "adamw", "lr": 3.5e-4, "backbone_lr": 3.5e-4, "warmup": 0.08, "milestones": (0.33, 0.58)},
+        "optim": {
+            "name": "adamw",
+            "clip_norm": None,
+            "lr": 3.5e-4,
+            "backbone_lr": 3.5e-4,
+            "warmup": 0.08,
+            "milestones": (0.33, 0.58),
+        },
     },
     # what a few thousand iterations can use: light augmentation, one smooth descent
     "short": {
@@ -155,7 +167,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         "sampler": {"identities": 16, "crops": 4},
         "augment": {"erase": 0.25, "erase_area": (0.02, 0.2), "zoom": 0.05},
         "loss": {"smoothing": 0.1},
-        "optim": {"name": "adamw", "lr": 1e-3, "backbone_lr": 3.5e-4, "schedule": "cosine", "warmup": 0.1},
+        "optim": {
+            "name": "adamw",
+            "clip_norm": None,
+            "lr": 1e-3,
+            "backbone_lr": 3.5e-4,
+            "schedule": "cosine",
+            "warmup": 0.1,
+        },
     },
 }
 

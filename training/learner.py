@@ -116,6 +116,10 @@ class Learner:
         values = dict(zip(sums, means, strict=True))
         if not math.isfinite(values["loss"]):
             raise FloatingPointError(f"the loss is {values['loss']} after {step} iterations")
+        if config.optim.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            learning = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
+            torch.nn.utils.clip_grad_norm_(learning, config.optim.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:

@@ -164,6 +164,19 @@ def test_micro_batches_add_up_to_the_mean_of_their_losses(trainer: Callable[...,
             torch.testing.assert_close(run.learner.network.get_parameter(name).detach(), expected, atol=1e-5, rtol=1e-4)
 
 
+def test_a_clipped_update_is_no_longer_than_its_limit(trainer: Callable[..., Trainer]) -> None:
+    """Plain SGD moves the weights by lr times the gradient, so the length of the step tells that of the gradient."""
+    plain = ["optim.name=sgd", "optim.momentum=0", "optim.weight_decay=0", "optim.warmup=0", "optim.lr=0.1"]
+    run = trainer(*plain, "optim.iterations=1", "optim.clip_norm=0.5")
+    learner = run.learner
+    weights = [p for group in learner.optimizer.param_groups for p in group["params"]]
+    before = [p.detach().clone() for p in weights]
+    images, labels = run._load(0)
+    learner.update(0, images, labels, health=False)
+    moved = torch.cat([(p.detach() - b).flatten() for p, b in zip(weights, before, strict=True)])
+    assert moved.norm().item() == pytest.approx(0.1 * 0.5, rel=1e-3)
+
+
 def test_the_average_is_what_is_saved(trainer: Callable[..., Trainer], tmp_path: Path) -> None:
     run = trainer("optim.ema=0.5", "optim.iterations=14")
     names = ["embedding.weight", "embedding.norm.running_mean"]
