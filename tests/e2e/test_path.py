@@ -11,7 +11,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from bundle import load_bundle
 from demo.__main__ import free_port, service
+from training.checkpoint import load_checkpoint
 
 BIN = Path(sys.executable).parent
 
@@ -50,6 +52,13 @@ def test_rest_answers_score_as_pytorch_does(built: Path) -> None:
     assert found["rest"]["mAP"] == pytest.approx(found["offline"]["mAP"], abs=0.1)
     assert len(hits) == 10
     assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
+
+
+def test_the_bundle_carries_what_the_run_measured(built: Path) -> None:
+    manifest, (_, card) = load_bundle(built / "bundle").manifest, load_checkpoint(built / "run")
+    assert manifest.evaluation == card.evaluation is not None
+    assert manifest.calibration == card.calibration is not None
+    assert manifest.provenance == card.provenance
 
 
 def test_a_restarted_service_answers_the_same(built: Path) -> None:
