@@ -55,6 +55,7 @@ TABLES: dict[str, dict[str, tuple[float, float] | None]] = {
 class Result:
     """One finished run."""
 
+    data: str
     variant: str
     seed: int
     rank1: float
@@ -121,7 +122,7 @@ def results(out: Path) -> Iterator[Result]:
             last = list(csv.DictReader(stream))[-1]
         overlap = float(last["overlap"]) if last.get("overlap") else None
         found = card.evaluation
-        yield Result(card.variant, card.provenance.seed, found.cmc[1], found.mAP, overlap)
+        yield Result(found.data, card.variant, card.provenance.seed, found.cmc[1], found.mAP, overlap)
 
 
 def write_tables(out: Path, known: dict[str, tuple[float, float] | None]) -> None:
@@ -129,28 +130,28 @@ def write_tables(out: Path, known: dict[str, tuple[float, float] | None]) -> Non
     by_variant: dict[str, list[Result]] = defaultdict(list)
     with (out / "table.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow(["variant", "seed", "rank1", "mAP", "mask_overlap"])
+        writer.writerow(["data", "variant", "seed", "rank1", "mAP", "mask_overlap"])
         for run in results(out):
             by_variant[run.variant].append(run)
             overlap = "" if run.overlap is None else f"{run.overlap:.3f}"
-            writer.writerow([run.variant, run.seed, f"{run.rank1:.2f}", f"{run.mAP:.2f}", overlap])
-    lines = [
-        "| variant | seeds | rank-1 | mAP | mask overlap | paper, on Market-1501: rank-1 / mAP |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    for variant, paper in known.items():
+            writer.writerow([run.data, run.variant, run.seed, f"{run.rank1:.2f}", f"{run.mAP:.2f}", overlap])
+    lines = ["| data | variant | seeds | rank-1 | mAP | mask overlap |", "| --- | --- | --- | --- | --- | --- |"]
+    paper = ["", "The paper, on Market-1501:", "", "| variant | rank-1 | mAP |", "| --- | --- | --- |"]
+    for variant, printed in known.items():
         if runs := by_variant.get(variant):
             overlaps = [run.overlap for run in runs if run.overlap is not None]
             cells = (
+                ", ".join(sorted({run.data for run in runs})),
                 variant,
                 str(len(runs)),
                 _mean([run.rank1 for run in runs]),
                 _mean([run.mAP for run in runs]),
                 f"{statistics.mean(overlaps):.2f}" if overlaps else "",
-                f"{paper[0]:.1f} / {paper[1]:.1f}" if paper else "",
             )
             lines.append(f"| {' | '.join(cells)} |")
-    (out / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+            if printed:
+                paper.append(f"| {variant} | {printed[0]:.1f} | {printed[1]:.1f} |")
+    (out / "table.md").write_text("\n".join(lines + paper) + "\n", encoding="utf-8")
 
 
 def _mean(values: Sequence[float]) -> str:

@@ -49,6 +49,7 @@ class Trainer:
         if config.data.path is None:
             raise ConfigError("data.path is not set; it names the data set to train on")
         self.config, self.out = config, out
+        self.commit = _commit()  # of the code that is loaded now, whatever is checked out when the run ends
         self.world, self.device = join(config.device)
         self.console = console or Console(stderr=True)
         if not self.world.first:
@@ -200,7 +201,7 @@ class Trainer:
                 recipe=self.config.preset,
                 iterations=self.step,
                 seed=self.config.seed,
-                commit=_commit(),
+                commit=self.commit,
                 licence_notes=self._licence_notes(),
             ),
             evaluation=evaluation,
