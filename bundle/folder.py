@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pydantic import ValidationError
 
 from bundle.errors import BundleFileError, ManifestError
-from bundle.manifest import EngineFile, InputSpec, Manifest
+from bundle.manifest import EngineFile, InputSpec, Kind, Manifest, Precision, Purpose
 
 MANIFEST = "manifest.json"
 
@@ -24,13 +24,17 @@ class Bundle:
     path: Path
     manifest: Manifest
 
-    def file(self, kind: str, precision: str) -> tuple[EngineFile, Path]:
-        """The engine file of a kind and precision, with its path. Raises BundleFileError where there is none."""
+    def file(self, kind: Kind, precision: Precision, purpose: Purpose = "embed") -> tuple[EngineFile, Path]:
+        """The first engine file of a kind, precision and purpose, with its path.
+
+        Raises BundleFileError where there is none.
+        """
         for entry in self.manifest.files:
-            if (entry.kind, entry.precision) == (kind, precision):
+            if (entry.kind, entry.precision, entry.purpose) == (kind, precision, purpose):
                 return entry, self.path / entry.name
-        held = ", ".join(f"{entry.kind} {entry.precision}" for entry in self.manifest.files)
-        raise BundleFileError(f"the bundle {self.path} has no {kind} {precision} file; it holds: {held}")
+        wanted = f"{kind} {precision}" + ("" if purpose == "embed" else f" {purpose}")
+        held = ", ".join(entry.label for entry in self.manifest.files)
+        raise BundleFileError(f"the bundle {self.path} has no {wanted} file; it holds: {held}")
 
 
 def sha256_file(path: Path) -> str:
@@ -84,7 +88,7 @@ def load_bundle(folder: Path) -> Bundle:
         raise ManifestError(
             f"{path} does not match this version's schema ({problems}); export the checkpoint again"
         ) from None
-    for entry in manifest.files:
+    for entry in {entry.name: entry for entry in manifest.files}.values():
         _verify(folder / entry.name, entry)
     return Bundle(folder, manifest)
 

@@ -57,7 +57,7 @@ class OutputSpec(Strict):
 
 
 class Parity(Strict):
-    """How far an engine file departs from PyTorch, and on what it was measured."""
+    """How far an engine file departs from PyTorch, on what it was measured, and the gates it passed."""
 
     data: str
     images: int = Field(ge=1)
@@ -65,8 +65,12 @@ class Parity(Strict):
     cosine_min: Cosine
     cosine_mean: Cosine
     gate_cosine_min: Cosine
+    consistency_min: Cosine | None = Field(
+        default=None, description="least cosine of a crop with itself in another batch size and position"
+    )
     mAP_difference: float | None = Field(default=None, description="points, engine minus PyTorch")
     rank1_difference: float | None = Field(default=None, description="points, engine minus PyTorch")
+    gate_mAP_loss: float | None = Field(default=None, description="points; None: the difference was not gated")
 
 
 class BatchProfile(Strict):
@@ -80,22 +84,48 @@ class BatchProfile(Strict):
 class BuiltFor(Strict):
     """The GPU and library a TensorRT engine was compiled for; it runs nowhere else."""
 
-    gpu: str
-    compute_capability: str
     library_version: str
+    gpu: str | None = Field(default=None, description="None: built ahead of time, on a machine without one")
+    compute_capability: str | None = Field(default=None, description='such as "8.9"; None: any the library supports')
+    hardware_compatibility: str = Field(default="none", description="the library's name for what else it may run on")
+    version_compatible: bool = Field(default=False, description="later versions of the library may load it")
+
+
+Kind = Literal["onnx", "openvino", "tensorrt", "tensorrt_rtx"]
+Precision = Literal["float32", "float16", "bfloat16", "int8"]
+Purpose = Literal["embed", "explain"]
 
 
 class EngineFile(Strict):
-    """One engine file: what it is, which bytes it must have, how well it agrees with PyTorch."""
+    """One file as one runtime computes it: which bytes it must have, how well it agrees with PyTorch.
+
+    `kind` is the runtime that was measured: ONNX Runtime, OpenVINO, TensorRT. OpenVINO reads the ONNX files and chooses
+    the precision when it loads them, so two entries may name one file.
+    """
 
     name: FileName
-    kind: Literal["onnx", "tensorrt"]
-    precision: Literal["float32", "float16", "bfloat16", "int8"]
+    kind: Kind
+    precision: Precision
+    purpose: Purpose = "embed"
     batch: BatchProfile = BatchProfile()
     bytes: int = Field(ge=1)
     sha256: Sha256
-    parity: Parity
+    parity: Parity | None = Field(description="None: unverified, the engine never ran beside PyTorch")
     built_for: BuiltFor | None = None
+
+    @property
+    def label(self) -> str:
+        """`onnx float32`, `tensorrt float16 explain`."""
+        return f"{self.kind} {self.precision}" + ("" if self.purpose == "embed" else f" {self.purpose}")
+
+    @model_validator(mode="after")
+    def _only_tensorrt_waits_for_its_gpu(self) -> "EngineFile":
+        compiled = self.kind in ("tensorrt", "tensorrt_rtx")
+        if self.parity is None and not compiled:
+            raise ValueError(f"{self.label} has no parity; only a TensorRT engine may wait for its GPU")
+        if (self.built_for is not None) != compiled:
+            raise ValueError(f"{self.label}: built_for belongs to TensorRT engines, and to each of them")
+        return self
 
 
 class Evaluation(Strict):
@@ -147,7 +177,9 @@ class Manifest(Strict):
     def _consistent(self) -> "Manifest":
         if self.output.dim != self.model.embedding_size:
             raise ValueError("output.dim and model.embedding_size differ")
-        names = [file.name for file in self.files]
-        if len(set(names)) != len(names):
+        entries = {(file.kind, file.precision, file.purpose, file.built_for) for file in self.files}
+        if len(entries) != len(self.files):
+            raise ValueError("two entries of the bundle are of one kind, precision and purpose")
+        if len({file.name for file in self.files}) != len({(file.name, file.sha256) for file in self.files}):
             raise ValueError("two files of the bundle have one name")
         return self

@@ -73,6 +73,7 @@ def _as_json(exported: Exported) -> dict[str, object]:
 def _show(exported: Exported) -> None:
     (file,) = exported.manifest.files
     parity, agreement = file.parity, exported.agreement
+    assert parity is not None  # an ONNX file without is never written
     table = Table(title=f"{file.name}, {file.bytes / 1e6:.1f} MB", show_header=False)
     rows = {
         "measured on": f"{parity.images} crops of {parity.data}, batches of {', '.join(map(str, parity.batch_sizes))}",

@@ -10,12 +10,12 @@ import orjson
 import typer
 from rich.table import Table
 
-from bundle import ImageLimits
+from bundle import ImageLimits, Precision
 from service import key_commands
 from service.client import Client
 from service.enroll import enroll_folder
 from service.logs import log_to_stderr
-from service.settings import Device, Precision, Settings
+from service.settings import Device, Settings
 from service.terminal import complain, err, out, read_secret, told
 from service.wheels import installed_wheels
 

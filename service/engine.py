@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from bundle import Bundle, ImageArray
+from bundle import Bundle, ImageArray, Precision
 from service.errors import EngineFailed, StartupError
-from service.settings import Device, Precision
+from service.settings import Device
 
 Vectors = npt.NDArray[np.float32]
 

@@ -4,11 +4,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from bundle import DEFAULT_LIMITS, ImageLimits
+from bundle import DEFAULT_LIMITS, ImageLimits, Precision
 from service.errors import StartupError
 
 Device = Literal["cpu", "cuda"]
-Precision = Literal["float32", "float16", "bfloat16", "int8"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

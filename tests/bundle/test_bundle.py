@@ -82,7 +82,32 @@ def test_a_manifest_that_is_not_this_schema_is_refused(folder: Path, changes: di
 def test_two_files_of_one_name_are_refused(folder: Path) -> None:
     entry = json.loads((folder / "manifest.json").read_text())["files"][0]
     with pytest.raises(ManifestError, match="two files"):
-        load_bundle(edited(folder, files=[entry, {**entry, "precision": "int8"}]))
+        load_bundle(edited(folder, files=[entry, {**entry, "precision": "int8", "sha256": "0" * 64}]))
+
+
+def test_two_entries_of_one_kind_and_precision_are_refused(folder: Path) -> None:
+    entry = json.loads((folder / "manifest.json").read_text())["files"][0]
+    with pytest.raises(ManifestError, match="two entries"):
+        load_bundle(edited(folder, files=[entry, entry]))
+
+
+def test_openvino_may_read_the_file_of_onnx_runtime(folder: Path) -> None:
+    entry = json.loads((folder / "manifest.json").read_text())["files"][0]
+    bundle = load_bundle(edited(folder, files=[entry, {**entry, "kind": "openvino", "precision": "bfloat16"}]))
+    assert bundle.file("openvino", "bfloat16")[1] == bundle.file("onnx", "float32")[1]
+    with pytest.raises(BundleFileError, match="holds: onnx float32, openvino bfloat16"):
+        bundle.file("onnx", "float32", "explain")
+
+
+def test_only_a_tensorrt_engine_may_be_unverified_and_it_says_what_it_was_built_for(folder: Path) -> None:
+    entry = json.loads((folder / "manifest.json").read_text())["files"][0]
+    built_for = {"library_version": "11.4.0", "gpu": "NVIDIA L4", "compute_capability": "8.9"}
+    engine = {**entry, "kind": "tensorrt", "precision": "float16", "parity": None, "built_for": built_for}
+    bundle = load_bundle(edited(folder, files=[entry, engine]))
+    assert bundle.file("tensorrt", "float16")[0].parity is None
+    for wrong in ({**engine, "kind": "onnx", "built_for": None}, {**engine, "built_for": None}):
+        with pytest.raises(ManifestError, match="TensorRT"):
+            load_bundle(edited(folder, files=[entry, wrong]))
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "\x00"])

@@ -14,13 +14,12 @@ def pool_parts(x_BChw: Tensor, mask_BIN: Tensor) -> Tensor:
 
     X is multiplied as it is stored. An exported graph stores C x N, so there the masks are transposed. PyTorch on a
     CPU stores N x C (channels last), and the exported form of the product would take ten times as long.
+    The exported graph divides by N first: a sum over 3,072 positions does not fit into float16.
     """
     x_BCN = x_BChw.flatten(2)
     if torch.compiler.is_exporting():
-        part_BCI = torch.matmul(x_BCN, mask_BIN.transpose(1, 2))
-    else:
-        part_BCI = torch.matmul(mask_BIN, x_BCN.transpose(1, 2)).transpose(1, 2)
-    return part_BCI / x_BCN.shape[2]
+        return torch.matmul(x_BCN, mask_BIN.transpose(1, 2) / x_BCN.shape[2])
+    return torch.matmul(mask_BIN, x_BCN.transpose(1, 2)).transpose(1, 2) / x_BCN.shape[2]
 
 
 class SpatialMean(nn.Module):
