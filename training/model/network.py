@@ -82,6 +82,7 @@ class PAN(nn.Module):
         c1, c2, c3, c4 = channels = self.backbone.channels
         self.parts: nn.Module = Stripes(config.stripes) if config.stripes else LearnedParts(c4, config.scales)
         part_channels = c4
+        self.pams = nn.ModuleList()  # one for each middle block, where the variant has part-aware attention
         match config.fusion:
             case "none":
                 pass
@@ -106,16 +107,19 @@ class PAN(nn.Module):
         """Numbers in a descriptor: I * E (1,536 for the paper's six parts)."""
         return self.config.parts * self.embedding.size
 
-    def part_vectors(self, blocks: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """[X1..X4] -> fused part vectors (B, C, I) and masks (B, I, N)."""
+    def pooled_parts(self, blocks: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """[X1..X4] -> P, the part vectors (B, C4, I) with which PAM asks the middle blocks, and masks (B, I, N)."""
         *middle, x4 = blocks
         mask_BIN, channel_BCI = self.parts(x4)
-        fusion = self.config.fusion
-        if fusion == "conv_add":
+        if self.config.fusion == "conv_add":
             x4 = x4 + sum(self.convs(middle))
         part_BCI = pool_parts(x4, mask_BIN)
-        if channel_BCI is not None:
-            part_BCI = part_BCI * channel_BCI
+        return (part_BCI if channel_BCI is None else part_BCI * channel_BCI), mask_BIN
+
+    def part_vectors(self, blocks: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """[X1..X4] -> fused part vectors (B, C, I) and masks (B, I, N)."""
+        part_BCI, mask_BIN = self.pooled_parts(blocks)
+        middle, fusion = blocks[:3], self.config.fusion
         if fusion == "pool_x3":
             part_BCI = torch.cat([part_BCI, pool_parts(middle[2], mask_BIN)], 1)
         elif fusion == "conv_concat":
