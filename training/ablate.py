@@ -2,14 +2,14 @@
 
 OUT/pan_c-seed0/ ...   the runs
 OUT/table.csv          one row a finished run
-OUT/table.md           one row a variant: mean and spread over the seeds, the paper's figures beside them
+OUT/table.md           one row a variant: mean and spread over the seeds; the paper's figures in a table of their own
 """
 
 import csv
 import statistics
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -125,32 +125,53 @@ def results(out: Path) -> Iterator[Result]:
         yield Result(found.data, card.variant, card.provenance.seed, found.cmc[1], found.mAP, overlap)
 
 
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The finished runs of one variant; figures in words: mean, and spread over the seeds."""
+
+    data: str
+    variant: str
+    seeds: int
+    rank1: str
+    mAP: str
+    overlap: str
+
+
+def summaries(runs: Iterable[Result], variants: Iterable[str]) -> list[Summary]:
+    """One row for each of `variants` that has finished runs, in their order."""
+    by_variant: dict[str, list[Result]] = defaultdict(list)
+    for run in runs:
+        by_variant[run.variant].append(run)
+    return [_summary(by_variant[variant]) for variant in variants if variant in by_variant]
+
+
+def _summary(runs: Sequence[Result]) -> Summary:
+    overlaps = [run.overlap for run in runs if run.overlap is not None]
+    return Summary(
+        data=", ".join(sorted({run.data for run in runs})),
+        variant=runs[0].variant,
+        seeds=len(runs),
+        rank1=_mean([run.rank1 for run in runs]),
+        mAP=_mean([run.mAP for run in runs]),
+        overlap=f"{statistics.mean(overlaps):.2f}" if overlaps else "",
+    )
+
+
 def write_tables(out: Path, known: dict[str, tuple[float, float] | None]) -> None:
     """Write `table.csv` and `table.md` from the runs that are finished."""
-    by_variant: dict[str, list[Result]] = defaultdict(list)
+    runs = list(results(out))
     with (out / "table.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
         writer.writerow(["data", "variant", "seed", "rank1", "mAP", "mask_overlap"])
-        for run in results(out):
-            by_variant[run.variant].append(run)
+        for run in runs:
             overlap = "" if run.overlap is None else f"{run.overlap:.3f}"
             writer.writerow([run.data, run.variant, run.seed, f"{run.rank1:.2f}", f"{run.mAP:.2f}", overlap])
     lines = ["| data | variant | seeds | rank-1 | mAP | mask overlap |", "| --- | --- | --- | --- | --- | --- |"]
     paper = ["", "The paper, on Market-1501:", "", "| variant | rank-1 | mAP |", "| --- | --- | --- |"]
-    for variant, printed in known.items():
-        if runs := by_variant.get(variant):
-            overlaps = [run.overlap for run in runs if run.overlap is not None]
-            cells = (
-                ", ".join(sorted({run.data for run in runs})),
-                variant,
-                str(len(runs)),
-                _mean([run.rank1 for run in runs]),
-                _mean([run.mAP for run in runs]),
-                f"{statistics.mean(overlaps):.2f}" if overlaps else "",
-            )
-            lines.append(f"| {' | '.join(cells)} |")
-            if printed:
-                paper.append(f"| {variant} | {printed[0]:.1f} | {printed[1]:.1f} |")
+    for row in summaries(runs, known):
+        lines.append(f"| {' | '.join(map(str, astuple(row)))} |")
+        if printed := known[row.variant]:
+            paper.append(f"| {row.variant} | {printed[0]:.1f} | {printed[1]:.1f} |")
     (out / "table.md").write_text("\n".join(lines + paper) + "\n", encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""What a run shows while it runs: a progress line, `metrics.csv`, TensorBoard events, and warnings in words."""
+"""What a run shows while it runs: a progress line, tables (CSV), TensorBoard events, and warnings in words."""
 
 import csv
 import sys
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch.utils.tensorboard import SummaryWriter
 
+METRICS, EVALUATIONS = "metrics.csv", "evaluations.csv"
 LOG_EVERY = 10
 LINE_EVERY_S = 30.0
 ONCE = ("live", "overlap")  # measured in the steps that are written, not averaged
@@ -22,8 +23,10 @@ class Monitor:
     """Context manager around a run; it is told the values of every step and writes their means every few steps."""
 
     def __init__(self, out: Path, iterations: int, first_step: int, console: Console) -> None:
-        self._path = out / "metrics.csv"
+        self._path = out / METRICS
         self._rows = _rows_before(self._path, first_step)
+        self._evaluations_path = out / EVALUATIONS
+        self._evaluations = {row["step"]: row for row in _rows_before(self._evaluations_path, first_step)}
         self._board = SummaryWriter(str(out / "tensorboard"), purge_step=first_step)
         self._console = console
         self._progress = Progress(
@@ -90,7 +93,13 @@ class Monitor:
             self._console.print(f"{step}/{self._iterations}  {status}  {left / 60:.1f} min left", highlight=False)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Values that are measured now and then (evaluation): TensorBoard and a line."""
+        """Values that are measured now and then (evaluation): `evaluations.csv`, TensorBoard and a line."""
+        self._evaluations[step] = {"step": step, **values}  # a resumed run may measure once more where it stopped
+        with self._evaluations_path.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, list(self._evaluations[step]))
+            writer.writeheader()
+            for row in self._evaluations.values():
+                writer.writerow({key: f"{value:.6g}" for key, value in row.items()})
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
         shown = "  ".join(f"{name} {value:.2f}" for name, value in values.items())

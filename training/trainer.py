@@ -38,7 +38,7 @@ class Progress:
 
 class Trainer:
     """One run in one folder: `model.safetensors`, `best.safetensors`, `resume.pt`, `config.yaml`, `metrics.csv`,
-    `tensorboard/`. Of the processes that torchrun starts, only the first one writes and prints.
+    `evaluations.csv`, `tensorboard/`. Of the processes that torchrun starts, only the first one writes and prints.
     """
 
     def __init__(self, config: RunConfig, out: Path, console: Console | None = None) -> None:

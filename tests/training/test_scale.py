@@ -100,6 +100,10 @@ def test_a_stopped_run_resumes_to_the_same_files(
     a, b = (load_state(tmp_path / run / "resume.pt") for run in ("whole", "stopped"))
     assert a["scaler"] == b["scaler"]
     assert a["progress"] == b["progress"]
+    if "best" in files:
+        measured, again = ((tmp_path / run / "evaluations.csv").read_text() for run in ("whole", "stopped"))
+        assert measured == again
+        assert [line.split(",")[0] for line in measured.splitlines()[:4]] == ["step", "3", "6", "9"]
 
 
 def test_a_state_that_lacks_what_the_settings_need_is_refused(trainer: Callable[..., Trainer]) -> None:

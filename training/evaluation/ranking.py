@@ -33,10 +33,12 @@ class Ranking:
     def __init__(self, gallery: Labels) -> None:
         self.gallery = int((gallery.person != JUNK).sum())
         self.scores: list[Score] = []
+        self.queries: list[int] = []  # the row of the query that each score is of
 
     def add(self, block: Block) -> None:
         """Score the block's queries."""
         for index in np.flatnonzero(block.positive_BG.any(1)):
+            self.queries.append(block.rows.start + int(index))
             self.scores.append(
                 score(positive_ranks(block.similarity_BG[index], block.positive_BG[index], block.negative_BG[index]))
             )
