@@ -6,6 +6,7 @@ PanError
     +-- ParityError     an engine file does not agree with PyTorch, or the measurement proves nothing
     +-- TargetError     the folder to write cannot be used
     +-- EngineMissing   a package that runs or writes the engine file is not installed
+    +-- BuildError      TensorRT cannot build, load or run an engine
 """
 
 from bundle import PanError
@@ -39,3 +40,9 @@ class EngineMissing(ExportError):
     """A package that is needed to run an engine file is not installed."""
 
     code = "engine-missing"
+
+
+class BuildError(ExportError):
+    """TensorRT cannot build, load or run an engine."""
+
+    code = "build-failed"
