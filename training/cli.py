@@ -1,4 +1,4 @@
-"""`pan-train`: run, resume, evaluate, ablate, inspect, synth, data check."""
+"""`pan-train`: run, resume, evaluate, report, ablate, inspect, synth, data check."""
 
 import json
 import os
@@ -21,6 +21,7 @@ from training.distributed import leave
 from training.embed import Embed, embed_data, torch_embedder
 from training.errors import ConfigError, DataError
 from training.model import VARIANTS
+from training.report.command import report
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
@@ -29,6 +30,7 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Train and evaluate PAN."
 )
 app.add_typer(data_app, name="data")
+app.command()(report)
 errors = Console(stderr=True, highlight=False)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]

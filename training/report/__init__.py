@@ -1,0 +1,1 @@
+"""`pan-train report`: a run as one self-contained HTML page."""
