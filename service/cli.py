@@ -10,12 +10,12 @@ import orjson
 import typer
 from rich.table import Table
 
-from bundle import ImageLimits, Precision
+from bundle import ImageLimits
 from service import key_commands
 from service.client import Client
 from service.enroll import enroll_folder
 from service.logs import log_to_stderr
-from service.settings import Device, Settings
+from service.settings import Device, EngineChoice, PrecisionChoice, Settings
 from service.terminal import complain, err, out, read_secret, told
 from service.wheels import installed_wheels
 
@@ -38,8 +38,22 @@ def run(
     data: Annotated[Path, typer.Option(help="The folder that keeps the galleries; made if missing.")],
     host: Annotated[str, typer.Option(help="Address to listen on; the default is this machine only.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one and says which.")] = 8000,
-    device: Annotated[Device, typer.Option(help="What is asked for is what runs.")] = "cpu",
-    precision: Annotated[Precision, typer.Option(help="Which engine file of the bundle.")] = "float32",
+    engine: Annotated[
+        EngineChoice, typer.Option(help="The runtime. What is asked for is what runs, or the service does not start.")
+    ] = "auto",
+    device: Annotated[Device, typer.Option(help="auto: a GPU that an installed runtime can use, or else the CPU.")] = (
+        "auto"
+    ),
+    precision: Annotated[
+        PrecisionChoice, typer.Option(help="auto: float32 on the CPU; float16, then float32, on a GPU.")
+    ] = "auto",
+    allow_unverified: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unverified",
+            help="Run a TensorRT engine that never ran beside PyTorch, once it agrees with the float32 file here.",
+        ),
+    ] = False,
     threads: Annotated[int, typer.Option(min=0, help="Of the engine; 0 is one a core.")] = 0,
     max_batch: Annotated[int, typer.Option(min=1, help="Images an engine call.")] = 32,
     max_delay_ms: Annotated[float, typer.Option(min=0, help="How long an image waits for company.")] = 2.0,
@@ -67,8 +81,10 @@ def run(
     settings = Settings(
         bundle=bundle,
         data=data,
+        engine=engine,
         device=device,
         precision=precision,
+        allow_unverified=allow_unverified,
         threads=threads,
         max_batch=max_batch,
         max_delay=max_delay_ms / 1000,

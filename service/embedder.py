@@ -16,7 +16,7 @@ import numpy as np
 
 from bundle import ImageArray, ImageError, load_crop
 from service.batcher import Batcher
-from service.engine import OnnxEngine, Vectors
+from service.engine import Engine, Vectors
 from service.errors import BodyTooLarge, DeadlineExceeded, Overloaded
 from service.metrics import Metrics
 from service.settings import Settings
@@ -25,7 +25,7 @@ from service.settings import Settings
 class Embedder:
     """Everything between the bytes of a picture and its embedding. Lives on one event loop."""
 
-    def __init__(self, engine: OnnxEngine, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, engine: Engine, settings: Settings, metrics: Metrics) -> None:
         self._engine = engine
         self._settings = settings
         self._metrics = metrics

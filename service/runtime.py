@@ -10,7 +10,7 @@ from bundle import Bundle, PanError, load_bundle
 from service import records
 from service.database import Database
 from service.embedder import Embedder
-from service.engine import OnnxEngine
+from service.engines.load import Loaded, load_engine
 from service.entries import Entries
 from service.errors import NotReady
 from service.folder import DATABASE, alone_in
@@ -34,6 +34,7 @@ class Service:
     settings: Settings
     bundle: Bundle
     metrics: Metrics
+    loaded: Loaded
     embedder: Embedder
     searcher: Searcher
     database: Database
@@ -58,29 +59,30 @@ class Service:
 
 @asynccontextmanager
 async def open_service(settings: Settings) -> AsyncIterator[Service]:
-    """Load the bundle, warm up the engine, open the database, rebuild the galleries.
+    """Load the bundle, choose and warm up the engine, open the database, rebuild the galleries.
 
     Raises StartupError, BundleError or EngineFailed.
     """
     wheels = installed_wheels()
     bundle = load_bundle(settings.bundle)
-    engine = OnnxEngine(bundle, settings.device, settings.precision, settings.threads)
     model = bundle.manifest.model
-    log.info("engine", extra={**wheels, "device": settings.device, "precision": settings.precision})
     log.info("model", extra={"fingerprint": model.fingerprint, "variant": model.variant, "dim": model.embedding_size})
     metrics = Metrics()
     async with AsyncExitStack() as stack:
-        embedder = Embedder(engine, settings, metrics)
+        stack.enter_context(alone_in(settings.data))
+        loaded = load_engine(bundle, settings)
+        stack.callback(loaded.engine.close)
+        log.info("engine", extra={**wheels, "reason": loaded.choice.reason, "cosine_min": loaded.parity.cosine_min})
+        embedder = Embedder(loaded.engine, settings, metrics)
         stack.push_async_callback(embedder.close)
         await embedder.probe()
         searcher = Searcher(metrics)
         stack.push_async_callback(searcher.close)
-        stack.enter_context(alone_in(settings.data))
         database = Database(settings.data / DATABASE, metrics)
         stack.push_async_callback(asyncio.to_thread, database.close)
         keys = Keys(database, settings.admin_key)
-        galleries = Galleries(database, model.fingerprint, engine.dim, metrics)
+        galleries = Galleries(database, model.fingerprint, loaded.engine.dim, metrics)
         await galleries.load()
         log.info("galleries", extra={"names": [gallery.row.name for gallery in galleries.all()]})
         entries = Entries(database, galleries)
-        yield Service(settings, bundle, metrics, embedder, searcher, database, galleries, entries, keys)
+        yield Service(settings, bundle, metrics, loaded, embedder, searcher, database, galleries, entries, keys)

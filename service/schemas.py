@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
+from bundle import Parity
+
 _ATTRIBUTES_MAX = 32
 
 GalleryName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -224,8 +226,13 @@ class Model(Answer):
     dim: int
     input_height: int
     input_width: int
+    engine: str = Field(description="the runtime: onnxruntime, openvino, tensorrt or tensorrt_rtx")
     device: str
     precision: str
+    file: str = Field(description="the engine file of the bundle")
+    reason: str = Field(description="why this engine runs, and what was passed over")
+    max_batch: int = Field(description="crops an engine run")
+    parity: Parity = Field(description="how well the file agrees with PyTorch, and on what that was measured")
     evaluation: dict[str, Any] | None
     licence_notes: str
 

@@ -4,10 +4,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from bundle import DEFAULT_LIMITS, ImageLimits, Precision
+from bundle import DEFAULT_LIMITS, ImageLimits
 from service.errors import StartupError
 
-Device = Literal["cpu", "cuda"]
+EngineChoice = Literal["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"]
+Device = Literal["auto", "cpu", "cuda"]
+PrecisionChoice = Literal["auto", "float32", "float16", "bfloat16", "int8"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,8 +18,10 @@ class Settings:
 
     bundle: Path
     data: Path
-    device: Device = "cpu"
-    precision: Precision = "float32"
+    engine: EngineChoice = "auto"
+    device: Device = "auto"
+    precision: PrecisionChoice = "auto"
+    allow_unverified: bool = False  # run an engine that export could not check, after checking it here
     threads: int = 0  # of the engine; 0 is one a core
     max_batch: int = 32
     max_delay: float = 0.002

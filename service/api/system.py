@@ -14,7 +14,7 @@ router = APIRouter(tags=["service"])
 async def model(service: ServiceDep, _: Caller) -> Response:
     """What the bundle says of it, and what it runs on."""
     manifest = service.bundle.manifest
-    evaluation = manifest.evaluation
+    loaded, evaluation = service.loaded, manifest.evaluation
     return Json(
         {
             "architecture": manifest.model.architecture,
@@ -26,8 +26,13 @@ async def model(service: ServiceDep, _: Caller) -> Response:
             "dim": manifest.output.dim,
             "input_height": manifest.input.height,
             "input_width": manifest.input.width,
-            "device": service.settings.device,
-            "precision": service.settings.precision,
+            "engine": loaded.choice.engine,
+            "device": loaded.choice.device,
+            "precision": loaded.choice.file.precision,
+            "file": loaded.choice.file.name,
+            "reason": loaded.choice.reason,
+            "max_batch": min(service.settings.max_batch, loaded.engine.max_batch or service.settings.max_batch),
+            "parity": loaded.parity.model_dump(mode="json"),
             "evaluation": evaluation.model_dump(mode="json") if evaluation else None,
             "licence_notes": manifest.provenance.licence_notes,
         }

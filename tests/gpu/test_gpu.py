@@ -8,7 +8,6 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from bundle import load_bundle
 from tests.service.bundles import write_bundle
 from tests.training.conftest import write_crop
 from tests.training.test_run import SMALL, pan_train
@@ -45,11 +44,12 @@ def test_a_gpu_run_ends_with_a_checkpoint_that_the_cpu_evaluates_alike(
 
 @needs_ort_gpu
 def test_the_cuda_engine_gives_the_cpu_engines_vectors(tmp_path: Path) -> None:
-    from service.engine import OnnxEngine
+    from service.engine import Engine
+    from service.engines.onnxruntime import OnnxRunner
+    from tests.service.bundles import SIGNATURE
 
-    write_bundle(tmp_path / "bundle")
-    bundle = load_bundle(tmp_path / "bundle")
-    cpu, cuda = OnnxEngine(bundle, "cpu"), OnnxEngine(bundle, "cuda")
+    path = write_bundle(tmp_path / "bundle") / "model.onnx"
+    cpu, cuda = (Engine(OnnxRunner(path, SIGNATURE, device), SIGNATURE) for device in ("cpu", "cuda"))
     rng = np.random.default_rng(0)
     for batch in (1, 3, 8, 33):
         images = rng.integers(0, 256, (batch, cpu.height, cpu.width, 3), np.uint8)

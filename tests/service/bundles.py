@@ -1,6 +1,7 @@
 """A bundle made by hand, without torch: coarse colours through a fixed projection, enough to tell blocks apart."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -16,11 +17,15 @@ from bundle import (
     Parity,
     Provenance,
     fingerprint,
+    load_bundle,
     save_manifest,
     sha256_file,
 )
+from service.engine import Signature
+from service.engines.onnxruntime import OnnxRunner
 
 HEIGHT, WIDTH, DIM = 64, 32, 64
+SIGNATURE = Signature(HEIGHT, WIDTH, DIM)
 _CELL = 8
 _FEATURES = (HEIGHT // _CELL) * (WIDTH // _CELL) * 3
 
@@ -95,4 +100,18 @@ def write_bundle(folder: Path, seed: int = 0) -> Path:
         provenance=Provenance(data="none", recipe="by hand", iterations=0, seed=seed),
     )
     save_manifest(folder, manifest)
+    return folder
+
+
+def onnx_runner(folder: Path, max_batch: int | None = None) -> OnnxRunner:
+    """The bundle's file in ONNX Runtime on the CPU."""
+    return OnnxRunner(folder / "model.onnx", SIGNATURE, max_batch=max_batch)
+
+
+def change(folder: Path, *changes: dict[str, Any]) -> Path:
+    """Replace the bundle's engine files: each is the one it was written with, with these members changed."""
+    manifest = load_bundle(folder).manifest
+    data = manifest.model_dump(mode="json")
+    data["files"] = [{**data["files"][0], **change} for change in changes]
+    save_manifest(folder, Manifest.model_validate(data))
     return folder

@@ -410,6 +410,9 @@ def test_every_answer_carries_a_request_id_and_a_callers_own_is_kept(api: httpx.
 def test_the_model_is_described(api: httpx.Client) -> None:
     model = schemas.Model.model_validate_json(api.get("/v1/model").content)
     assert (model.dim, model.input_height, model.input_width, model.device) == (DIM, HEIGHT, WIDTH, "cpu")
+    assert (model.engine, model.precision, model.file, model.max_batch) == ("onnxruntime", "float32", "model.onnx", 32)
+    assert model.reason.startswith("onnxruntime on cpu, float32, chosen by auto")
+    assert model.parity.cosine_min >= model.parity.gate_cosine_min
 
 
 def test_it_is_alive_and_ready(api: httpx.Client) -> None:

@@ -8,21 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bundle import ImageError, load_bundle, load_crop
+from bundle import ImageError, load_crop
 from service.embedder import Embedder
-from service.engine import OnnxEngine
+from service.engine import Engine
 from service.errors import BodyTooLarge, DeadlineExceeded, EngineFailed, Overloaded
 from service.metrics import Metrics
 from service.settings import Settings
-from tests.service.bundles import HEIGHT, WIDTH, reference_embedding
+from tests.service.bundles import HEIGHT, SIGNATURE, WIDTH, onnx_runner, reference_embedding
 from tests.service.pictures import png
 
 
-class Engine(OnnxEngine):
+class Gated(Engine):
     """The real engine, behind a gate and with a fault that can be switched on."""
 
     def __init__(self, bundle: Path) -> None:
-        super().__init__(load_bundle(bundle))
+        super().__init__(onnx_runner(bundle), SIGNATURE)
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()
@@ -38,9 +38,9 @@ class Engine(OnnxEngine):
         return super().embed(crops)
 
 
-def scenario(bundle: Path, play: Callable[[Embedder, Engine], Awaitable[None]], **settings: object) -> None:
+def scenario(bundle: Path, play: Callable[[Embedder, Gated], Awaitable[None]], **settings: object) -> None:
     async def run() -> None:
-        engine = Engine(bundle)
+        engine = Gated(bundle)
         embedder = Embedder(engine, Settings(bundle=bundle, data=bundle, **settings), Metrics())  # type: ignore[arg-type]
         try:
             await play(embedder, engine)
@@ -56,7 +56,7 @@ def expected(data: bytes) -> np.ndarray:
 
 
 def test_a_bad_picture_fails_alone_and_the_others_keep_their_place(bundle: Path) -> None:
-    async def play(embedder: Embedder, _: Engine) -> None:
+    async def play(embedder: Embedder, _: Gated) -> None:
         outcomes = await embedder.embed([png(1), b"not a picture", png(2), png(3)[:200]])
         np.testing.assert_allclose(outcomes[0], expected(png(1)), atol=1e-5)
         np.testing.assert_allclose(outcomes[2], expected(png(2)), atol=1e-5)
@@ -69,7 +69,7 @@ def test_a_bad_picture_fails_alone_and_the_others_keep_their_place(bundle: Path)
 
 
 def test_pictures_of_many_requests_share_engine_calls(bundle: Path) -> None:
-    async def play(embedder: Embedder, engine: Engine) -> None:
+    async def play(embedder: Embedder, engine: Gated) -> None:
         answers = await asyncio.gather(*(embedder.embed([png(n)]) for n in range(8)))
         for n, (vector,) in enumerate(answers):
             np.testing.assert_allclose(vector, expected(png(n)), atol=1e-5)
@@ -80,7 +80,7 @@ def test_pictures_of_many_requests_share_engine_calls(bundle: Path) -> None:
 
 
 def test_over_the_bound_is_told_when_to_come_back_and_then_gets_in(bundle: Path) -> None:
-    async def play(embedder: Embedder, engine: Engine) -> None:
+    async def play(embedder: Embedder, engine: Gated) -> None:
         engine.gate.clear()
         first = asyncio.create_task(embedder.embed([png(1), png(2)]))
         await asyncio.sleep(0)
@@ -97,7 +97,7 @@ def test_over_the_bound_is_told_when_to_come_back_and_then_gets_in(bundle: Path)
 
 
 def test_too_many_pictures_for_one_request_are_refused(bundle: Path) -> None:
-    async def play(embedder: Embedder, _: Engine) -> None:
+    async def play(embedder: Embedder, _: Gated) -> None:
         with pytest.raises(BodyTooLarge, match="5 images in one request; at most 4"):
             await embedder.embed([png(1)] * 5)
 
@@ -105,7 +105,7 @@ def test_too_many_pictures_for_one_request_are_refused(bundle: Path) -> None:
 
 
 def test_a_late_request_is_given_up_and_makes_room(bundle: Path) -> None:
-    async def play(embedder: Embedder, engine: Engine) -> None:
+    async def play(embedder: Embedder, engine: Gated) -> None:
         engine.gate.clear()
         with pytest.raises(DeadlineExceeded):
             await embedder.embed([png(1)])
@@ -116,7 +116,7 @@ def test_a_late_request_is_given_up_and_makes_room(bundle: Path) -> None:
 
 
 def test_a_cancelled_request_never_reaches_the_engine(bundle: Path) -> None:
-    async def play(embedder: Embedder, engine: Engine) -> None:
+    async def play(embedder: Embedder, engine: Gated) -> None:
         engine.gate.clear()
         busy = asyncio.create_task(embedder.embed([png(1)]))
         await asyncio.to_thread(engine.entered.wait)
@@ -133,7 +133,7 @@ def test_a_cancelled_request_never_reaches_the_engine(bundle: Path) -> None:
 
 
 def test_an_engine_failure_fails_its_requests_and_not_the_next(bundle: Path) -> None:
-    async def play(embedder: Embedder, engine: Engine) -> None:
+    async def play(embedder: Embedder, engine: Gated) -> None:
         engine.broken = True
         with pytest.raises(EngineFailed, match="switched off"):
             await embedder.embed([png(1), png(2)])

@@ -1,4 +1,4 @@
-"""The engine against the model's definition, and what it refuses to start with."""
+"""An engine against the model's definition, whatever runs behind it; and the wheels it is made of."""
 
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -7,11 +7,11 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from bundle import BundleFileError, load_bundle, save_manifest
 from service import wheels
-from service.engine import OnnxEngine
+from service.engine import Engine, Signature, padded_size
+from service.engines.onnxruntime import OnnxRunner
 from service.errors import EngineFailed, StartupError
-from tests.service.bundles import DIM, HEIGHT, WIDTH, reference_embedding, write_bundle
+from tests.service.bundles import DIM, HEIGHT, SIGNATURE, WIDTH, onnx_runner, reference_embedding
 
 
 def crops(count: int) -> np.ndarray:
@@ -20,58 +20,64 @@ def crops(count: int) -> np.ndarray:
 
 @pytest.mark.parametrize("count", [1, 2, 7, 33])
 def test_embeds_as_the_model_is_defined(bundle: Path, count: int) -> None:
-    vectors = OnnxEngine(load_bundle(bundle)).embed(crops(count))
+    vectors = Engine(onnx_runner(bundle), SIGNATURE).embed(crops(count))
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(vectors, reference_embedding(crops(count)), atol=1e-5)
 
 
-def with_batch(folder: Path, **batch: int) -> Path:
-    write_bundle(folder)
-    manifest = load_bundle(folder).manifest
-    data = manifest.model_dump(mode="json")
-    data["files"][0]["batch"] = batch
-    save_manifest(folder, type(manifest).model_validate(data))
-    return folder
+def test_a_batch_over_the_engine_limit_is_split(bundle: Path) -> None:
+    sizes = []
 
+    class Noting(OnnxRunner):
+        def run(self, crops: np.ndarray) -> np.ndarray:
+            sizes.append(len(crops))
+            return super().run(crops)
 
-def test_a_batch_over_the_engine_limit_is_split(tmp_path: Path) -> None:
-    engine = OnnxEngine(load_bundle(with_batch(tmp_path, max=4)))
+    engine = Engine(Noting(bundle / "model.onnx", SIGNATURE, max_batch=4), SIGNATURE)
     np.testing.assert_allclose(engine.embed(crops(11)), reference_embedding(crops(11)), atol=1e-5)
-
-
-def test_a_precision_the_bundle_lacks_is_refused(bundle: Path) -> None:
-    with pytest.raises(BundleFileError, match="it holds: onnx float32"):
-        OnnxEngine(load_bundle(bundle), precision="int8")
+    assert sizes == [4, 4, 3]
 
 
 @pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="there may be a GPU")
-def test_cuda_without_the_gpu_wheel_is_refused_and_not_replaced(bundle: Path) -> None:
-    with pytest.raises(StartupError, match=r"CUDAExecutionProvider.*install 'pan-reid\[gpu\]'"):
-        OnnxEngine(load_bundle(bundle), device="cuda")
+def test_a_silent_fallback_to_the_cpu_is_refused(bundle: Path) -> None:
+    with (
+        pytest.warns(UserWarning, match="CUDAExecutionProvider"),
+        pytest.raises(StartupError, match="fell back to CPU"),
+    ):
+        OnnxRunner(bundle / "model.onnx", SIGNATURE, "cuda")
 
 
-def test_a_graph_that_is_not_what_the_manifest_says_is_refused(tmp_path: Path) -> None:
-    write_bundle(tmp_path)
-    manifest = load_bundle(tmp_path).manifest
-    data = manifest.model_dump(mode="json")
-    data["input"]["height"] = 128
-    save_manifest(tmp_path, type(manifest).model_validate(data))
-    with pytest.raises(StartupError, match="export it again"):
-        OnnxEngine(load_bundle(tmp_path))
+def test_a_graph_that_is_not_what_the_manifest_says_is_refused(bundle: Path) -> None:
+    with pytest.raises(StartupError, match="export the bundle again"):
+        OnnxRunner(bundle / "model.onnx", Signature(128, WIDTH, DIM))
 
 
 def test_crops_of_a_wrong_shape_are_an_engine_failure(bundle: Path) -> None:
     with pytest.raises(EngineFailed, match="batch of 1"):
-        OnnxEngine(load_bundle(bundle)).embed(np.zeros((1, 8, 8, 3), np.uint8))
+        Engine(onnx_runner(bundle), SIGNATURE).embed(np.zeros((1, 8, 8, 3), np.uint8))
 
 
-def test_numbers_that_are_no_embedding_are_an_engine_failure(bundle: Path) -> None:
-    grey_sum_zero = np.full((1, HEIGHT, WIDTH, 3), 128, np.uint8)
-    engine = OnnxEngine(load_bundle(bundle))
-    assert np.isfinite(engine.embed(grey_sum_zero)).all()
-    engine._run = lambda crops: np.full((len(crops), DIM), np.nan, np.float32)  # type: ignore[method-assign]
+def test_numbers_that_are_no_embedding_are_an_engine_failure() -> None:
+    class Broken:
+        max_batch = None
+
+        def run(self, crops: np.ndarray) -> np.ndarray:
+            return np.full((len(crops), DIM), np.nan, np.float32)
+
+        def close(self) -> None: ...
+
     with pytest.raises(EngineFailed, match="NaN"):
-        engine.embed(grey_sum_zero)
+        Engine(Broken(), SIGNATURE).embed(crops(1))
+
+
+@pytest.mark.parametrize(
+    ("count", "least", "most", "size"),
+    [(1, 1, None, 1), (3, 1, None, 4), (33, 1, None, 64), (33, 1, 48, 48), (1, 3, 24, 3), (4, 3, 24, 4), (8, 8, 8, 8)],
+)
+def test_a_batch_is_filled_up_to_a_power_of_two_within_the_limits(
+    count: int, least: int, most: int | None, size: int
+) -> None:
+    assert padded_size(count, least, most) == size
 
 
 @pytest.mark.parametrize(

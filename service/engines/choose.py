@@ -1,0 +1,119 @@
+"""Which engine file runs: what the bundle holds, this machine can run and somebody has verified, best first."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from bundle import EngineFile, Kind, Precision
+from service.engines.machine import EngineName, Machine, Place
+from service.errors import StartupError
+from service.settings import Device, EngineChoice, PrecisionChoice
+
+# Best first. OpenVINO comes last: it must be asked for, or asked for in its own bfloat16.
+_ORDER: tuple[Place, ...] = (
+    ("tensorrt", "cuda"),
+    ("tensorrt_rtx", "cuda"),
+    ("onnxruntime", "cuda"),
+    ("onnxruntime", "cpu"),
+    ("openvino", "cpu"),
+)
+# What `auto` may take. Eight bits and bfloat16 cost some accuracy, so they are the operator's decision.
+_AUTO_PRECISIONS: dict[str, tuple[Precision, ...]] = {"cuda": ("float16", "float32"), "cpu": ("float32",)}
+_KINDS: dict[EngineName, Kind] = {
+    "onnxruntime": "onnx",
+    "openvino": "openvino",
+    "tensorrt": "tensorrt",
+    "tensorrt_rtx": "tensorrt_rtx",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What runs, and why."""
+
+    engine: EngineName
+    device: Literal["cpu", "cuda"]
+    file: EngineFile
+    reason: str
+
+
+def choose(
+    files: Sequence[EngineFile],
+    machine: Machine,
+    *,
+    engine: EngineChoice = "auto",
+    device: Device = "auto",
+    precision: PrecisionChoice = "auto",
+    allow_unverified: bool = False,
+) -> Choice:
+    """The best of what was asked for. Raises StartupError that says for each engine why it was not."""
+    files = [file for file in files if file.purpose == "embed"]
+    places = [place for place in _ORDER if engine in ("auto", place[0]) and device in ("auto", place[1])]
+    passed: list[str] = []
+    held = False
+    for name, where in places:
+        precisions = _AUTO_PRECISIONS[where] if precision == "auto" else (precision,)
+        candidates = [file for p in precisions for file in files if (file.kind, file.precision) == (_KINDS[name], p)]
+        held = held or bool(candidates)
+        obstacles = [f"the bundle has no {_KINDS[name]} {' or '.join(precisions)} file"] if not candidates else []
+        for file in candidates:
+            obstacle = (
+                machine.lacks.get((name, where))
+                or built_for_another(file, machine)
+                or _unverified(file, allow_unverified)
+            )
+            if obstacle is None:
+                return Choice(name, where, file, _reason(name, where, file, engine, passed))
+            obstacles.append(obstacle)
+        passed.append(f"{name} on {where}: {obstacles[0]}")
+
+    asked = f"--engine {engine} --device {device} --precision {precision}"
+    if not places:
+        raise StartupError(f"{asked}: {engine} runs on {'cuda' if device == 'cpu' else 'cpu'} only")
+    holds = f"it holds {', '.join(file.label for file in files)}"
+    if not held and precision != "auto":
+        kind = "" if engine == "auto" else f"{_KINDS[engine]} "
+        raise StartupError(f"the bundle has no {kind}{precision} file; {holds}; ask for one of them, or export it")
+    raise StartupError(f"{asked} cannot be had. {'; '.join(passed)}. The bundle: {holds}")
+
+
+def _unverified(file: EngineFile, allowed: bool) -> str | None:
+    if file.parity is not None or allowed:
+        return None
+    return (
+        f"{file.name} is unverified, it never ran beside PyTorch; --allow-unverified compares it with the bundle's "
+        "float32 file at the first start, or run `pan-export verify BUNDLE` on this machine"
+    )
+
+
+def built_for_another(file: EngineFile, machine: Machine) -> str | None:
+    """What keeps a compiled engine from this machine's library and GPU; None where nothing does."""
+    if file.built_for is None or machine.gpu is None:
+        return None
+    built, installed = file.built_for, machine.versions[_engine_of(file.kind)]
+    newer = built.version_compatible and _numbers(installed) >= _numbers(built.library_version)
+    if installed != built.library_version and not newer:
+        return _rebuild(file, f"{file.kind} {built.library_version}, and {installed} is installed")
+    need, have = built.compute_capability, machine.gpu.compute_capability
+    ampere_plus = built.hardware_compatibility.lower() == "ampere_plus" and _numbers(have) >= (8, 0)
+    if need not in (None, have) and not ampere_plus:
+        return _rebuild(file, f"compute capability {need}, and this GPU is {machine.gpu}")
+    return None
+
+
+def _rebuild(file: EngineFile, why: str) -> str:
+    return f"{file.name} was built for {why}; build it here: `pan-export tensorrt BUNDLE --precision {file.precision}`"
+
+
+def _engine_of(kind: Kind) -> EngineName:
+    return next(name for name, its_kind in _KINDS.items() if its_kind == kind)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(digits) for digits in re.findall(r"\d+", text))
+
+
+def _reason(name: str, where: str, file: EngineFile, asked: EngineChoice, passed: Sequence[str]) -> str:
+    chosen = f"{name} on {where}, {file.precision}, " + ("chosen by auto" if asked == "auto" else "as asked for")
+    return chosen + (f"; passed over: {'; '.join(passed)}" if passed else "")
