@@ -1,4 +1,4 @@
-"""`pan-export`: onnx."""
+"""`pan-export`: onnx, verify, diff."""
 
 import json
 import sys
@@ -7,12 +7,23 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from bundle import PanError
-from export.onnx_bundle import TIMED_BATCH, Exported, export_onnx
+from export.build import TARGETS, Measuring, export_checkpoint, parse_target
+from export.diff import compare_graphs, first_departure, input_spec, read_graph
+from export.errors import ParityError
+from export.gates import DEFAULTS, parse_gate
 from export.onnx_graph import OPSET
-from export.parity import MIN_COSINE, in_words
+from export.options import AsJson, Crops, Data, Gate, Images, Ranked
+from export.samples import measuring_samples
+from export.show import (
+    exported_as_json,
+    show_departures,
+    show_exported,
+    show_verdicts,
+    verdicts_as_json,
+)
+from export.verify import verify_bundle
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 errors = Console(stderr=True, highlight=False)
@@ -27,66 +38,96 @@ def commands() -> None:
 def onnx(
     checkpoint: Annotated[Path, typer.Argument(help="A .safetensors checkpoint or the folder of a run.")],
     out: Annotated[Path, typer.Argument(help="Bundle folder to write.")],
-    data: Annotated[
-        Path | None, typer.Option(help="Data set whose crops it is measured on; without it, synthetic people.")
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"What to make besides onnx:float32, of {', '.join(TARGETS)}. OpenVINO reads the ONNX files. "
+            "May be given several times."
+        ),
     ] = None,
-    images: Annotated[int, typer.Option(min=2, help="Crops to measure on.")] = 64,
-    min_cosine: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="The least cosine with PyTorch over all crops and batch sizes.")
-    ] = MIN_COSINE,
+    data: Data = None,
+    images: Images = 64,
+    ranked: Ranked = 2000,
+    calibration: Crops = 128,
+    gate: Gate = None,
     opset: Annotated[int, typer.Option(min=18, help="ONNX operator set.")] = OPSET,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle that is there.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Export a checkpoint to float32 ONNX, compare it with PyTorch, and write the bundle if it passes."""
+    """Export a checkpoint to ONNX, compare every engine with PyTorch, and write the bundle of those that pass.
+
+    Where float32 fails nothing is written; where another fails it is left out, and the exit status is 1.
+    """
+    targets = list(map(parse_target, engine or ()))
+    gates = {**DEFAULTS, **dict(map(parse_gate, gate or ()))}
+    measuring = Measuring(data=data, images=images, ranked=ranked, calibration=calibration, gates=gates)
     with errors.status("loading the checkpoint") as status:
-        exported = export_onnx(
+        exported = export_checkpoint(
             checkpoint,
             out,
-            data=data,
-            images=images,
-            min_cosine=min_cosine,
+            targets=targets,
+            measuring=measuring,
             opset=opset,
             overwrite=overwrite,
             step=status.update,
         )
     if as_json:
-        print(json.dumps(_as_json(exported)))
+        print(json.dumps(exported_as_json(exported)))
     else:
-        _show(exported)
+        show_exported(exported)
+    if exported.refused:
+        raise ParityError(f"left out of the bundle: {', '.join(exported.refused)}")
 
 
-def _as_json(exported: Exported) -> dict[str, object]:
-    return {
-        "bundle": str(exported.out),
-        "fingerprint": exported.manifest.model.fingerprint,
-        "files": [json.loads(file.model_dump_json()) for file in exported.manifest.files],
-        "cosine_by_batch": {
-            size: {"min": low, "mean": mean} for size, (low, mean) in exported.agreement.cosine.items()
-        },
-        "consistency_min": exported.agreement.consistency,
-        "cosine_between_crops": exported.agreement.spread,
-        "milliseconds_a_crop": {"batch": TIMED_BATCH, **exported.milliseconds},
-    }
+@app.command()
+def verify(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Compare with this checkpoint in PyTorch, not with the float32 ONNX file.")
+    ] = None,
+    data: Data = None,
+    images: Images = 64,
+    ranked: Ranked = 2000,
+    as_json: AsJson = False,
+) -> None:
+    """Measure every engine of a bundle again, on this machine, against the gates in its manifest."""
+    with errors.status("reading the bundle") as status:
+        measuring = Measuring(data=data, images=images, ranked=ranked)
+        verdicts = verify_bundle(bundle, checkpoint, measuring, status.update)
+    if as_json:
+        print(json.dumps(verdicts_as_json(verdicts)))
+    else:
+        show_verdicts(verdicts)
+    if failed := [verdict.entry.label for verdict in verdicts if verdict.problem]:
+        raise ParityError(f"failed on this machine: {', '.join(failed)}; export the checkpoint again")
 
 
-def _show(exported: Exported) -> None:
-    (file,) = exported.manifest.files
-    parity, agreement = file.parity, exported.agreement
-    assert parity is not None  # an ONNX file without is never written
-    table = Table(title=f"{file.name}, {file.bytes / 1e6:.1f} MB", show_header=False)
-    rows = {
-        "measured on": f"{parity.images} crops of {parity.data}, batches of {', '.join(map(str, parity.batch_sizes))}",
-        "cosine with PyTorch": f"min {in_words(parity.cosine_min)}, mean {in_words(parity.cosine_mean)}, "
-        f"gate {in_words(parity.gate_cosine_min)}",
-        "in any batch and position": f"min cosine {in_words(agreement.consistency)} of a crop with itself",
-        "between different crops": f"mean cosine {in_words(agreement.spread)}",
-        f"ms a crop, batch {TIMED_BATCH}": ", ".join(f"{name} {ms:.2f}" for name, ms in exported.milliseconds.items()),
-    }
-    for name, value in rows.items():
-        table.add_row(name, value)
-    Console().print(table)
-    print(f"wrote {exported.out}, fingerprint {exported.manifest.model.fingerprint}")
+@app.command()
+def diff(
+    a: Annotated[Path, typer.Argument(help="An .onnx file, a bundle (its float32 file) or a checkpoint.")],
+    b: Annotated[Path, typer.Argument(help="The same; its tensors have A's names.")],
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="A cosine under this is a departure.")] = 0.999,
+    data: Data = None,
+    images: Annotated[int, typer.Option(min=1, help="Crops to run through both.")] = 4,
+    rows: Annotated[int, typer.Option(min=1, help="Rows of the table.")] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two graphs of one network layer by layer, and name the first tensor of B that departs from A."""
+    with errors.status("running both graphs"):
+        graph_a, graph_b = read_graph(a), read_graph(b)
+        samples = measuring_samples(data, input_spec(graph_a), max(images, 2), 1)
+        departures = compare_graphs(graph_a, graph_b, samples.images_NHW3[:images])
+    first = first_departure(departures, threshold)
+    if as_json:
+        keys = ("tensor", "operator", "cosine", "largest")
+        tensors = [{key: getattr(departure, key) for key in keys} for departure in departures]
+        print(json.dumps({"first": first and first.tensor, "tensors": tensors}))
+        return
+    show_departures(departures, first, rows)
+    if first:
+        print(f"first departure: {first.tensor}, given by {first.operator}, cosine {first.cosine:.6f} < {threshold}")
+    else:
+        print(f"no tensor departs: every cosine is at least {threshold}")
 
 
 def main() -> None:

@@ -4,14 +4,28 @@ from pathlib import Path
 
 import numpy as np
 
-from bundle import ImageArray
+from bundle import ImageArray, Kind, Precision
 from export.errors import EngineMissing
 from export.onnx_graph import INPUT, OUTPUT
 from training.embed import Embed, Floats
 
 
+def open_engine(kind: Kind, precision: Precision, path: Path, threads: int) -> Embed:
+    """The function (B, H, W, 3) uint8 -> (B, D) float32 of a file, run by the runtime `kind` on the CPU.
+
+    Raises EngineMissing where the runtime is not installed or cannot compute in the precision.
+    """
+    match kind:
+        case "onnx":
+            return onnx_embedder(path, threads)
+        case "openvino":
+            return openvino_embedder(path, precision, threads)
+        case _:
+            raise EngineMissing(f"{kind} engines run on a GPU only; `pan-export tensorrt` builds and checks them")
+
+
 def onnx_embedder(path: Path, threads: int) -> Embed:
-    """A function (B, H, W, 3) uint8 -> (B, D) float32 that runs an ONNX file in ONNX Runtime on the CPU."""
+    """An ONNX file in ONNX Runtime."""
     try:
         import onnxruntime
     except ImportError:
@@ -25,5 +39,28 @@ def onnx_embedder(path: Path, threads: int) -> Embed:
     def embed(images_BHW3: ImageArray) -> Floats:
         (descriptor,) = session.run([OUTPUT], {INPUT: images_BHW3})
         return np.asarray(descriptor, np.float32)
+
+    return embed
+
+
+def openvino_embedder(path: Path, precision: Precision, threads: int) -> Embed:
+    """An ONNX file in OpenVINO. Its precision is always set: left alone, it takes bfloat16 where the CPU has it."""
+    try:
+        import openvino
+    except ImportError:
+        raise EngineMissing("OpenVINO is not installed; pip install 'pan-reid[cpu,train,openvino]'") from None
+    core = openvino.Core()
+    if precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise EngineMissing(
+            "this CPU has no bfloat16, so it cannot be measured here; leave it out, or export elsewhere"
+        )
+    hint = "bf16" if precision == "bfloat16" else "f32"
+    settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    compiled = core.compile_model(core.read_model(path), "CPU", settings)
+    request = compiled.create_infer_request()
+
+    def embed(images_BHW3: ImageArray) -> Floats:
+        (descriptor,) = request.infer([images_BHW3]).values()
+        return np.array(descriptor, np.float32)  # a copy: the next call writes into the same memory
 
     return embed

@@ -3,46 +3,113 @@
 Noise is not enough: it drives every part of the network to the same few activations.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from bundle import ImageArray, InputSpec
-from training.data import CropStore, read_data
+from training.data import Crop, CropStore, ReidData, read_data
+from training.embed import Embed, embed_data
 from training.errors import DataError
+from training.evaluation import Embedded, Labels
 from training.synth import render, sample_camera, sample_person, sample_shot
 
 SYNTHETIC_CAMERAS = 4
+BATCH = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Crops and what to call them."""
+    """Crops to compare descriptors on, a query and gallery to compare rankings on, and what to call them."""
 
     name: str
     images_NHW3: ImageArray
+    embedded: Callable[[Embed], Embedded]
 
 
-def read_samples(path: Path, spec: InputSpec, count: int) -> Samples:
-    """At most `count` crops spread evenly over query and gallery, or over the training crops where those are empty.
+def measuring_samples(data: Path | None, spec: InputSpec, images: int, ranked: int) -> Samples:
+    """Crops of `data`, or synthetic people without: `images` for descriptors, at most `ranked` to rank. See below."""
+    return read_samples(data, spec, images, ranked) if data else synthetic_samples(spec, images)
 
-    Raises DataError.
+
+def read_samples(path: Path, spec: InputSpec, images: int, ranked: int = 2000) -> Samples:
+    """At most `images` crops spread evenly over query and gallery, and at most about `ranked` of whole persons to rank.
+
+    Raises DataError: descriptors alone can be compared on any crops, but rankings take a test split.
     """
     data = read_data(path)
-    crops = [*data.query, *data.gallery] or list(data.train)
-    if len(crops) < 2:
-        raise DataError(f"{path} has {len(crops)} crops; measuring takes two and more")
-    chosen = np.linspace(0, len(crops) - 1, min(count, len(crops))).round().astype(np.int64)
-    return Samples(data.name, CropStore(crops, spec, cache_gib=0).get(chosen))
+    crops = [*data.query, *data.gallery]
+    if len(crops) < 2 or not data.query:
+        raise DataError(
+            f"{path} has {len(data.query)} query and {len(data.gallery)} gallery crops; measuring an engine takes both"
+        )
+    some = fewer_persons(data, ranked)
+    return Samples(data.name, _spread(crops, spec, images), lambda embed: embed_data(embed, some, spec))
+
+
+def fewer_persons(data: ReidData, ranked: int) -> ReidData:
+    """The test split with about `ranked` crops: every n-th person of the gallery, whole, with the queries of theirs."""
+    every = -(-len(data.gallery) // ranked)
+    if every <= 1:
+        return data
+    people = sorted({crop.person for crop in data.query})
+    kept = set(people[::every])
+    others = sorted({crop.person for crop in data.gallery} - set(people))
+    kept_gallery = kept | set(others[::every])
+    return ReidData(
+        f"{data.name}, every {every}th person",
+        (),
+        tuple(crop for crop in data.query if crop.person in kept),
+        tuple(crop for crop in data.gallery if crop.person in kept_gallery),
+    )
 
 
 def synthetic_samples(spec: InputSpec, count: int, seed: int = 0) -> Samples:
-    """`count` renderings of synthetic people, each person once in every camera."""
+    """`count` renderings of synthetic people, each person once in every camera; the first camera's are the queries."""
     cameras = [sample_camera(seed, number) for number in range(1, SYNTHETIC_CAMERAS + 1)]
-    images = []
-    for index in range(count):
-        identity, camera = 1 + index // len(cameras), cameras[index % len(cameras)]
-        shot = sample_shot(seed, identity, camera, 0)
-        images.append(render(sample_person(seed, identity), camera, shot, spec.height, spec.width))
-    return Samples(f"synthetic people, seed {seed}", np.stack(images))
+    people = [1 + index // len(cameras) for index in range(count)]
+    seen_by = [index % len(cameras) for index in range(count)]
+    images_NHW3 = np.stack(
+        [
+            render(
+                sample_person(seed, person),
+                cameras[camera],
+                sample_shot(seed, person, cameras[camera], 0),
+                spec.height,
+                spec.width,
+            )
+            for person, camera in zip(people, seen_by, strict=True)
+        ]
+    )
+    person, camera = np.array(people), np.array(seen_by)
+    query = camera == 0
+    name = f"synthetic people, seed {seed}"
+
+    def embedded(embed: Embed) -> Embedded:
+        rows_ND = np.concatenate([embed(images_NHW3[start : start + BATCH]) for start in range(0, count, BATCH)])
+        sides = [(rows_ND[side], Labels(person[side], camera[side])) for side in (query, ~query)]
+        return Embedded(*sides[0], *sides[1], name)
+
+    return Samples(name, images_NHW3, embedded)
+
+
+def calibration_crops(data: Path | None, spec: InputSpec, count: int) -> ImageArray:
+    """Crops from which the ranges of INT8 are taken: training crops of `data`, never those it is measured on.
+
+    Synthetic people, others than the measured ones, without `data`. Raises DataError where it has no training crops.
+    """
+    if data is None:
+        return synthetic_samples(spec, count, seed=1).images_NHW3
+    train = read_data(data).train
+    if not train:
+        raise DataError(
+            f"{data} has no training crops, which INT8 is calibrated on; give a data set with a train split"
+        )
+    return _spread(train, spec, count)
+
+
+def _spread(crops: Sequence[Crop], spec: InputSpec, count: int) -> ImageArray:
+    chosen = np.linspace(0, len(crops) - 1, min(count, len(crops))).round().astype(np.int64)
+    return CropStore(crops, spec, cache_gib=0).get(chosen)

@@ -3,17 +3,21 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
 from torch import nn
 
-from bundle import InputSpec, Provenance
-from export.onnx_bundle import model_fingerprint
+from bundle import ImageArray, InputSpec, Provenance
+from export.build import model_fingerprint
 from export.onnx_graph import onnx_graph
-from export.samples import synthetic_samples
+from export.parity import BATCH_SIZES, Agreement, Reference
+from export.samples import Samples, synthetic_samples
 from export.write import save_onnx
 from training.checkpoint import Card, save_checkpoint
+from training.embed import Embed
+from training.evaluation import Embedded, Labels
 from training.model import PAN, VARIANTS, BackboneConfig, Normalise, to_planes
 
 SPEC = InputSpec(height=128, width=64)
@@ -58,6 +62,21 @@ def trace(variant: str, folder: Path) -> Traced:
     path = folder / f"{variant}.onnx"
     save_onnx(model, path)
     return Traced(variant, network, model, path)
+
+
+def compare(
+    reference: Embed, engine: Embed, images: ImageArray, sizes: tuple[int, ...] = BATCH_SIZES, people: int = 2
+) -> Agreement:
+    """The agreement of two engines on images that are of `people` in turns, the first of each being the query."""
+    person = np.arange(len(images)) % people
+    query, camera = np.arange(len(images)) < people, np.arange(len(images))
+
+    def embedded(embed: Embed) -> Embedded:
+        rows = embed(images)
+        sides = [(rows[side], Labels(person[side], camera[side])) for side in (query, ~query)]
+        return Embedded(*sides[0], *sides[1])
+
+    return Reference(reference, Samples("test", images, embedded), sizes).compare(engine)
 
 
 @pytest.fixture(scope="session")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-import export.onnx_bundle
+import export.build
 from bundle import BundleFileError, load_bundle
+from export.build import Measuring, export_checkpoint
 from export.errors import ParityError, TargetError
-from export.onnx_bundle import export_onnx
 from export.write import new_bundle
 from tests.export.conftest import Traced
 from training.checkpoint import load_checkpoint, save_checkpoint
@@ -33,7 +33,7 @@ def everything(folder: Path) -> dict[str, bytes]:
 
 def reuse(traced: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
     """Spare the seconds of tracing: the graph of `traced` is what the exporter gives."""
-    monkeypatch.setattr(export.onnx_bundle, "onnx_graph", lambda *_: traced.model)
+    monkeypatch.setattr(export.build, "onnx_graph", lambda *_: traced.model)
 
 
 def test_command_line_from_data_to_bundle(checkpoint: Path, pan_c: Traced, tmp_path: Path) -> None:
@@ -47,8 +47,9 @@ def test_command_line_from_data_to_bundle(checkpoint: Path, pan_c: Traced, tmp_p
     manifest = load_bundle(out).manifest
     (file,) = manifest.files
     assert printed["files"] == [json.loads(file.model_dump_json())]
-    assert printed["milliseconds_a_crop"]["ONNX Runtime"] > 0
+    assert printed["milliseconds_a_crop"]["onnx:float32"] > 0
     assert (file.name, file.kind, file.precision) == ("model.float32.onnx", "onnx", "float32")
+    assert file.parity is not None
     assert (file.parity.data, file.parity.images, file.parity.batch_sizes) == ("people", 10, (1, 2, 7, 32))
     assert file.parity.cosine_min >= 0.99999
     assert (manifest.model.variant, manifest.model.backbone, manifest.model.parts) == ("pan_c", "resnet18-w0.5", 6)
@@ -97,14 +98,16 @@ def test_a_graph_of_other_weights_fails_and_leaves_nothing(
     reuse(pan_c, monkeypatch)
     before = everything(tmp_path)
     with pytest.raises(ParityError, match=r"departs from PyTorch: min cosine .* the gate is 1 - 1\.0e-05"):
-        export_onnx(tmp_path / "nudged.safetensors", tmp_path / "bundle", images=8)
+        export_checkpoint(tmp_path / "nudged.safetensors", tmp_path / "bundle", measuring=Measuring(images=8))
     assert everything(tmp_path) == before
     assert not (tmp_path / "bundle").exists()
 
-    export_onnx(checkpoint, tmp_path / "bundle", images=8)
+    export_checkpoint(checkpoint, tmp_path / "bundle", measuring=Measuring(images=8))
     before = everything(tmp_path)
     with pytest.raises(ParityError):
-        export_onnx(tmp_path / "nudged.safetensors", tmp_path / "bundle", images=8, overwrite=True)
+        export_checkpoint(
+            tmp_path / "nudged.safetensors", tmp_path / "bundle", measuring=Measuring(images=8), overwrite=True
+        )
     assert everything(tmp_path) == before  # the old bundle stays, and nothing beside it
 
 
@@ -113,13 +116,14 @@ def test_overwrite_replaces_the_whole_bundle(
 ) -> None:
     reuse(pan_c, monkeypatch)
     out = tmp_path / "bundle"
-    export_onnx(checkpoint, out, images=4)
+    export_checkpoint(checkpoint, out, measuring=Measuring(images=4))
     first = load_bundle(out).manifest
     (out / "of-the-old-one").touch()
     with pytest.raises(TargetError, match="--overwrite"):
-        export_onnx(checkpoint, out, images=4)
-    export_onnx(checkpoint, out, images=6, overwrite=True)
+        export_checkpoint(checkpoint, out, measuring=Measuring(images=4))
+    export_checkpoint(checkpoint, out, measuring=Measuring(images=6), overwrite=True)
     second = load_bundle(out).manifest
+    assert second.files[0].parity is not None
     assert second.files[0].parity.images == 6
     assert second.model == first.model
     assert sorted(everything(tmp_path)) == ["bundle/manifest.json", "bundle/model.float32.onnx"]
@@ -128,7 +132,7 @@ def test_overwrite_replaces_the_whole_bundle(
 def test_a_folder_that_is_no_bundle_is_never_replaced(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(TargetError, match="is not a bundle"):
-        export_onnx(checkpoint, tmp_path, overwrite=True)
+        export_checkpoint(checkpoint, tmp_path, overwrite=True)
     assert everything(tmp_path) == {"thesis.txt": b"years of work"}
 
 

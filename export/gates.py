@@ -1,0 +1,45 @@
+"""What an engine must reach to be written, by precision."""
+
+from dataclasses import dataclass, replace
+
+from bundle import Precision
+from export.errors import ExportError
+
+MIN_QUERIES = 100  # with fewer, one query that changes its rank is more than any gate allows
+
+
+@dataclass(frozen=True, slots=True)
+class Gates:
+    """Least cosines over all crops and batch sizes, and the greatest loss of mAP in points."""
+
+    min_cosine: float  # with PyTorch
+    min_consistency: float  # of a crop with itself in another batch size and position
+    max_mAP_loss: float
+
+
+DEFAULTS: dict[Precision, Gates] = {
+    "float32": Gates(min_cosine=0.99999, min_consistency=0.999999, max_mAP_loss=0.05),
+    "float16": Gates(min_cosine=0.999, min_consistency=0.999999, max_mAP_loss=0.2),
+    "bfloat16": Gates(min_cosine=0.99, min_consistency=0.9999, max_mAP_loss=0.5),
+    "int8": Gates(min_cosine=0.95, min_consistency=0.9999, max_mAP_loss=0.5),
+}
+
+
+def parse_gate(text: str) -> tuple[Precision, Gates]:
+    """`int8:0.97` or `int8:0.97:0.3` -> that precision with another cosine, and another loss of mAP.
+
+    Raises ExportError.
+    """
+    name, *numbers = text.split(":")
+    try:
+        precision = next(precision for precision in DEFAULTS if precision == name)
+        values = dict(zip(("min_cosine", "max_mAP_loss"), map(float, numbers), strict=False))
+        gates = replace(DEFAULTS[precision], **values)
+    except (StopIteration, ValueError):
+        gates = None
+    if gates is None or not 1 <= len(numbers) <= 2 or not 0 <= gates.min_cosine <= 1 or not gates.max_mAP_loss >= 0:
+        raise ExportError(
+            f"--gate {text!r} is not PRECISION:COSINE or PRECISION:COSINE:POINTS, such as int8:0.97:0.3; "
+            f"precisions are {', '.join(DEFAULTS)}"
+        )
+    return precision, gates

@@ -1,0 +1,90 @@
+"""A bundle measured again: on the machine and the crops of whoever runs it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from bundle import Bundle, EngineFile, load_bundle
+from export.build import Measuring, model_fingerprint
+from export.engines import onnx_embedder, open_engine
+from export.errors import EngineMissing, ExportError, ParityError
+from export.gates import DEFAULTS, Gates
+from export.parity import Agreement, Reference, require
+from export.samples import measuring_samples
+from training.checkpoint import load_checkpoint
+from training.embed import Embed, torch_embedder
+
+Step = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of an entry: `agreement` if it ran, `problem` if it failed, `unseen` if it cannot run here."""
+
+    entry: EngineFile
+    agreement: Agreement | None = None
+    problem: str | None = None
+    unseen: str | None = None
+
+
+def verify_bundle(
+    folder: Path, checkpoint: Path | None, measuring: Measuring, step: Step = lambda _: None
+) -> list[Verdict]:
+    """Hold every engine of a bundle to the gates in its manifest.
+
+    The reference is the checkpoint in PyTorch, or without one the bundle's own float32 ONNX file.
+    Raises BundleError where the bundle is not whole, ExportError where the checkpoint is another model.
+    """
+    bundle = load_bundle(folder)
+    step("reading crops" if measuring.data else "rendering synthetic people")
+    samples = measuring_samples(measuring.data, bundle.manifest.input, measuring.images, measuring.ranked)
+    step("the reference on the crops")
+    reference = Reference(_reference(bundle, checkpoint), samples)
+    verdicts = []
+    for entry in bundle.manifest.files:
+        step(f"measuring {entry.label}")
+        verdicts.append(_judge(bundle, entry, reference))
+    return verdicts
+
+
+def _reference(bundle: Bundle, checkpoint: Path | None) -> Embed:
+    if checkpoint is None:
+        return onnx_embedder(bundle.file("onnx", "float32")[1], torch.get_num_threads())
+    network, card = load_checkpoint(checkpoint)
+    if model_fingerprint(network, card.input) != bundle.manifest.model.fingerprint:
+        raise ExportError(
+            f"{checkpoint} is not the model of {bundle.path}: their fingerprints differ; give the checkpoint it was "
+            "exported from, or none"
+        )
+    return torch_embedder(network, card.input)
+
+
+def _judge(bundle: Bundle, entry: EngineFile, reference: Reference) -> Verdict:
+    if entry.purpose != "embed":
+        return Verdict(entry, unseen="gives maps, not descriptors; it was compared when it was exported")
+    try:
+        engine = open_engine(entry.kind, entry.precision, bundle.path / entry.name, torch.get_num_threads())
+    except EngineMissing as error:
+        return Verdict(entry, unseen=str(error))
+    agreement = None
+    try:
+        agreement = reference.compare(engine)
+        require(agreement, _recorded(entry))
+    except ParityError as error:
+        return Verdict(entry, agreement, problem=str(error))
+    return Verdict(entry, agreement)
+
+
+def _recorded(entry: EngineFile) -> Gates:
+    """The gates that the entry passed when it was exported."""
+    gates = DEFAULTS[entry.precision]
+    if entry.parity is None:
+        return gates
+    loss = entry.parity.gate_mAP_loss
+    return replace(
+        gates,
+        min_cosine=entry.parity.gate_cosine_min,
+        max_mAP_loss=gates.max_mAP_loss if loss is None else loss,
+    )
