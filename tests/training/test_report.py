@@ -22,7 +22,7 @@ from training.checkpoint import load_checkpoint, save_checkpoint
 from training.config import load_config
 from training.data import read_data
 from training.embed import embed_crops, torch_embedder
-from training.errors import DataError
+from training.errors import ConfigError, DataError
 from training.model import Normalise, to_planes
 from training.report.figures import ticks
 from training.report.measure import choose
@@ -303,12 +303,14 @@ def test_a_run_whose_data_are_gone_shows_what_it_wrote(run: Path, tmp_path: Path
     (copy / "config.yaml").write_text(re.sub(r"path: .*", f"path: {tmp_path}/gone", config))
     with (copy / "metrics.csv").open("a") as stream:
         stream.write("30,1.5,")  # a run that was killed while it wrote
+    (tmp_path / "table.csv").write_text("somebody's own\n")
     html, lacking, _ = render(copy, None, None, crops=True)
     found = parsed(html)
     assert "gone" in lacking
     assert "--data" in lacking
     assert [heading.words for heading in found.all("h1")] == ["a<b>&c"]
     assert len(list(section(found, "training").all("svg"))) == 7
+    assert "stands alone" in section(found, "variants").text()
     assert not list(found.all("img"))
     assert all(lacking in " ".join(section(found, name).text().split()) for name in ("retrieval", "lists", "masks"))
 
@@ -346,6 +348,11 @@ def test_mistakes_end_in_one_line(arguments: list[str], words: str, run: Path, t
     assert words in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "r.html").exists()
+
+
+def test_a_table_that_is_none_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="holds no finished run of `pan-train ablate`"):
+        render(run, None, tmp_path, crops=False)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 6, 7, 9, 10, 100])

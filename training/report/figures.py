@@ -91,7 +91,7 @@ def area_chart(areas: Sequence[Line], marks: Sequence[Mark], x_name: str) -> Mar
     """Filled curves that start from 0, and vertical lines through them with a word each."""
     plot, words = HEIGHT - TOP - BOTTOM, WORD * (len(marks) + 1)  # the marks' words stand above the curves
     top = max(y for area in areas for y in area.y) * plot / (plot - words)
-    axes = _Axes([x for area in areas for x in area.x], [0.0, top])
+    axes = _Axes([*(x for area in areas for x in area.x), *(mark.x for mark in marks)], [0.0, top])
     bottom, drawn = HEIGHT - BOTTOM, []
     for index, area in enumerate(areas):
         start, end = axes.px(area.x[0]), axes.px(area.x[-1])

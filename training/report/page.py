@@ -40,7 +40,7 @@ class Figure:
 
     title: str
     svg: Markup
-    caption: str = ""
+    caption: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +126,7 @@ def _curves(series: Series, charts: Mapping[str, Sequence[str]]) -> list[Figure]
         lines = [Line(name, series["step"], series[name]) for name in names if series.get(name)]
         if lines:
             last = ", ".join(f"{line.name} {line.y[-1]:.3g}" for line in lines)
-            figures.append(Figure(title, line_chart(lines, "iteration", from_zero="lr" not in names), f"last: {last}"))
+            figures.append(Figure(title, line_chart(lines, "iteration", from_zero=True), f"last: {last}"))
     return figures
 
 
@@ -145,29 +145,23 @@ def _retrieval(run: Run, measured: Measured) -> list[Figure]:
     calibration = run.card.calibration
     thresholds = calibration.thresholds if calibration else {}
     marks = [Mark(cosine, f"FPR {100 * float(rate):g} %: {cosine:.3f}") for rate, cosine in thresholds.items()]
-    pairs = " and ".join(
-        f"{count.sum():,} pairs of {name}" for count, name in zip(counts, ("one person", "two"), strict=True)
-    )
-    where = (
-        f" Thresholds at stated false-positive rates, calibrated on {calibration.data}."
-        if marks and calibration
-        else ""
-    )
+    same, different = (int(count.sum()) for count in counts)
+    caption = f"{same:,} pairs of one person, {different:,} pairs of two people."
+    if marks and calibration:
+        caption += f" Thresholds at stated false-positive rates, calibrated on {calibration.data}."
     return [
         Figure("CMC", cmc, f"{measured.evaluation.queries} queries, {measured.evaluation.gallery} gallery crops"),
-        Figure(
-            "Similarity of pairs, % of each kind", area_chart(areas, marks, "cosine similarity"), f"{pairs}.{where}"
-        ),
+        Figure("Similarity of pairs, % of each kind", area_chart(areas, marks, "cosine similarity"), caption),
     ]
 
 
 def _variant_table(run: Run, table: Path | None) -> VariantTable | None:
-    folder = table
-    if folder is None and (run.folder.parent / "table.csv").is_file():
-        folder = run.folder.parent
-    if folder is None:
+    folder = table or run.folder.parent
+    ours = []
+    if table or (folder / "table.csv").is_file():
+        ours = summaries(results(folder), dict.fromkeys(name for known in TABLES.values() for name in known))
+    if table is None and not ours:
         return None
-    ours = summaries(results(folder), dict.fromkeys(name for known in TABLES.values() for name in known))
     if not ours:
         raise ConfigError(f"{folder} holds no finished run of `pan-train ablate`; name the folder of its --out")
     paper = [
