@@ -83,7 +83,7 @@ def _unverified(file: EngineFile, allowed: bool) -> str | None:
         return None
     return (
         f"{file.name} is unverified, it never ran beside PyTorch; --allow-unverified compares it with the bundle's "
-        "float32 file at the first start, or run `pan-export verify BUNDLE` on this machine"
+        "float32 file at the first start on this machine"
     )
 
 
@@ -96,14 +96,17 @@ def built_for_another(file: EngineFile, machine: Machine) -> str | None:
     if installed != built.library_version and not newer:
         return _rebuild(file, f"{file.kind} {built.library_version}, and {installed} is installed")
     need, have = built.compute_capability, machine.gpu.compute_capability
-    ampere_plus = built.hardware_compatibility.lower() == "ampere_plus" and _numbers(have) >= (8, 0)
-    if need not in (None, have) and not ampere_plus:
-        return _rebuild(file, f"compute capability {need}, and this GPU is {machine.gpu}")
+    # TensorRT-RTX compiles for Ampere and later where no target is named, TensorRT where it is told to.
+    ampere_plus = need is None or built.hardware_compatibility == "ampere_plus"
+    if need != have and not (ampere_plus and _numbers(have) >= (8, 0)):
+        wanted = "8.0 and later" if ampere_plus else need
+        return _rebuild(file, f"compute capability {wanted}, and this GPU is {machine.gpu}")
     return None
 
 
 def _rebuild(file: EngineFile, why: str) -> str:
-    return f"{file.name} was built for {why}; build it here: `pan-export tensorrt BUNDLE --precision {file.precision}`"
+    command = f"pan-export tensorrt BUNDLE --library {file.kind} --precision {file.precision}"
+    return f"{file.name} was built for {why}; build one for it: `{command}`"
 
 
 def _engine_of(kind: Kind) -> EngineName:

@@ -55,6 +55,7 @@ UNVERIFIED = entry("tensorrt float16", parity=None)
 ON_T4 = entry("tensorrt float16", built_for=BuiltFor(library_version="11.4.0", compute_capability="7.5"))
 ON_A100 = BuiltFor(library_version="11.4.0", compute_capability="8.0", hardware_compatibility="ampere_plus")
 OLD = entry("tensorrt float16", built_for=BuiltFor(library_version="10.16.1", compute_capability="8.9"))
+FOR_ALL = entry("tensorrt_rtx float16", built_for=BuiltFor(library_version="1.7.1"))
 LASTING = BuiltFor(library_version="11.2.0", compute_capability="8.9", version_compatible=True)
 
 
@@ -68,6 +69,8 @@ LASTING = BuiltFor(library_version="11.2.0", compute_capability="8.9", version_c
         ([ONNX, VINO], CPU, {"engine": "openvino"}, "openvino cpu float32"),
         ([ONNX, HALF, TRT, RTX], GPU, {}, "tensorrt cuda float16"),
         ([ONNX, HALF, RTX], GPU, {}, "tensorrt_rtx cuda float16"),
+        ([ONNX, FOR_ALL], GPU, {}, "tensorrt_rtx cuda float16"),
+        ([ONNX, FOR_ALL], replace(GPU, gpu=Gpu("Tesla T4", "7.5")), {}, "onnxruntime cuda float32"),
         ([ONNX, HALF], GPU, {}, "onnxruntime cuda float16"),
         ([ONNX, EIGHT], GPU, {}, "onnxruntime cuda float32"),
         ([ONNX, HALF, TRT], GPU, {"device": "cpu"}, "onnxruntime cpu float32"),
@@ -117,10 +120,10 @@ def test_the_reason_names_what_was_passed_over_and_why() -> None:
             [ONNX, ON_T4],
             GPU,
             {"engine": "tensorrt"},
-            "compute capability 7.5, and this GPU is NVIDIA L4 (compute capability 8.9); build it here: "
-            "`pan-export tensorrt BUNDLE --precision float16`",
+            "compute capability 7.5, and this GPU is NVIDIA L4 (compute capability 8.9); build one for it: "
+            "`pan-export tensorrt BUNDLE --library tensorrt --precision float16`",
         ),
-        ([ONNX, OLD], GPU, {"engine": "tensorrt"}, "tensorrt 10.16.1, and 11.4.0 is installed; build it here"),
+        ([ONNX, OLD], GPU, {"engine": "tensorrt"}, "tensorrt 10.16.1, and 11.4.0 is installed; build one for it"),
     ],
 )
 def test_what_cannot_be_had_is_refused_with_the_way_out(
@@ -260,6 +263,8 @@ def test_an_unverified_engine_is_measured_once_a_machine_and_remembered(bundle: 
     folder = tmp_path / FOLDER
     first = verified(UNVERIFIED, engine, reference, folder, "tensorrt 11.4.0 on NVIDIA L4")
     assert 0.999 < first.cosine_min < 0.99999
+    assert first.consistency_min is not None
+    assert first.consistency_min > 0.999
     assert (first.images, first.batch_sizes, first.gate_cosine_min) == (32, (1, 7, 32), 0.999)
     assert verified(UNVERIFIED, engine, reference, folder, "tensorrt 11.4.0 on NVIDIA L4") == first
     assert len(measured) == 1

@@ -1,0 +1,170 @@
+"""How TensorRT is driven: sizes, padding, graphs, memory and errors, on a stand-in for CUDA; tests/gpu has the rest."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bundle import BuiltFor
+from service.engine import Engine, Signature
+from service.engines.cuda import CheckedCuda
+from service.engines.tensorrt import TensorRtRunner, batch_sizes
+from service.errors import EngineFailed, StartupError
+from tests.service import nvidia
+from tests.service.bundles import DIM, HEIGHT, SIGNATURE, WIDTH, reference_embedding
+
+
+class Rig:
+    """An engine over the stand-in."""
+
+    def __init__(
+        self, folder: Path, profile: tuple[int, int] = (1, 8), rtx: bool = False, signature: Signature = SIGNATURE
+    ) -> None:
+        self.cuda = nvidia.Cuda()
+        self.api = nvidia.library(self.cuda, profile, captures_itself=rtx)
+        self.cache = folder / "kernels"
+        self.plan = folder / "model.engine"
+        if not self.plan.exists():
+            self.plan.write_bytes(b"engine")
+        self._signature = signature
+
+    def start(self) -> Engine:
+        built_for = BuiltFor(library_version="1")
+        runner = TensorRtRunner(self.api, CheckedCuda(self.cuda), self.plan, self._signature, built_for, self.cache)
+        engine = Engine(runner, self._signature)
+        self.started_with, self.cuda.calls = self.cuda.calls, []
+        return engine
+
+
+def crops(count: int) -> np.ndarray:
+    return np.random.default_rng(count).integers(0, 256, (count, HEIGHT, WIDTH, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("profile", "sizes"),
+    [
+        ((1, 8), [1, 2, 4, 8]),
+        ((1, 1), [1]),
+        ((3, 24), [3, 4, 8, 16, 24]),
+        ((8, 8), [8]),
+        ((1, 33), [1, 2, 4, 8, 16, 32, 33]),
+    ],
+)
+def test_the_sizes_that_run_are_powers_of_two_within_the_profile(profile: tuple[int, int], sizes: list[int]) -> None:
+    assert batch_sizes(*profile) == sizes
+
+
+@pytest.mark.parametrize("rtx", [False, True])
+@pytest.mark.parametrize("profile", [(1, 8), (3, 6)])
+def test_any_number_of_crops_is_embedded_in_the_sizes_of_the_profile(
+    tmp_path: Path, profile: tuple[int, int], rtx: bool
+) -> None:
+    engine = Rig(tmp_path, profile, rtx).start()
+    for count in (1, 8, 3, 19, 5):  # a smaller batch after a larger one must not see what that left behind
+        np.testing.assert_allclose(engine.embed(crops(count)), reference_embedding(crops(count)), atol=1e-6)
+
+
+def test_each_size_is_captured_once_and_launched_ever_after(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, (1, 4))
+    engine = rig.start()
+    runs = [["copy in", f"run {size}", "copy out", "capture"] for size in (1, 2, 4)]
+    assert rig.started_with == [call for run in runs for call in run]
+    for count in (3, 4, 1, 9):
+        engine.embed(crops(count))
+    assert rig.cuda.calls == ["launch of 3"] * 6  # of copy, run, copy; nine crops take three launches
+    assert engine.max_batch == 4
+
+
+def test_tensorrt_rtx_captures_its_own_graphs_and_keeps_its_kernels(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, (1, 4), rtx=True)
+    engine = rig.start()
+    assert rig.api.engine.config.cuda_graph_strategy == "WHOLE_GRAPH_CAPTURE"
+    assert "capture" not in rig.started_with
+    engine.embed(crops(3))
+    assert rig.cuda.calls == ["copy in", "run 4", "copy out"]
+    engine.close()
+    assert rig.cache.read_bytes() == b"kernels"
+
+    rig.cache.write_bytes(b"kernels of this GPU")
+    again = Rig(tmp_path, rtx=True)
+    again.start()
+    assert again.api.engine.config.cache.blob == b"kernels of this GPU"
+    rig.cache.write_bytes(b"of another driver")
+    np.testing.assert_allclose(
+        Rig(tmp_path, rtx=True).start().embed(crops(2)), reference_embedding(crops(2)), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("rtx", [False, True])
+def test_everything_is_given_back(tmp_path: Path, rtx: bool) -> None:
+    rig = Rig(tmp_path, rtx=rtx)
+    engine = rig.start()
+    assert rig.cuda.held
+    engine.close()
+    assert rig.cuda.held == {}
+
+
+def test_a_file_that_does_not_load_is_refused_with_the_librarys_reason(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.plan.write_bytes(b"cut sho")
+    with pytest.raises(StartupError, match=r"does not load model.engine \(magicTag mismatch\); build it here"):
+        rig.start()
+
+
+def test_an_engine_of_another_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StartupError, match=r"'uint8', \[64, 32, 3\].*the manifest says .*\[384, 128, 3\]"):
+        Rig(tmp_path, signature=Signature(384, 128, DIM)).start()
+
+
+@pytest.mark.parametrize("call", ["cudaMalloc", "cudaMallocHost"])
+def test_a_gpu_without_room_is_said_so(tmp_path: Path, call: str) -> None:
+    rig = Rig(tmp_path)
+    rig.cuda.fails = call
+    with pytest.raises(EngineFailed, match=f"{call}: cudaErrorMemoryAllocation, out of memory"):
+        rig.start()
+
+
+def test_a_kernel_that_does_not_run_says_why(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, rtx=True)
+    engine = rig.start()
+    rig.api.engine.fails = True
+    with pytest.raises(EngineFailed, match=r"batch of 2.*the kernel did not launch"):
+        engine.embed(crops(2))
+    rig.api.engine.fails, rig.cuda.fails = False, "cudaStreamSynchronize"
+    with pytest.raises(EngineFailed, match="cudaStreamSynchronize"):
+        engine.embed(crops(2))
+    rig.cuda.fails = None
+    np.testing.assert_allclose(engine.embed(crops(2)), reference_embedding(crops(2)), atol=1e-6)
+
+
+def test_the_stand_in_has_no_name_that_the_real_packages_lack() -> None:
+    runtime = pytest.importorskip("cuda.bindings.runtime", reason="needs cuda-bindings (extra [rtx])")
+    api = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx (extra [rtx])")
+    module = nvidia.library(nvidia.Cuda(), (1, 1), captures_itself=True)
+    pairs = [
+        (nvidia.Cuda, runtime),
+        (nvidia.Context, api.IExecutionContext),
+        (nvidia.Config, api.IRuntimeConfig),
+        (nvidia.Cache, api.IRuntimeCache),
+        (nvidia.Engine, api.ICudaEngine),
+        (module.Runtime, api.Runtime),
+        (module.ILogger, api.ILogger),
+    ]
+    for stand_in, real in pairs:
+        names = {name for name in vars(stand_in) if not name.startswith("_")} - {"enqueue"}
+        assert names <= set(dir(real)), stand_in
+    kinds = runtime.cudaMemcpyKind, runtime.cudaStreamCaptureMode
+    for name in (*nvidia.Cuda.cudaMemcpyKind.__members__, *nvidia.Cuda.cudaStreamCaptureMode.__members__):
+        assert any(hasattr(kind, name) for kind in kinds)
+    assert set(vars(module)) - {"engine"} <= set(dir(api))
+    assert api.nptype(api.DataType.UINT8) is np.uint8
+    assert hasattr(api.IRuntimeConfig, "cuda_graph_strategy")
+
+
+def test_the_real_cuda_runtime_says_what_is_wrong() -> None:
+    runtime = pytest.importorskip("cuda.bindings.runtime", reason="needs cuda-bindings (extra [rtx])")
+    cuda = CheckedCuda(runtime)
+    assert cuda.cudaStreamNonBlocking == 1
+    assert cuda.cudaRuntimeGetVersion() >= 12000
+    with pytest.raises(EngineFailed, match=r"^cudaGetDeviceProperties: cudaError\w+, \w+"):
+        cuda.cudaGetDeviceProperties(4096)
