@@ -59,6 +59,9 @@ class Cuda:
     def cudaGetErrorString(self, code: Error) -> tuple[Error, bytes]:
         return Error.cudaSuccess, {2: b"out of memory", 900: b"operation not permitted when stream is capturing"}[code]
 
+    def cudaGetDeviceProperties(self, device: int) -> tuple[Error, SimpleNamespace]:
+        return Error.cudaSuccess, SimpleNamespace(name=b"NVIDIA L4\0\0", major=8, minor=9)
+
     def cudaMalloc(self, size: int) -> tuple[Error, int | None]:
         return self._allocate("cudaMalloc", size)
 

@@ -1,17 +1,25 @@
 """How TensorRT is driven: sizes, padding, graphs, memory and errors, on a stand-in for CUDA; tests/gpu has the rest."""
 
+import json
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bundle import BuiltFor
+from bundle import BuiltFor, load_crop, sha256_file
 from service.engine import Engine, Signature
+from service.engines import cuda, machine
 from service.engines.cuda import CheckedCuda
+from service.engines.load import FOLDER
 from service.engines.tensorrt import TensorRtRunner, batch_sizes
 from service.errors import EngineFailed, StartupError
+from service.settings import Settings
 from tests.service import nvidia
-from tests.service.bundles import DIM, HEIGHT, SIGNATURE, WIDTH, reference_embedding
+from tests.service.bundles import DIM, HEIGHT, SIGNATURE, WIDTH, change, reference_embedding, write_bundle
+from tests.service.conftest import running
+from tests.service.pictures import png
 
 
 class Rig:
@@ -137,6 +145,44 @@ def test_a_kernel_that_does_not_run_says_why(tmp_path: Path) -> None:
     np.testing.assert_allclose(engine.embed(crops(2)), reference_embedding(crops(2)), atol=1e-6)
 
 
+def test_the_service_verifies_an_engine_at_its_first_start_and_says_what_it_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(tmp_path, (1, 8))
+    monkeypatch.setitem(sys.modules, "tensorrt", rig.api)
+    for module in (cuda, machine):
+        monkeypatch.setattr(module, "cuda_runtime", lambda: CheckedCuda(rig.cuda))
+    folder = write_bundle(tmp_path / "bundle")
+    (folder / "model.engine").write_bytes(b"engine")
+    engine = {"name": "model.engine", "bytes": 6, "sha256": sha256_file(folder / "model.engine"), "parity": None}
+    built_for = {"library_version": "1", "compute_capability": "8.9"}
+    change(folder, {}, {**engine, "kind": "tensorrt", "precision": "float16", "built_for": built_for})
+
+    careful = Settings(bundle=folder, data=tmp_path / "data")
+    with running(careful) as client:
+        reason = client.get("/v1/model").json()["reason"]
+    assert reason.startswith(
+        "onnxruntime on cpu, float32, chosen by auto; passed over: tensorrt on cuda: model.engine is"
+    )
+    bold = replace(careful, allow_unverified=True)
+    with running(bold) as client:
+        model = client.get("/v1/model").json()
+        answer = client.post("/v1/embeddings", files={"images": png(1)}).json()["embeddings"][0]
+    found = [model[name] for name in ("engine", "device", "precision", "max_batch")]
+    assert found == ["tensorrt", "cuda", "float16", 8]
+    assert (model["parity"]["images"], model["parity"]["gate_cosine_min"]) == (32, 0.999)
+    assert "on the service's own machine" in model["parity"]["data"]
+    expected = reference_embedding(load_crop(png(1), HEIGHT, WIDTH)[None])[0]
+    np.testing.assert_allclose(answer["embedding"], expected, atol=1e-6)
+    assert rig.cuda.held == {}
+    (record,) = (tmp_path / "data" / FOLDER).iterdir()
+    assert json.loads(record.read_text())["where"] == "tensorrt 1 on NVIDIA L4 (compute capability 8.9)"
+    rig.cuda.calls.clear()
+    with running(bold):
+        pass
+    assert rig.cuda.calls.count("launch of 3") == 1  # the warm-up: what is known is not measured again
+
+
 def test_the_stand_in_has_no_name_that_the_real_packages_lack() -> None:
     runtime = pytest.importorskip("cuda.bindings.runtime", reason="needs cuda-bindings (extra [rtx])")
     api = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx (extra [rtx])")
@@ -163,8 +209,8 @@ def test_the_stand_in_has_no_name_that_the_real_packages_lack() -> None:
 
 def test_the_real_cuda_runtime_says_what_is_wrong() -> None:
     runtime = pytest.importorskip("cuda.bindings.runtime", reason="needs cuda-bindings (extra [rtx])")
-    cuda = CheckedCuda(runtime)
-    assert cuda.cudaStreamNonBlocking == 1
-    assert cuda.cudaRuntimeGetVersion() >= 12000
+    checked = CheckedCuda(runtime)
+    assert checked.cudaStreamNonBlocking == 1
+    assert checked.cudaRuntimeGetVersion() >= 12000
     with pytest.raises(EngineFailed, match=r"^cudaGetDeviceProperties: cudaError\w+, \w+"):
-        cuda.cudaGetDeviceProperties(4096)
+        checked.cudaGetDeviceProperties(4096)
