@@ -36,7 +36,7 @@ class Run:
 def read_run(folder: Path) -> Run:
     """Read a run. Raises ConfigError where the folder holds none, CheckpointError where its weights do not fit."""
     if not (folder / CONFIG).is_file():
-        raise ConfigError(f"{folder} is not the folder of a run: it holds no {CONFIG}; `pan-train run --out {folder}`")
+        raise ConfigError(f"{folder} is not the folder of a run: it holds no {CONFIG}; `pan-train run` writes one")
     if not (folder / WEIGHTS).exists() and (folder / STATE).exists():
         raise ConfigError(f"the run in {folder} is not finished; `pan-train resume {folder}` goes on with it")
     network, card = load_checkpoint(folder)
