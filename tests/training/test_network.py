@@ -62,13 +62,18 @@ def test_part_attention_is_equation_3(out_channels: int) -> None:
     """The literal form: 1x1 convolutions of X, the D x N and O x N maps stored, products left to right."""
     torch.manual_seed(0)
     pam = PartAttention(part_channels=40, channels=24, dim=16, out_channels=out_channels).double()
-    part_BCI = torch.randn(2, 40, 6, dtype=torch.float64)
-    x_BChw = torch.randn(2, 24, 12, 5, dtype=torch.float64)
+    part_BCI = torch.randn(2, 40, 6, dtype=torch.float64, requires_grad=True)
+    x_BChw = torch.randn(2, 24, 12, 5, dtype=torch.float64, requires_grad=True)
     phi_BID = F.conv1d(part_BCI, pam.phi.weight[:, :, None]).transpose(1, 2)
     psi_BDN = F.conv2d(x_BChw, pam.psi.weight[:, :, None, None]).flatten(2)
     f_BNO = F.conv2d(x_BChw, pam.f.weight[:, :, None, None]).flatten(2).transpose(1, 2)
     literal_BIO = phi_BID @ psi_BDN @ f_BNO / 60
-    torch.testing.assert_close(pam(part_BCI, x_BChw).transpose(1, 2), literal_BIO)
+    got_BIO = pam(part_BCI, x_BChw).transpose(1, 2)
+    torch.testing.assert_close(got_BIO, literal_BIO)
+    upstream = torch.randn_like(literal_BIO)
+    inputs = [part_BCI, x_BChw, *pam.parameters()]
+    literal = torch.autograd.grad(literal_BIO, inputs, upstream, retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(got_BIO, inputs, upstream), literal)
     torch.testing.assert_close(pam.compatibility(part_BCI, x_BChw.flatten(2)), phi_BID @ psi_BDN)
 
 

@@ -3,10 +3,37 @@
 Shapes: B batch, I parts, C4 channels of a part vector, D inner width, C channels and N positions of the map, O out.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from training.model.parts import pool_parts
+
+
+class _QueryAndPool(torch.autograd.Function):
+    """(B, I, C) and (B, C, h, w) -> (Q X) X^T / N, (B, C, I), with the gradient of X taken once.
+
+    X stands in both products. Left alone, autograd makes two gradients as large as X, in different memory formats, and
+    adds them, which costs more than all of PAM besides. Here both are one product, stored as X is.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query_BIC: Tensor, x_BChw: Tensor) -> Tensor:
+        map_BIN = torch.matmul(query_BIC, x_BChw.flatten(2))
+        ctx.save_for_backward(query_BIC, x_BChw, map_BIN)
+        return pool_parts(x_BChw, map_BIN)
+
+    @staticmethod
+    def backward(ctx: Any, warped_BCI: Tensor) -> tuple[Tensor, Tensor]:
+        query_BIC, x_BChw, map_BIN = ctx.saved_tensors
+        x_BNC = x_BChw.flatten(2).transpose(1, 2)
+        warped_BIC = warped_BCI.transpose(1, 2) / x_BNC.shape[1]
+        grad_BIN = torch.matmul(warped_BIC, x_BNC.transpose(1, 2))
+        grad_BNC = torch.matmul(
+            torch.cat([grad_BIN, map_BIN], 1).transpose(1, 2), torch.cat([query_BIC, warped_BIC], 1)
+        )
+        return torch.matmul(grad_BIN, x_BNC), grad_BNC.transpose(1, 2).unflatten(2, x_BChw.shape[2:])
 
 
 class PartAttention(nn.Module):
@@ -26,13 +53,15 @@ class PartAttention(nn.Module):
         self.psi = nn.Linear(channels, dim, bias=False)
         self.f = nn.Linear(channels, out_channels, bias=False)
 
+    def query(self, part_BCI: Tensor) -> Tensor:
+        """phi(P)^T W_psi, what a position is compared with: (B, C4, I) -> (B, I, C)."""
+        return torch.matmul(self.phi(part_BCI.transpose(1, 2)), self.psi.weight)
+
     def compatibility(self, part_BCI: Tensor, x_BCN: Tensor) -> Tensor:
         """theta(P, X) = phi(P)^T psi(X): (B, C4, I) and (B, C, N) -> (B, I, N)."""
-        query_BIC = torch.matmul(self.phi(part_BCI.transpose(1, 2)), self.psi.weight)
-        return torch.matmul(query_BIC, x_BCN)
+        return torch.matmul(self.query(part_BCI), x_BCN)
 
     def forward(self, part_BCI: Tensor, x_BChw: Tensor) -> Tensor:
         """(B, C4, I) and (B, C, h, w) -> Z (B, O, I)."""
-        map_BIN = self.compatibility(part_BCI, x_BChw.flatten(2))
-        warped_BCI = pool_parts(x_BChw, map_BIN)  # X A^T / N
+        warped_BCI = _QueryAndPool.apply(self.query(part_BCI), x_BChw)
         return self.f(warped_BCI.transpose(1, 2)).transpose(1, 2)  # type: ignore[no-any-return]
