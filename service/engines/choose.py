@@ -50,32 +50,34 @@ def choose(
     """The best of what was asked for. Raises StartupError that says for each engine why it was not."""
     files = [file for file in files if file.purpose == "embed"]
     places = [place for place in _ORDER if engine in ("auto", place[0]) and device in ("auto", place[1])]
-    passed: list[str] = []
-    held = False
+    passed: list[str] = []  # what the bundle holds and cannot run here
+    absent: list[str] = []  # what the bundle does not hold
     for name, where in places:
         precisions = _AUTO_PRECISIONS[where] if precision == "auto" else (precision,)
         candidates = [file for p in precisions for file in files if (file.kind, file.precision) == (_KINDS[name], p)]
-        held = held or bool(candidates)
-        obstacles = [f"the bundle has no {_KINDS[name]} {' or '.join(precisions)} file"] if not candidates else []
+        obstacles = []
         for file in candidates:
             obstacle = (
                 machine.lacks.get((name, where))
-                or built_for_another(file, machine)
+                or _built_for_another(name, file, machine)
                 or _unverified(file, allow_unverified)
             )
             if obstacle is None:
-                return Choice(name, where, file, _reason(name, where, file, engine, passed))
+                return Choice(name, where, file, _reason(name, where, file, engine, passed, absent))
             obstacles.append(obstacle)
-        passed.append(f"{name} on {where}: {obstacles[0]}")
+        if obstacles:
+            passed.append(f"{name} on {where} ({obstacles[0]})")
+        else:
+            absent.append(f"{name} on {where}")
 
     asked = f"--engine {engine} --device {device} --precision {precision}"
+    holds = ", ".join(file.label for file in files)
     if not places:
         raise StartupError(f"{asked}: {engine} runs on {'cuda' if device == 'cpu' else 'cpu'} only")
-    holds = f"it holds {', '.join(file.label for file in files)}"
-    if not held and precision != "auto":
-        kind = "" if engine == "auto" else f"{_KINDS[engine]} "
-        raise StartupError(f"the bundle has no {kind}{precision} file; {holds}; ask for one of them, or export it")
-    raise StartupError(f"{asked} cannot be had. {'; '.join(passed)}. The bundle: {holds}")
+    if not passed:
+        wanted = f"{'' if engine == 'auto' else _KINDS[engine] + ' '}{' or '.join(precisions)}"
+        raise StartupError(f"the bundle has no {wanted} file; it holds {holds}; ask for one of them, or export it")
+    raise StartupError(f"{asked} cannot be had: {'; '.join(passed)}. The bundle holds {holds}")
 
 
 def _unverified(file: EngineFile, allowed: bool) -> str | None:
@@ -87,11 +89,10 @@ def _unverified(file: EngineFile, allowed: bool) -> str | None:
     )
 
 
-def built_for_another(file: EngineFile, machine: Machine) -> str | None:
-    """What keeps a compiled engine from this machine's library and GPU; None where nothing does."""
+def _built_for_another(name: EngineName, file: EngineFile, machine: Machine) -> str | None:
     if file.built_for is None or machine.gpu is None:
         return None
-    built, installed = file.built_for, machine.versions[_engine_of(file.kind)]
+    built, installed = file.built_for, machine.versions[name]
     newer = built.version_compatible and _numbers(installed) >= _numbers(built.library_version)
     if installed != built.library_version and not newer:
         return _rebuild(file, f"{file.kind} {built.library_version}, and {installed} is installed")
@@ -109,14 +110,18 @@ def _rebuild(file: EngineFile, why: str) -> str:
     return f"{file.name} was built for {why}; build one for it: `{command}`"
 
 
-def _engine_of(kind: Kind) -> EngineName:
-    return next(name for name, its_kind in _KINDS.items() if its_kind == kind)
-
-
 def _numbers(text: str) -> tuple[int, ...]:
     return tuple(int(digits) for digits in re.findall(r"\d+", text))
 
 
-def _reason(name: str, where: str, file: EngineFile, asked: EngineChoice, passed: Sequence[str]) -> str:
+def _reason(
+    name: str, where: str, file: EngineFile, asked: EngineChoice, passed: Sequence[str], absent: Sequence[str]
+) -> str:
     chosen = f"{name} on {where}, {file.precision}, " + ("chosen by auto" if asked == "auto" else "as asked for")
-    return chosen + (f"; passed over: {'; '.join(passed)}" if passed else "")
+    return "; ".join(
+        [
+            chosen,
+            *([f"passed over: {'; '.join(passed)}"] if passed else []),
+            *([f"not in the bundle: {', '.join(absent)}"] if absent else []),
+        ]
+    )

@@ -97,11 +97,16 @@ def test_the_reason_names_what_was_passed_over_and_why() -> None:
     assert choose([ONNX], CPU, engine="onnxruntime", device="cpu").reason == "onnxruntime on cpu, float32, as asked for"
     reason = choose([ONNX, TRT, RTX], CPU).reason
     assert reason.startswith(
-        "onnxruntime on cpu, float32, chosen by auto; passed over: tensorrt on cuda: tensorrt cannot"
+        "onnxruntime on cpu, float32, chosen by auto; passed over: tensorrt on cuda (tensorrt cannot"
     )
-    assert "tensorrt_rtx on cuda: CUDA finds no GPU" in reason
-    assert "onnxruntime on cuda: no CUDAExecutionProvider" in reason
+    assert "tensorrt_rtx on cuda (CUDA finds no GPU)" in reason
+    assert "onnxruntime on cuda (no CUDAExecutionProvider)" in reason
     assert "openvino" not in reason  # it comes after what was chosen
+    bare = choose([ONNX], GPU, device="cuda").reason
+    assert (
+        bare
+        == "onnxruntime on cuda, float32, chosen by auto; not in the bundle: tensorrt on cuda, tensorrt_rtx on cuda"
+    )
 
 
 @pytest.mark.parametrize(
@@ -110,7 +115,7 @@ def test_the_reason_names_what_was_passed_over_and_why() -> None:
         ([ONNX], CPU, {"precision": "int8"}, "the bundle has no int8 file; it holds onnx float32"),
         ([ONNX], CPU, {"engine": "openvino"}, "the bundle has no openvino float32 file"),
         ([ONNX, VINO], BARE, {"engine": "openvino"}, "openvino is not installed"),
-        ([ONNX], CPU, {"device": "cuda"}, "onnxruntime on cuda: no CUDAExecutionProvider"),
+        ([ONNX], CPU, {"device": "cuda"}, "onnxruntime on cuda (no CUDAExecutionProvider)"),
         ([ONNX, TRT], CPU, {"engine": "tensorrt"}, "pip install 'pan-reid[tensorrt]'"),
         ([ONNX, RTX], CPU, {"engine": "tensorrt_rtx"}, NO_GPU),
         ([ONNX, VINO], GPU, {"engine": "openvino", "device": "cuda"}, "openvino runs on cpu only"),
@@ -213,8 +218,8 @@ def test_it_serves_with_openvino_when_asked_to(launch: Launch, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--device", "cuda"], "onnxruntime on cuda: onnxruntime"),
-        (["--engine", "tensorrt_rtx"], "tensorrt_rtx on cuda: "),
+        (["--device", "cuda"], "onnxruntime on cuda (onnxruntime"),
+        (["--engine", "tensorrt_rtx"], "tensorrt_rtx on cuda ("),
         (
             ["--engine", "openvino", "--precision", "int8"],
             "the bundle has no openvino int8 file; it holds onnx float32",

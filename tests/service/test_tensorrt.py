@@ -162,7 +162,7 @@ def test_the_service_verifies_an_engine_at_its_first_start_and_says_what_it_foun
     with running(careful) as client:
         reason = client.get("/v1/model").json()["reason"]
     assert reason.startswith(
-        "onnxruntime on cpu, float32, chosen by auto; passed over: tensorrt on cuda: model.engine is"
+        "onnxruntime on cpu, float32, chosen by auto; passed over: tensorrt on cuda (model.engine is"
     )
     bold = replace(careful, allow_unverified=True)
     with running(bold) as client:
