@@ -108,7 +108,7 @@ class Trainer:
         iterations, card = self.config.optim.iterations, None
         with ExitStack() as stack:
             stop = stack.enter_context(StopRequest())
-            batches = stack.enter_context(closing(self._batches()))
+            batches = stack.enter_context(closing(self.batches()))
             monitor = None
             if self.world.first:
                 monitor = stack.enter_context(Monitor(self.out, iterations, self.step, self.console))
@@ -134,7 +134,7 @@ class Trainer:
                     )
         return card or self._evaluate()
 
-    def _batches(self) -> Generator[tuple[ImageArray, Tensor]]:
+    def batches(self) -> Generator[tuple[ImageArray, Tensor]]:
         """This process's crops of each batch still to come; one is read while another is learnt from."""
         with ThreadPoolExecutor(1, thread_name_prefix="batch") as loader:
             pending = loader.submit(self._load, self.step)
