@@ -158,8 +158,8 @@ def main(
     batch = identities * CROPS
     with TemporaryDirectory() as folder:
         data = Path(folder) / "people"
-        size = {"train_identities": PEOPLE, "test_identities": 0, "cameras": CAMERAS, "crops_per_camera": CROPS}
-        generate(data, **size, height=height, width=width, workers=1)
+        people = partial(generate, train_identities=PEOPLE, test_identities=0, cameras=CAMERAS, crops_per_camera=CROPS)
+        people(data, height=height, width=width, workers=1)
         settings = [f"data.path={data}", f"data.height={height}", f"data.width={width}", f"threads={threads}"]
         settings += [f"sampler.identities={identities}", f"sampler.crops={CROPS}"]
         (reader,), _ = make_loops(["global_pool"], data, settings, workers)

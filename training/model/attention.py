@@ -33,7 +33,7 @@ class _QueryAndPool(torch.autograd.Function):
         grad_BNC = torch.matmul(
             torch.cat([grad_BIN, map_BIN], 1).transpose(1, 2), torch.cat([query_BIC, warped_BIC], 1)
         )
-        return torch.matmul(grad_BIN, x_BNC), grad_BNC.transpose(1, 2).unflatten(2, x_BChw.shape[2:])
+        return torch.matmul(grad_BIN, x_BNC), grad_BNC.transpose(1, 2).reshape(x_BChw.shape)
 
 
 class PartAttention(nn.Module):
@@ -63,5 +63,5 @@ class PartAttention(nn.Module):
 
     def forward(self, part_BCI: Tensor, x_BChw: Tensor) -> Tensor:
         """(B, C4, I) and (B, C, h, w) -> Z (B, O, I)."""
-        warped_BCI = _QueryAndPool.apply(self.query(part_BCI), x_BChw)
+        warped_BCI: Tensor = _QueryAndPool.apply(self.query(part_BCI), x_BChw)  # type: ignore[no-untyped-call]
         return self.f(warped_BCI.transpose(1, 2)).transpose(1, 2)  # type: ignore[no-any-return]
