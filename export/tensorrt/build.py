@@ -1,0 +1,160 @@
+"""A parsed network -> the bytes of an engine: profile, limits, compatibility, progress, and Ctrl-C at any moment."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from bundle import BatchProfile, InputSpec
+from export.errors import BuildError
+from export.onnx_graph import INPUT
+from export.tensorrt import timing_cache
+from export.tensorrt.library import Library
+from export.tensorrt.network import ParsedNetwork
+
+HardwareCompatibility = Literal["none", "ampere_plus", "same_compute_capability"]
+Step = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class BuildSettings:
+    """What a build may use and what its engine must run on."""
+
+    batch: BatchProfile
+    workspace: int | None = None  # bytes; None: the library's own limit, the memory of the device
+    version_compatible: bool = False
+    hardware_compatibility: HardwareCompatibility = "none"
+    compute_capability: str | None = None  # TensorRT-RTX, such as "8.9"; None: every one it builds for by default
+
+    def require_possible(self, library: Library) -> None:
+        """Raise BuildError for what the library would ignore or fail at the end of a long build."""
+        batch = self.batch
+        if batch.opt is None or batch.max is None or not batch.min <= batch.opt <= batch.max:
+            raise BuildError(
+                f"the batch sizes {batch.min}:{batch.opt}:{batch.max} are no profile; give MIN:OPT:MAX in rising "
+                "order, such as 1:8:64"
+            )
+        if library.name == "tensorrt":
+            if self.compute_capability is not None:
+                raise BuildError(
+                    "TensorRT builds for the GPU of this machine; leave --compute-capability out, or widen the choice "
+                    "with --hardware-compatibility"
+                )
+        elif self.version_compatible:
+            raise BuildError("TensorRT-RTX engines run in their own version only; leave --version-compatible out")
+        elif self.hardware_compatibility != "none":
+            raise BuildError(
+                "a TensorRT-RTX engine runs on every RTX card it was compiled for; leave --hardware-compatibility out, "
+                "or name one target by --compute-capability"
+            )
+
+
+def build(
+    library: Library,
+    parsed: ParsedNetwork,
+    spec: InputSpec,
+    settings: BuildSettings,
+    timings: Path,
+    step: Step = lambda _: None,
+) -> bytes:
+    """Compile the engine, minutes for a large network. `timings` is the timing cache to use and to update.
+
+    Raises BuildError with the library's own reason.
+    """
+    settings.require_possible(library)
+    monitor = _monitor(library.trt, step)
+    with library.listening() as said, ThreadPoolExecutor(1, "tensorrt-build") as thread:
+        config = _configure(library, parsed, spec, settings)
+        config.progress_monitor = monitor
+        if library.name == "tensorrt":  # TensorRT-RTX times nothing while it builds
+            timing_cache.use(config, timings)
+        # the builder holds its own thread for minutes, and the main one is where Ctrl-C arrives
+        future = thread.submit(parsed.builder.build_serialized_network, parsed.network, config)
+        try:
+            serialised = future.result()
+        except BaseException:
+            monitor.stopped = True
+            raise
+        if library.name == "tensorrt" and serialised is not None:
+            timing_cache.keep(config, timings)
+    inconsistent = [text for text in said.warnings if "not self-consistent" in text]
+    if serialised is None or inconsistent:
+        raise BuildError(_explain(library, settings, said.why() if serialised is None else inconsistent[0]))
+    return bytes(serialised)
+
+
+def _configure(library: Library, parsed: ParsedNetwork, spec: InputSpec, settings: BuildSettings) -> Any:
+    trt, batch = library.trt, settings.batch
+    config = parsed.builder.create_builder_config()
+    # float32 means float32: by default the library rounds the factors of products to ten bits
+    config.clear_flag(trt.BuilderFlag.TF32)
+    if settings.workspace is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace)
+    if settings.version_compatible:
+        config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
+    if settings.hardware_compatibility != "none":
+        level = getattr(trt.HardwareCompatibilityLevel, settings.hardware_compatibility.upper())
+        config.hardware_compatibility_level = level
+    if settings.compute_capability is not None:
+        _target(trt, config, settings.compute_capability)
+    profile = parsed.builder.create_optimization_profile()
+    shapes = [(size, spec.height, spec.width, 3) for size in (batch.min, batch.opt, batch.max)]
+    profile.set_shape(INPUT, *shapes)
+    if config.add_optimization_profile(profile) < 0:
+        raise BuildError(f"{library.title} does not take the batch sizes {batch.min}:{batch.opt}:{batch.max}")
+    return config
+
+
+def rtx_capabilities(trt: Any) -> dict[str, Any]:
+    """The compute capabilities that TensorRT-RTX compiles for, such as "8.9", with the library's value for each."""
+    return {
+        f"{name[2:-1]}.{name[-1]}": value
+        for name, value in trt.ComputeCapability.__members__.items()
+        if name.startswith("SM")
+    }
+
+
+def _target(trt: Any, config: Any, capability: str) -> None:
+    known = rtx_capabilities(trt)
+    if capability not in known:
+        raise BuildError(
+            f"TensorRT-RTX does not build for compute capability {capability}; it knows {', '.join(known)}"
+        )
+    config.num_compute_capabilities = 1
+    config.set_compute_capability(known[capability], 0)
+
+
+def _explain(library: Library, settings: BuildSettings, reason: str) -> str:
+    advice = ""
+    if settings.workspace is not None and ("workspace" in reason or "OutOfMemory" in reason):
+        advice = f"; give more than --workspace {settings.workspace >> 20} (MiB), or leave it out"
+    elif "not self-consistent" in reason:
+        advice = f"; give a smaller maximum than {settings.batch.max} in --batch"
+    return f"{library.title} cannot build the engine: {reason}{advice}"
+
+
+def _monitor(trt: Any, step: Step) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # as in library.py
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.stopped = False
+            self.steps: dict[str, int] = {}
+
+        def phase_start(self, phase: str, _parent: str | None, steps: int) -> None:
+            self.steps[phase] = steps
+            step(_lower_first(phase))
+
+        def phase_finish(self, phase: str) -> None:
+            self.steps.pop(phase, None)
+
+        def step_complete(self, phase: str, number: int) -> bool:
+            """False ends the build early."""
+            step(f"{_lower_first(phase)}, {number + 1} of {self.steps.get(phase, number + 1)}")
+            return not self.stopped
+
+    return Monitor()
+
+
+def _lower_first(phase: str) -> str:
+    return phase[:1].lower() + phase[1:]

@@ -1,0 +1,125 @@
+"""Bundle -> typed ONNX -> engine -> measured on the GPU if there is one -> back into the bundle."""
+
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from bundle import BatchProfile, Bundle, EngineFile, Precision, load_bundle
+from export.attach import Slot, attach, require_free_slot
+from export.build import Measuring
+from export.engines import onnx_embedder
+from export.parity import BATCH_SIZES, Agreement, Reference, require
+from export.samples import measuring_samples
+from export.tensorrt import timing_cache
+from export.tensorrt.build import BuildSettings, Step, build
+from export.tensorrt.engine_file import Sidecar, built_for, engine_name, write_sidecar
+from export.tensorrt.graph import TypedGraph, typed_graph
+from export.tensorrt.library import LibraryName, find_library
+from export.tensorrt.network import parse
+from export.tensorrt.runtime import engine_embedder, find_gpu, why_not_here, within
+
+LARGEST_COMPARED = 64  # larger batches take memory on the CPU and show nothing new
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltEngine:
+    """What was built and seen."""
+
+    entry: EngineFile
+    sidecar: Sidecar
+    library: str
+    graph: TypedGraph
+    agreement: Agreement | None  # of the engine, on this machine's GPU
+    unverified: str | None  # why there is no such agreement
+
+
+def export_tensorrt(
+    folder: Path,
+    precision: Precision,
+    settings: BuildSettings,
+    *,
+    library: LibraryName | None = None,
+    measuring: Measuring = Measuring(),  # noqa: B008  (immutable)
+    overwrite: bool = False,
+    step: Step = lambda _: None,
+) -> BuiltEngine:
+    """Add a TensorRT engine to a bundle. What is compiled passes the gates in ONNX Runtime first, without any GPU.
+
+    Where the engine can run, it passes them too before it is added; elsewhere it is added with no parity: unverified.
+    Raises ExportError, BundleError or DataError; then the bundle is as it was.
+    """
+    trt = find_library(library)
+    settings.require_possible(trt)
+    bundle = load_bundle(folder)
+    gpu = find_gpu()
+    target = built_for(trt, settings, gpu)
+    require_free_slot(bundle.manifest, Slot(trt.name, precision, built_for=target), overwrite)
+    spec, gates = bundle.manifest.input, measuring.gates[precision]
+
+    step("the bundle's float32 file on the crops")
+    reference = _reference(bundle, settings.batch, measuring)
+    step(f"making and measuring the typed {precision} graph")
+    graph = typed_graph(bundle, precision, reference, measuring)
+    serialised = graph.model.SerializeToString(deterministic=True)
+    parsed = parse(trt, serialised, spec, bundle.manifest.output.dim)
+
+    start = time.monotonic()
+    engine = build(trt, parsed, spec, settings, timing_cache.path_beside(folder), step)
+    seconds = time.monotonic() - start
+
+    unverified = why_not_here(trt, gpu, settings.compute_capability)
+    agreement = None
+    if unverified is None:
+        step("comparing the engine with the bundle's float32 file")
+        embed = engine_embedder(trt, engine, settings.version_compatible)
+        agreement = reference.compare(within(embed, settings.batch))
+        require(agreement, gates)
+
+    entry = EngineFile(
+        name=engine_name(trt, precision, target),
+        kind=trt.name,
+        precision=precision,
+        batch=settings.batch,
+        bytes=len(engine),
+        sha256=hashlib.sha256(engine).hexdigest(),
+        parity=agreement.parity(gates) if agreement else None,
+        built_for=target,
+    )
+    fingerprint = bundle.manifest.model.fingerprint
+    with _draft(folder / entry.name, engine) as draft:
+        attach(folder, draft, entry, fingerprint, overwrite)
+    sidecar = Sidecar(
+        engine=entry,
+        fingerprint=fingerprint,
+        graph_sha256=hashlib.sha256(serialised).hexdigest(),
+        workspace=settings.workspace,
+        build_seconds=round(seconds, 3),
+    )
+    write_sidecar(folder / f"{entry.name}.json", sidecar)
+    return BuiltEngine(entry, sidecar, trt.title, graph, agreement, unverified)
+
+
+def _reference(bundle: Bundle, batch: BatchProfile, measuring: Measuring) -> Reference:
+    """The bundle's float32 file, itself measured against PyTorch, over batch sizes that the engine takes."""
+    samples = measuring_samples(measuring.data, bundle.manifest.input, measuring.images, measuring.ranked)
+    largest = min(batch.max or LARGEST_COMPARED, LARGEST_COMPARED)
+    sizes = {size for size in (*BATCH_SIZES, batch.min, batch.opt, largest) if size and batch.min <= size <= largest}
+    embed = onnx_embedder(bundle.file("onnx", "float32")[1], torch.get_num_threads())
+    return Reference(embed, samples, sorted(sizes) or [batch.min])
+
+
+@contextmanager
+def _draft(target: Path, content: bytes) -> Iterator[Path]:
+    """The content in a hidden file beside `target`, gone when the block ends without taking it."""
+    draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
+    try:
+        draft.write_bytes(content)
+        yield draft
+    finally:
+        draft.unlink(missing_ok=True)

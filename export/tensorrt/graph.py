@@ -1,0 +1,76 @@
+"""The typed ONNX graph of a precision: TensorRT computes in the types it finds there, and in no others."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import onnx
+import torch
+
+from bundle import Bundle, BundleFileError, Precision
+from export.build import Measuring
+from export.engines import onnx_embedder
+from export.errors import BuildError, ParityError
+from export.half import to_float16
+from export.parity import Agreement, Reference, require
+from export.quantise import calibrate
+from export.samples import calibration_crops
+from export.sensitivity import quantise_to_pass
+from export.tensorrt.network import pixels_cast_first
+from training.embed import Embed
+
+
+@dataclass(frozen=True, slots=True)
+class TypedGraph:
+    """What is compiled, and how far it departs from the bundle's float32 file when ONNX Runtime runs both."""
+
+    model: onnx.ModelProto
+    agreement: Agreement
+    float_blocks: str | None = None  # of the INT8 graph, where some had to stay in float
+
+
+def typed_graph(bundle: Bundle, precision: Precision, reference: Reference, measuring: Measuring) -> TypedGraph:
+    """The bundle's network in float32, float16 or int8, as TensorRT can read it, past its gates without any GPU.
+
+    float16 is the bundle's own file where it has one. Raises ParityError where no engine of it could pass.
+    """
+    gates = measuring.gates[precision]
+    try:
+        if precision == "int8":
+            crops = calibration_crops(measuring.data, bundle.manifest.input, measuring.calibration)
+            calibrated = calibrate(pixels_cast_first(_held(bundle, "float32")), crops)
+            found = quantise_to_pass(calibrated, reference, gates, _open, scheme="tensorrt")
+            kept = f"{found.float_blocks} of {found.blocks}" if found.float_blocks else None
+            return TypedGraph(found.model, found.agreement, kept)
+        model = pixels_cast_first(_in_float(bundle, precision))
+        agreement = reference.compare(_open(model))
+        require(agreement, gates)
+        return TypedGraph(model, agreement)
+    except ParityError as error:
+        raise ParityError(
+            f"the typed {precision} graph fails in ONNX Runtime already, nothing was built: {error}"
+        ) from error
+
+
+def _in_float(bundle: Bundle, precision: Precision) -> onnx.ModelProto:
+    match precision:
+        case "float32":
+            return _held(bundle, "float32")
+        case "float16":
+            try:
+                return _held(bundle, "float16")
+            except BundleFileError:
+                return to_float16(_held(bundle, "float32"))
+        case _:
+            raise BuildError(f"no TensorRT engine is built in {precision}; choose float32, float16 or int8")
+
+
+def _held(bundle: Bundle, precision: Precision) -> onnx.ModelProto:
+    return onnx.load_model(bundle.file("onnx", precision)[1])
+
+
+def _open(model: onnx.ModelProto) -> Embed:
+    with TemporaryDirectory() as scratch:
+        path = Path(scratch) / "typed.onnx"
+        onnx.save_model(model, path)
+        return onnx_embedder(path, torch.get_num_threads())

@@ -1,0 +1,108 @@
+"""Which TensorRT is here, and what it says: one object per library, its log collected instead of printed."""
+
+import functools
+import importlib
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from export.errors import BuildError, EngineMissing
+
+LibraryName = Literal["tensorrt", "tensorrt_rtx"]
+EXTRAS: dict[LibraryName, str] = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
+
+# without a GPU driver every error is followed by a second one that says only so
+_NO_DRIVER = re.compile(r"catchCudaError|ScopedCudaStream")
+_LOCATION = re.compile(r"\[\w+\.cpp:[^\]]*\] ?|\.? +In [\w()]+ at /\S+?:\d+")
+
+
+@dataclass(slots=True)
+class Said:
+    """What a library logged while `Library.listening`."""
+
+    warnings: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def why(self) -> str:
+        """The errors as one line."""
+        return readable(self.errors) or "it gives no reason"
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """`trt` is the imported module; its types are compiled and carry no annotations."""
+
+    name: LibraryName
+    trt: Any
+    log: Any
+
+    @property
+    def version(self) -> str:
+        """Such as `11.4.0.106`."""
+        return str(self.trt.__version__)
+
+    @property
+    def title(self) -> str:
+        """Such as `TensorRT 11.4.0.106`."""
+        return f"{'TensorRT' if self.name == 'tensorrt' else 'TensorRT-RTX'} {self.version}"
+
+    def create(self, what: Literal["Builder", "Runtime"]) -> Any:
+        """One of the library's two entrances. Raises BuildError where it finds no driver that it can use."""
+        try:
+            return getattr(self.trt, what)(self.log)
+        except TypeError as error:  # what the bindings make of a null pointer
+            raise BuildError(f"{self.title} does not start on this machine: {self.log.said.why()}") from error
+
+    @contextmanager
+    def listening(self) -> Iterator[Said]:
+        """Collect what the library logs meanwhile, from any of its threads."""
+        self.log.said = said = Said()
+        yield said
+
+
+def find_library(name: LibraryName | None = None) -> Library:
+    """The library of a name; without one, TensorRT if it is installed, else TensorRT-RTX. Raises EngineMissing."""
+    names: Sequence[LibraryName] = (name,) if name else ("tensorrt", "tensorrt_rtx")
+    for candidate in names:
+        if find_spec(candidate) is not None:
+            return _load(candidate)
+    installs = " or ".join(f"pip install 'pan-reid[{EXTRAS[candidate]}]'" for candidate in names)
+    raise EngineMissing(f"{' and '.join(names)} cannot be found; {installs}")
+
+
+@functools.cache
+def _load(name: LibraryName) -> Library:
+    """Once: a second logger in one process would be ignored by the library."""
+    try:
+        trt = importlib.import_module(name)
+    except (ImportError, OSError) as error:
+        raise EngineMissing(
+            f"{name} is installed but does not load ({error}); install it again: "
+            f"pip install --force-reinstall 'pan-reid[{EXTRAS[name]}]'"
+        ) from error
+    return Library(name, trt, _logger(trt))
+
+
+def _logger(trt: Any) -> Any:
+    class Log(trt.ILogger):  # type: ignore[misc]  # the base class is known once the library is
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self.said = Said()
+
+        def log(self, severity: Any, text: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                self.said.errors.append(text)
+            elif severity == trt.ILogger.WARNING:
+                self.said.warnings.append(text)
+
+    return Log()
+
+
+def readable(texts: Sequence[str]) -> str:
+    """The messages as one line: without places in the source, repetitions and the echo of a missing driver."""
+    lines = [line.strip() for text in texts for line in text.splitlines() if line.strip()]
+    telling = [line for line in lines if not _NO_DRIVER.search(line)] or lines
+    return "; ".join(dict.fromkeys(_LOCATION.sub("", line) for line in telling))

@@ -1,0 +1,97 @@
+"""ONNX -> a TensorRT network whose every tensor has the type the graph gives it; or the reason, node by node."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import onnx
+
+from bundle import InputSpec
+from export.errors import GraphError
+from export.onnx_graph import INPUT, OUTPUT
+from export.tensorrt.library import Library, readable
+
+Described = list[list[tuple[str, Any, tuple[int, ...]]]]  # inputs and outputs: name, type, shape
+WAY_OUT = "export the checkpoint again with `pan-export onnx`, or use another version of the library"
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedNetwork:
+    """A network and what must live as long: its builder, and the parser that holds its weights."""
+
+    builder: Any
+    network: Any
+    parser: Any
+
+
+def pixels_cast_first(model: onnx.ModelProto) -> onnx.ModelProto:
+    """TensorRT takes uint8 in and does nothing with it but cast it, so that comes before the transposition.
+
+    No value changes. A graph that does not begin with a Transpose and a Cast is returned as it is.
+    """
+    lowered = onnx.ModelProto()
+    lowered.CopyFrom(model)
+    nodes = list(lowered.graph.node)
+    transpose = next((node for node in nodes if node.op_type == "Transpose" and node.input[0] == INPUT), None)
+    readers = [node for node in nodes if transpose and transpose.output[0] in node.input]
+    if transpose is None or [node.op_type for node in readers] != ["Cast"]:
+        return lowered
+    (cast,) = readers
+    nodes.remove(cast)
+    transpose.output[0], cast.input[0], cast.output[0] = cast.output[0], INPUT, f"{INPUT}.cast"
+    for node in nodes:
+        for position, name in enumerate(node.input):
+            if name == INPUT:
+                node.input[position] = cast.output[0]
+    lowered.graph.ClearField("node")
+    lowered.graph.node.extend([cast, *nodes])
+    lowered.graph.ClearField("value_info")  # one tensor has another type and shape now
+    return lowered
+
+
+def parse(library: Library, serialised: bytes, spec: InputSpec, dim: int) -> ParsedNetwork:
+    """Read a typed ONNX file. Raises GraphError with every error of the parser: node, operator and why; BuildError."""
+    trt = library.trt
+    with library.listening() as said:
+        builder = library.create("Builder")
+        # always so in TensorRT 11 and TensorRT-RTX; TensorRT 10 must be told
+        network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+        parser = trt.OnnxParser(network, library.log)
+        if not parser.parse(serialised):
+            found = "; ".join(_in_words(parser, parser.get_error(index)) for index in range(parser.num_errors))
+            raise GraphError(f"{library.title} cannot take the graph: {found or said.why()}; {WAY_OUT}")
+    _require_signature(library, network, spec, dim)
+    return ParsedNetwork(builder, network, parser)
+
+
+def _in_words(parser: Any, error: Any) -> str:
+    """`node 60 'node_sigmoid' (Det): unsupported node: no such operator here`."""
+    reason = readable([error.desc()])
+    kind = error.code().name.lower().replace("_", " ")
+    operator = error.node_operator()
+    if not operator:  # the file as a whole
+        return f"{kind}: {reason}"
+    if not parser.supports_operator(operator):
+        reason = "the library has no such operator"
+    functions = "".join(f", in function {name}" for name in error.local_function_stack())
+    return f"node {error.node()} {error.node_name()!r} ({operator}{functions}): {kind}: {reason}"
+
+
+def _require_signature(library: Library, network: Any, spec: InputSpec, dim: int) -> None:
+    """The parser takes an empty file without an error, and names a profile does not meet fail much later."""
+    types = library.trt.DataType
+    found: Described = [
+        [(tensor.name, tensor.dtype, tuple(tensor.shape)) for tensor in tensors]
+        for tensors in (
+            [network.get_input(index) for index in range(network.num_inputs)],
+            [network.get_output(index) for index in range(network.num_outputs)],
+        )
+    ]
+    expected: Described = [[(INPUT, types.UINT8, (-1, spec.height, spec.width, 3))], [(OUTPUT, types.FLOAT, (-1, dim))]]
+    if found != expected:
+        described = [
+            [f"{name} {dtype.name.lower()} {shape}" for name, dtype, shape in tensors]
+            for tensors in (*found, *expected)
+        ]
+        raise GraphError(
+            "the graph's inputs and outputs are {} and {}, the bundle's are {} and {}; ".format(*described) + WAY_OUT
+        )

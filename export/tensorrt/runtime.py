@@ -1,0 +1,87 @@
+"""An engine as a function from pixels to descriptors, on a GPU that PyTorch can use; buffers are PyTorch's."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from bundle import BatchProfile, ImageArray
+from export.errors import BuildError
+from export.onnx_graph import INPUT, OUTPUT
+from export.tensorrt.library import Library
+from training.embed import Embed, Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """The first GPU of this machine."""
+
+    name: str
+    compute_capability: str
+
+
+def find_gpu() -> Gpu | None:
+    """None where there is none, or PyTorch was built without CUDA."""
+    if not torch.cuda.is_available():
+        return None
+    major, minor = torch.cuda.get_device_capability(0)
+    return Gpu(torch.cuda.get_device_name(0), f"{major}.{minor}")
+
+
+def why_not_here(library: Library, gpu: Gpu | None, compute_capability: str | None) -> str | None:
+    """Why an engine that this machine can build does not run on it; None where it does."""
+    if gpu is None:
+        return "PyTorch sees no GPU here"
+    if library.name == "tensorrt_rtx":
+        # without a target it compiles for Ampere and all that came later; Turing must be asked for
+        fits = (
+            compute_capability == gpu.compute_capability if compute_capability else float(gpu.compute_capability) >= 8
+        )
+        if not fits:
+            wanted = compute_capability or "8.0 and later"
+            return f"it is built for compute capability {wanted}, the {gpu.name} here has {gpu.compute_capability}"
+    return None
+
+
+def within(embed: Embed, batch: BatchProfile) -> Embed:
+    """The same function for any number of images: cut at the profile's maximum, filled up to its minimum."""
+
+    def embed_any(images_BHW3: ImageArray) -> Floats:
+        step = batch.max or len(images_BHW3)
+        rows = []
+        for start in range(0, len(images_BHW3), step):
+            piece = images_BHW3[start : start + step]
+            filled = np.resize(piece, (max(batch.min, len(piece)), *piece.shape[1:]))  # repeats the images
+            rows.append(embed(filled)[: len(piece)])
+        return np.concatenate(rows)
+
+    return embed_any
+
+
+def engine_embedder(library: Library, serialised: bytes, version_compatible: bool = False) -> Embed:
+    """A function (B, H, W, 3) uint8 -> (B, D) float32 that runs an engine of ours. Raises BuildError."""
+    with library.listening() as said:
+        runtime = library.create("Runtime")
+        # a version-compatible engine brings its own small runtime, which is code
+        runtime.engine_host_code_allowed = version_compatible
+        engine = runtime.deserialize_cuda_engine(serialised)
+        context = None if engine is None else engine.create_execution_context()
+    if context is None:
+        raise BuildError(f"{library.title} cannot load the engine here: {said.why()}")
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+    def embed(images_BHW3: ImageArray) -> Floats:
+        with library.listening() as said, torch.cuda.stream(stream):
+            pixels = torch.from_numpy(images_BHW3).cuda()
+            if not context.set_input_shape(INPUT, tuple(pixels.shape)):
+                raise BuildError(f"the engine does not take a batch of shape {tuple(pixels.shape)}: {said.why()}")
+            rows = torch.empty(tuple(context.get_tensor_shape(OUTPUT)), dtype=torch.float32, device="cuda")
+            context.set_tensor_address(INPUT, pixels.data_ptr())
+            context.set_tensor_address(OUTPUT, rows.data_ptr())
+            if not context.execute_async_v3(stream.cuda_stream):
+                raise BuildError(f"the engine failed: {said.why()}")
+            stream.synchronize()
+        result: Floats = rows.cpu().numpy()
+        return result
+
+    return embed
