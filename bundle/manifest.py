@@ -31,6 +31,7 @@ class ModelInfo(Strict):
     backbone: str
     parts: int = Field(ge=1)
     embedding_size: int = Field(ge=1)
+    reduced_from: int | None = Field(default=None, description="numbers before the projection to embedding_size")
     parameters: int = Field(ge=1, description="exported parameters, training classifiers left out")
     fingerprint: Sha256 = Field(description="SHA-256 over weights and preprocessing")
 

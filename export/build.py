@@ -27,17 +27,20 @@ from bundle import (
 )
 from export.engines import onnx_embedder, open_engine
 from export.errors import EngineMissing, ExportError, ParityError
+from export.explain import compare_maps, explain_graph
 from export.gates import DEFAULTS, Gates
 from export.half import to_float16
 from export.onnx_graph import OPSET, onnx_graph
 from export.parity import Agreement, Reference, require
 from export.quantise import calibrate
+from export.reduce import Reduction, SizeCost, reduce_network
 from export.samples import calibration_crops, measuring_samples
 from export.sensitivity import quantise_to_pass
 from export.timing import milliseconds_a_crop
 from export.write import new_bundle, require_free, save_onnx
 from training.checkpoint import Card, load_checkpoint, weights_of
 from training.embed import Embed, torch_embedder
+from training.evaluation import calibrate as calibrate_pairs
 from training.model import PAN
 
 TIMED_BATCH, TIMED_ROUNDS = 8, 3
@@ -63,6 +66,7 @@ class Target:
         return "float32" if self.precision == "bfloat16" else self.precision
 
 
+EXPLAIN = "explain.float32.onnx"
 FLOAT32 = Target("onnx", "float32")
 TARGETS = {
     target.label: target
@@ -105,6 +109,7 @@ class Exported:
     milliseconds: dict[str, float]  # a crop, by engine, at batch `TIMED_BATCH`
     refused: dict[str, str] = field(default_factory=dict)  # label -> why it is not in the bundle
     float_blocks: str | None = None  # of the INT8 graph, where some had to stay in float
+    sizes: list[SizeCost] = field(default_factory=list)  # what smaller descriptors cost, where one was asked for
 
 
 def export_checkpoint(
@@ -113,27 +118,38 @@ def export_checkpoint(
     *,
     targets: Sequence[Target] = (),
     measuring: Measuring = Measuring(),
+    reduction: Reduction | None = None,
+    explain: bool = False,
     opset: int = OPSET,
     overwrite: bool = False,
     step: Step = lambda _: None,
 ) -> Exported:
     """Write the bundle of a checkpoint: float32 ONNX, and of `targets` whatever passes its gates.
 
+    With `reduction` its descriptors are projected to fewer numbers; with `explain` it has the graph of maps as well.
+
     `step` is told what is being done. Raises ExportError, CheckpointError or DataError; then `out` is as it was.
     """
     require_free(out.resolve(), overwrite)  # before the minutes that the rest takes
     network, card = load_checkpoint(checkpoint)
-    spec, info = card.input, model_info(network, card)
+    spec = card.input
     step("reading crops" if measuring.data else "rendering synthetic people")
     samples = measuring_samples(measuring.data, spec, measuring.images, measuring.ranked)
+    sizes = reduce_network(network, spec, reduction, measuring.data, samples, step) if reduction else []
+    info = model_info(network, card)
     embed = torch_embedder(network, spec)
     step("PyTorch on the crops")
     reference = Reference(embed, samples)
+    if reduction:  # what training measured was measured on other descriptors
+        measured = {"evaluation": reference.evaluation, "calibration": calibrate_pairs(reference.embedded)}
+        card = card.model_copy(update=measured)
     with new_bundle(out, overwrite) as folder:
         step("tracing the network")
         graph = onnx_graph(network, spec, {"fingerprint": info.fingerprint, "variant": info.variant}, opset)
         bench = _Bench(folder, graph, spec, reference, measuring, step)
         bench.add(FLOAT32)
+        if explain:
+            bench.add_maps(network, opset)
         for target in dict.fromkeys(targets):
             if target != FLOAT32:
                 bench.try_to_add(target)
@@ -151,7 +167,7 @@ def export_checkpoint(
         step("timing")
         engines = {"PyTorch": embed, **bench.engines}
         milliseconds = milliseconds_a_crop(engines, samples.images_NHW3[:TIMED_BATCH], TIMED_ROUNDS)
-    return Exported(out, manifest, bench.agreement, milliseconds, bench.refused, bench.float_blocks)
+    return Exported(out, manifest, bench.agreement, milliseconds, bench.refused, bench.float_blocks, sizes)
 
 
 class _Bench:
@@ -203,6 +219,25 @@ class _Bench:
             )
         )
 
+    def add_maps(self, network: PAN, opset: int) -> None:
+        """Enter the graph of maps. Raises ParityError."""
+        self.step("making the explain graph")
+        path = self.folder / EXPLAIN
+        metadata = {entry.key: entry.value for entry in self.graph.metadata_props}
+        save_onnx(explain_graph(network, self.spec, metadata, opset), path)
+        samples = self.reference.samples
+        self.entries.append(
+            EngineFile(
+                name=path.name,
+                kind="onnx",
+                precision="float32",
+                purpose="explain",
+                bytes=path.stat().st_size,
+                sha256=sha256_file(path),
+                parity=compare_maps(network, self.spec, path, samples.images_NHW3, samples.name),
+            )
+        )
+
     def remove_strays(self) -> None:
         """Delete files that no entry names: those of targets that failed."""
         named = {entry.name for entry in self.entries}
@@ -244,6 +279,7 @@ def model_info(network: PAN, card: Card) -> ModelInfo:
         variant=card.variant,
         backbone=network.config.backbone.name,
         parts=network.config.parts,
+        reduced_from=network.projection.in_features if network.projection else None,
         embedding_size=network.embedding_size,
         parameters=network.parameter_count(),
         fingerprint=model_fingerprint(network, card.input),

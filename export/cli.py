@@ -15,6 +15,7 @@ from export.errors import ParityError
 from export.gates import DEFAULTS, parse_gate
 from export.onnx_graph import OPSET
 from export.options import AsJson, Crops, Data, Gate, Images, Ranked
+from export.reduce import Reduction
 from export.samples import measuring_samples
 from export.show import (
     exported_as_json,
@@ -50,6 +51,16 @@ def onnx(
     ranked: Ranked = 2000,
     calibration: Crops = 128,
     gate: Gate = None,
+    dim: Annotated[
+        int | None,
+        typer.Option(min=1, help="Numbers of a descriptor: a projection learnt from training crops of --data."),
+    ] = None,
+    whiten: Annotated[
+        bool, typer.Option("--whiten", help="Whiten the projection; see in the table of sizes whether that helps.")
+    ] = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Add the graph of part masks and compatibility maps.")
+    ] = False,
     opset: Annotated[int, typer.Option(min=18, help="ONNX operator set.")] = OPSET,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the bundle that is there.")] = False,
     as_json: AsJson = False,
@@ -67,6 +78,8 @@ def onnx(
             out,
             targets=targets,
             measuring=measuring,
+            reduction=Reduction(dim, whiten) if dim else None,
+            explain=explain,
             opset=opset,
             overwrite=overwrite,
             step=status.update,

@@ -35,31 +35,40 @@ def onnx_graph(network: PAN, spec: InputSpec, metadata: Mapping[str, str], opset
 
     `metadata` goes into the file's properties, so that a stray file can be told. Raises GraphError.
     """
+    model = trace(DeployedNetwork(network, spec), spec, [OUTPUT], metadata, opset)
+    check_signature(model, spec, network.embedding_size)
+    return model
+
+
+def trace(
+    module: nn.Module, spec: InputSpec, outputs: list[str], metadata: Mapping[str, str], opset: int
+) -> onnx.ModelProto:
+    """Any module over (B, H, W, 3) uint8 crops as a graph with a dynamic batch, valid by ONNX's own checker.
+
+    Raises GraphError.
+    """
     example = torch.zeros(2, spec.height, spec.width, 3, dtype=torch.uint8)
     with _quiet():
         program = torch.onnx.export(
-            DeployedNetwork(network, spec).eval(),
+            module.eval(),
             (example,),
             dynamo=True,
             opset_version=opset,
             dynamic_shapes={INPUT: {0: torch.export.Dim("batch")}},
             input_names=[INPUT],
-            output_names=[OUTPUT],
+            output_names=outputs,
             verbose=False,
         )
     assert program is not None  # only the dynamo=False exporter, which writes a file, returns None
     model: onnx.ModelProto = program.model_proto
     _drop_traces(model)
     onnx.helper.set_model_props(model, dict(metadata))
-    check_graph(model, spec, network.embedding_size, opset)
+    check_graph(model, opset)
     return model
 
 
-def check_graph(model: onnx.ModelProto, spec: InputSpec, dim: int, opset: int) -> None:
-    """Hold a graph to the bundle's contract: ONNX's own checker, the opset, the shapes and types of input and output.
-
-    Raises GraphError naming what differs.
-    """
+def check_graph(model: onnx.ModelProto, opset: int) -> None:
+    """Hold a graph to ONNX's own checker and to the opset. Raises GraphError."""
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
@@ -67,6 +76,13 @@ def check_graph(model: onnx.ModelProto, spec: InputSpec, dim: int, opset: int) -
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     if opsets != {"": opset}:
         raise GraphError(f"the exporter wrote opsets {opsets} where opset {opset} was asked; choose another --opset")
+
+
+def check_signature(model: onnx.ModelProto, spec: InputSpec, dim: int) -> None:
+    """Hold a graph to the bundle's contract: names, shapes and types of input and output.
+
+    Raises GraphError naming what differs.
+    """
     signature = [[_describe(value) for value in values] for values in (model.graph.input, model.graph.output)]
     expected = [
         [(INPUT, onnx.TensorProto.UINT8, ("batch", spec.height, spec.width, 3))],

@@ -70,7 +70,8 @@ class Reference:
     def __init__(self, embed: Embed, samples: Samples, batch_sizes: Sequence[int] = BATCH_SIZES) -> None:
         self.samples, self.batch_sizes = samples, tuple(batch_sizes)
         self.rows_ND = in_batches(embed, samples.images_NHW3, max(batch_sizes))
-        self.evaluation: Evaluation = evaluate_embeddings(*samples.embedded(embed))
+        self.embedded = samples.embedded(embed)
+        self.evaluation: Evaluation = evaluate_embeddings(*self.embedded)
 
     def compare(self, engine: Embed) -> Agreement:
         """Run an engine on the samples. Raises ParityError where its rows are not descriptors at all."""

@@ -46,7 +46,7 @@ def read_samples(path: Path, spec: InputSpec, images: int, ranked: int = 2000) -
             f"{path} has {len(data.query)} query and {len(data.gallery)} gallery crops; measuring an engine takes both"
         )
     some = fewer_persons(data, ranked)
-    return Samples(data.name, _spread(crops, spec, images), lambda embed: embed_data(embed, some, spec))
+    return Samples(data.name, _read(_spread(crops, images), spec), lambda embed: embed_data(embed, some, spec))
 
 
 def fewer_persons(data: ReidData, ranked: int) -> ReidData:
@@ -102,14 +102,21 @@ def calibration_crops(data: Path | None, spec: InputSpec, count: int) -> ImageAr
     """
     if data is None:
         return synthetic_samples(spec, count, seed=1).images_NHW3
+    return _read(training_crops(data, count), spec)
+
+
+def training_crops(data: Path, count: int) -> list[Crop]:
+    """At most `count` training crops, spread evenly. Raises DataError where there are none."""
     train = read_data(data).train
     if not train:
-        raise DataError(
-            f"{data} has no training crops, which INT8 is calibrated on; give a data set with a train split"
-        )
-    return _spread(train, spec, count)
+        raise DataError(f"{data} has no training crops, from which this is learnt; give a data set with a train split")
+    return _spread(train, count)
 
 
-def _spread(crops: Sequence[Crop], spec: InputSpec, count: int) -> ImageArray:
+def _spread(crops: Sequence[Crop], count: int) -> list[Crop]:
     chosen = np.linspace(0, len(crops) - 1, min(count, len(crops))).round().astype(np.int64)
-    return CropStore(crops, spec, cache_gib=0).get(chosen)
+    return [crops[index] for index in chosen]
+
+
+def _read(crops: Sequence[Crop], spec: InputSpec) -> ImageArray:
+    return CropStore(crops, spec, cache_gib=0).get(np.arange(len(crops)))

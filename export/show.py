@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 
 from rich.console import Console
 from rich.table import Table
@@ -25,6 +26,7 @@ def exported_as_json(exported: Exported) -> dict[str, object]:
         "milliseconds_a_crop": {"batch": TIMED_BATCH, **exported.milliseconds},
         "int8_blocks_in_float": exported.float_blocks,
         "refused": exported.refused,
+        "sizes": [asdict(size) for size in exported.sizes],
     }
 
 
@@ -41,11 +43,24 @@ def show_exported(exported: Exported) -> None:
     for label, agreement in exported.agreement.items():
         table.add_row(label, f"{sizes[label]:.1f}", f"{exported.milliseconds[label]:.2f}", *_cells(agreement))
     Console().print(table)
+    if exported.sizes:
+        Console().print(_sizes(exported))
     if exported.float_blocks:
         print(f"INT8: {exported.float_blocks} residual blocks stayed in float32, for the gates")
     for label, reason in exported.refused.items():
         print(f"refused {label}: {reason}")
     print(f"wrote {exported.out}, fingerprint {exported.manifest.model.fingerprint}")
+
+
+def _sizes(exported: Exported) -> Table:
+    table = Table(title="what a descriptor's size costs, on the crops that were ranked")
+    for column in ("numbers", "GB a million", "mAP", "rank-1", "mAP whitened", "rank-1 whitened"):
+        table.add_column(column, justify="right")
+    for size in exported.sizes:
+        figures = (size.mAP, size.rank1, size.mAP_whitened, size.rank1_whitened)
+        style = "bold" if size.dim == exported.manifest.model.embedding_size else None
+        table.add_row(str(size.dim), f"{size.dim * 4e-3:.1f}", *(f"{value:.2f}" for value in figures), style=style)
+    return table
 
 
 def verdicts_as_json(verdicts: Sequence[Verdict]) -> list[dict[str, object]]:

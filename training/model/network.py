@@ -101,11 +101,17 @@ class PAN(nn.Module):
                 )
                 part_channels += c1 + c2 + c3 if concat else 0
         self.embedding = PartEmbedding(config.parts, part_channels, config.embedding, config.bnneck)
+        self.projection: nn.Linear | None = None  # of descriptors, set by `project`
 
     @property
     def embedding_size(self) -> int:
-        """Numbers in a descriptor: I * E (1,536 for the paper's six parts)."""
-        return self.config.parts * self.embedding.size
+        """Numbers in a descriptor: I * E (1,536 for the paper's six parts), or fewer behind a projection."""
+        return self.projection.out_features if self.projection else self.config.parts * self.embedding.size
+
+    def project(self, weight_KD: Tensor, bias_K: Tensor) -> None:
+        """From now on describe by K numbers: W x + b of the descriptor x, to unit length again."""
+        self.projection = nn.Linear(weight_KD.shape[1], weight_KD.shape[0])
+        self.projection.load_state_dict({"weight": weight_KD, "bias": bias_K})
 
     def pooled_parts(self, blocks: list[Tensor]) -> tuple[Tensor, Tensor]:
         """[X1..X4] -> P, the part vectors (B, C4, I) with which PAM asks the middle blocks, and masks (B, I, N)."""
@@ -136,8 +142,9 @@ class PAN(nn.Module):
         return PartFeatures(metric_BIE, embedding_BIE, mask_BIN)
 
     def describe(self, image_B3HW: Tensor) -> Tensor:
-        """Normalised images -> descriptors (B, I * E) of unit length, float32."""
-        return F.normalize(self(image_B3HW).embedding_BIE.flatten(1).float(), dim=1)
+        """Normalised images -> descriptors (B, D) of unit length, float32."""
+        descriptor_BD = F.normalize(self(image_B3HW).embedding_BIE.flatten(1).float(), dim=1)
+        return descriptor_BD if self.projection is None else F.normalize(self.projection(descriptor_BD), dim=1)
 
     def parameter_count(self) -> int:
         """Parameters that are exported; training classifiers are not part of this module."""
