@@ -14,7 +14,7 @@ from service.errors import EngineFailed
 EngineName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"]
 Place = tuple[EngineName, Literal["cpu", "cuda"]]
 
-EXTRAS: dict[EngineName, str] = {"openvino": "openvino", "tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
+_TENSORRT: dict[EngineName, str] = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}  # with the extra of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +54,11 @@ def this_machine() -> Machine:
         )
     elif gpu is None:
         lacks["onnxruntime", "cuda"] = no_gpu
-    for name in ("tensorrt", "tensorrt_rtx"):
+    for name, extra in _TENSORRT.items():
         try:
             versions[name] = importlib.import_module(name).__version__
-        except ImportError as error:
-            lacks[name, "cuda"] = f"{name} cannot be imported ({error}); pip install 'pan-reid[{EXTRAS[name]}]'"
+        except (ImportError, OSError) as error:  # the package, or a library that it loads
+            lacks[name, "cuda"] = f"{name} cannot be imported ({error}); pip install 'pan-reid[{extra}]'"
         else:
             if gpu is None:
                 lacks[name, "cuda"] = no_gpu
