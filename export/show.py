@@ -39,10 +39,16 @@ def show_exported(exported: Exported) -> None:
     )
     for column in ("engine", "MB", "ms/crop", *MEASURED):
         table.add_column(column, justify="left" if column == "engine" else "right", no_wrap=True)
-    sizes = {f"{entry.kind}:{entry.precision}": entry.bytes / 1e6 for entry in exported.manifest.files}
+    embedding = [entry for entry in exported.manifest.files if entry.purpose == "embed"]
+    sizes = {f"{entry.kind}:{entry.precision}": entry.bytes / 1e6 for entry in embedding}
     for label, agreement in exported.agreement.items():
         table.add_row(label, f"{sizes[label]:.1f}", f"{exported.milliseconds[label]:.2f}", *_cells(agreement))
     Console().print(table)
+    for entry in exported.manifest.files:
+        if entry.purpose == "explain" and entry.parity:
+            print(
+                f"maps in {entry.name}, {entry.bytes / 1e6:.1f} MB: 1-cos with PyTorch {1 - entry.parity.cosine_min:.0e}"
+            )
     if exported.sizes:
         Console().print(_sizes(exported))
     if exported.float_blocks:
