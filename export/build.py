@@ -4,6 +4,7 @@ float32 ONNX is what everything else is made from: where it fails its gates, not
 fails is left out of the bundle, and the caller is told.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -107,6 +108,7 @@ class Exported:
     manifest: Manifest
     agreement: dict[str, Agreement]  # by label of the target
     milliseconds: dict[str, float]  # a crop, by engine, at batch `TIMED_BATCH`
+    seconds: dict[str, float]  # by label, of those left out too: making the file (once) and measuring the engine
     refused: dict[str, str] = field(default_factory=dict)  # label -> why it is not in the bundle
     float_blocks: str | None = None  # of the INT8 graph, where some had to stay in float
     sizes: list[SizeCost] = field(default_factory=list)  # what smaller descriptors cost, where one was asked for
@@ -145,9 +147,11 @@ def export_checkpoint(
         card = card.model_copy(update=measured)
     with new_bundle(out, overwrite) as folder:
         step("tracing the network")
+        start = time.monotonic()
         graph = onnx_graph(network, spec, {"fingerprint": info.fingerprint, "variant": info.variant}, opset)
         bench = _Bench(folder, graph, spec, reference, measuring, step)
         bench.add(FLOAT32)
+        bench.seconds[FLOAT32.label] = time.monotonic() - start
         if explain:
             bench.add_maps(network, opset)
         for target in dict.fromkeys(targets):
@@ -167,7 +171,9 @@ def export_checkpoint(
         step("timing")
         engines = {"PyTorch": embed, **bench.engines}
         milliseconds = milliseconds_a_crop(engines, samples.images_NHW3[:TIMED_BATCH], TIMED_ROUNDS)
-    return Exported(out, manifest, bench.agreement, milliseconds, bench.refused, bench.float_blocks, sizes)
+    return Exported(
+        out, manifest, bench.agreement, milliseconds, bench.seconds, bench.refused, bench.float_blocks, sizes
+    )
 
 
 class _Bench:
@@ -188,15 +194,18 @@ class _Bench:
         self.entries: list[EngineFile] = []
         self.engines: dict[str, Embed] = {}
         self.agreement: dict[str, Agreement] = {}
+        self.seconds: dict[str, float] = {}
         self.refused: dict[str, str] = {}
         self.float_blocks: str | None = None
 
     def try_to_add(self, target: Target) -> None:
         """As `add`; a target that fails is noted with its reason."""
+        start = time.monotonic()
         try:
             self.add(target)
         except (ParityError, EngineMissing) as error:
             self.refused[target.label] = str(error)
+        self.seconds[target.label] = time.monotonic() - start
 
     def add(self, target: Target) -> None:
         """Make the target's file, measure it and enter it. Raises ParityError or EngineMissing."""
