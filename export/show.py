@@ -46,9 +46,8 @@ def show_exported(exported: Exported) -> None:
     Console().print(table)
     for entry in exported.manifest.files:
         if entry.purpose == "explain" and entry.parity:
-            print(
-                f"maps in {entry.name}, {entry.bytes / 1e6:.1f} MB: 1-cos with PyTorch {1 - entry.parity.cosine_min:.0e}"
-            )
+            departure = f"{1 - entry.parity.cosine_min:.0e}"
+            print(f"maps in {entry.name}, {entry.bytes / 1e6:.1f} MB: 1-cos with PyTorch {departure}")
     if exported.sizes:
         Console().print(_sizes(exported))
     if exported.float_blocks:
