@@ -1,12 +1,12 @@
 """A parsed network -> the bytes of an engine: profile, limits, compatibility, progress, and Ctrl-C at any moment."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from bundle import BatchProfile, InputSpec
+from export.build import Step
 from export.errors import BuildError
 from export.onnx_graph import INPUT
 from export.tensorrt import timing_cache
@@ -14,12 +14,11 @@ from export.tensorrt.library import Library
 from export.tensorrt.network import ParsedNetwork
 
 HardwareCompatibility = Literal["none", "ampere_plus", "same_compute_capability"]
-Step = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
 class BuildSettings:
-    """What a build may use and what its engine must run on."""
+    """What a build may use and what its engine must run on; `require_possible` comes before a build."""
 
     batch: BatchProfile
     workspace: int | None = None  # bytes; None: the library's own limit, the memory of the device
@@ -48,6 +47,11 @@ class BuildSettings:
                 "a TensorRT-RTX engine runs on every RTX card it was compiled for; leave --hardware-compatibility out, "
                 "or name one target by --compute-capability"
             )
+        elif self.compute_capability not in (None, *_capabilities(library.trt)):
+            raise BuildError(
+                f"TensorRT-RTX does not build for compute capability {self.compute_capability}; it knows "
+                f"{', '.join(_capabilities(library.trt))}"
+            )
 
 
 def build(
@@ -62,7 +66,6 @@ def build(
 
     Raises BuildError with the library's own reason.
     """
-    settings.require_possible(library)
     monitor = _monitor(library.trt, step)
     with library.listening() as said, ThreadPoolExecutor(1, "tensorrt-build") as thread:
         config = _configure(library, parsed, spec, settings)
@@ -97,7 +100,8 @@ def _configure(library: Library, parsed: ParsedNetwork, spec: InputSpec, setting
         level = getattr(trt.HardwareCompatibilityLevel, settings.hardware_compatibility.upper())
         config.hardware_compatibility_level = level
     if settings.compute_capability is not None:
-        _target(trt, config, settings.compute_capability)
+        config.num_compute_capabilities = 1
+        config.set_compute_capability(_capabilities(trt)[settings.compute_capability], 0)
     profile = parsed.builder.create_optimization_profile()
     shapes = [(size, spec.height, spec.width, 3) for size in (batch.min, batch.opt, batch.max)]
     profile.set_shape(INPUT, *shapes)
@@ -106,23 +110,10 @@ def _configure(library: Library, parsed: ParsedNetwork, spec: InputSpec, setting
     return config
 
 
-def rtx_capabilities(trt: Any) -> dict[str, Any]:
+def _capabilities(trt: Any) -> dict[str, Any]:
     """The compute capabilities that TensorRT-RTX compiles for, such as "8.9", with the library's value for each."""
-    return {
-        f"{name[2:-1]}.{name[-1]}": value
-        for name, value in trt.ComputeCapability.__members__.items()
-        if name.startswith("SM")
-    }
-
-
-def _target(trt: Any, config: Any, capability: str) -> None:
-    known = rtx_capabilities(trt)
-    if capability not in known:
-        raise BuildError(
-            f"TensorRT-RTX does not build for compute capability {capability}; it knows {', '.join(known)}"
-        )
-    config.num_compute_capabilities = 1
-    config.set_compute_capability(known[capability], 0)
+    names = trt.ComputeCapability.__members__
+    return {f"{name[2:-1]}.{name[-1]}": value for name, value in names.items() if name.startswith("SM")}
 
 
 def _explain(library: Library, settings: BuildSettings, reason: str) -> str:

@@ -12,12 +12,13 @@ import torch
 
 from bundle import BatchProfile, Bundle, EngineFile, Precision, load_bundle
 from export.attach import Slot, attach, require_free_slot
-from export.build import Measuring
+from export.build import Measuring, Step
 from export.engines import onnx_embedder
+from export.errors import TargetError
 from export.parity import BATCH_SIZES, Agreement, Reference, require
 from export.samples import measuring_samples
 from export.tensorrt import timing_cache
-from export.tensorrt.build import BuildSettings, Step, build
+from export.tensorrt.build import BuildSettings, build
 from export.tensorrt.engine_file import Sidecar, built_for, engine_name, write_sidecar
 from export.tensorrt.graph import TypedGraph, typed_graph
 from export.tensorrt.library import LibraryName, find_library
@@ -119,7 +120,10 @@ def _draft(target: Path, content: bytes) -> Iterator[Path]:
     """The content in a hidden file beside `target`, gone when the block ends without taking it."""
     draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
     try:
-        draft.write_bytes(content)
+        try:
+            draft.write_bytes(content)
+        except OSError as error:
+            raise TargetError(f"the engine cannot be written to {target.parent} ({error.strerror})") from error
         yield draft
     finally:
         draft.unlink(missing_ok=True)

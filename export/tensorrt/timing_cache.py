@@ -1,5 +1,6 @@
 """What TensorRT measured of its kernels on this GPU, kept between builds: a second build takes seconds, not minutes."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,5 +21,6 @@ def use(config: Any, path: Path) -> None:
 def keep(config: Any, path: Path) -> None:
     """Write what the builder knows now."""
     draft = path.with_name(f".{path.name}.draft")
-    draft.write_bytes(bytes(config.get_timing_cache().serialize()))
-    draft.replace(path)
+    with suppress(OSError):  # the next build takes longer, and that is all
+        draft.write_bytes(bytes(config.get_timing_cache().serialize()))
+        draft.replace(path)
