@@ -55,8 +55,11 @@ def openvino_embedder(path: Path, precision: Precision, threads: int) -> Embed:
             "this CPU has no bfloat16, so it cannot be measured here; leave it out, or export elsewhere"
         )
     hint = "bf16" if precision == "bfloat16" else "f32"
-    settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY"}
+    settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
     compiled = core.compile_model(core.read_model(path), "CPU", settings)
+    taken = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    if taken != hint:
+        raise EngineMissing(f"OpenVINO computes in {taken} where {hint} was asked; leave {precision} out")
     request = compiled.create_infer_request()
 
     def embed(images_BHW3: ImageArray) -> Floats:
