@@ -11,6 +11,7 @@
     +-- NotFound                404     no such gallery, entry, person or route
     +-- Conflict                409     the name is taken
     |   +-- ModelMismatch       409     the gallery was enrolled with another model
+    +-- NotCalibrated           409     the bundle states no threshold for a false-positive rate
     +-- Overloaded              429     the queue is full
     |   +-- RateLimited         429     more requests than this key may send
     +-- DeadlineExceeded        504     the answer would have come too late
@@ -122,6 +123,13 @@ class ModelMismatch(ServiceError):
     """The gallery's vectors come from another model than the one that is loaded."""
 
     code = "model-mismatch"
+    status = 409
+
+
+class NotCalibrated(ServiceError):
+    """The bundle has no calibration, and the request needs one."""
+
+    code = "not-calibrated"
     status = 409
 
 

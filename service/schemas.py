@@ -4,11 +4,11 @@ Pixels and vectors never pass through these models: they would be copied number 
 """
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 
-from bundle import Parity
+from bundle import Calibration, Parity
 
 _ATTRIBUTES_MAX = 32
 
@@ -139,10 +139,49 @@ class Erased(Answer):
     erased_at: datetime
 
 
+# -- is it the same person?
+
+
+class DecisionOptions(Request):
+    """How to decide; without either there is no verdict."""
+
+    false_positive_rate: float | None = Field(
+        default=None, description="of a pair of strangers: one of the rates in the calibration that /v1/model shows"
+    )
+    threshold: float | None = Field(
+        default=None, ge=-1, le=1, description="a cosine of your own to decide by, in place of a stated rate"
+    )
+
+    @model_validator(mode="after")
+    def _one_way_to_decide(self) -> Self:
+        if self.false_positive_rate is not None and self.threshold is not None:
+            raise ValueError("either false_positive_rate or threshold decides, not both")
+        return self
+
+
+class Judged(Answer):
+    """What is said of a cosine."""
+
+    probability: float | None = Field(
+        default=None,
+        description="that a pair of crops with this cosine is one person, if as many pairs are as are not; "
+        "absent where the bundle has no calibration",
+    )
+    verdict: Literal["match", "unknown"] | None = Field(
+        default=None, description="match: the cosine reaches the threshold; absent where none was asked for"
+    )
+
+
+class Decision(Answer):
+    threshold: float = Field(description="the cosine from which on it is a match")
+    false_positive_rate: float | None = Field(default=None, description="absent where the threshold was given")
+    calibrated_on: str | None = Field(default=None, description="the data that rate was measured on")
+
+
 # -- search
 
 
-class SearchOptions(Request):
+class SearchOptions(DecisionOptions):
     """How to search.
 
     `exclude_same_camera` drops entries of the query's own camera. `exclude_same_person_same_camera` drops only
@@ -164,7 +203,7 @@ class SearchOptions(Request):
     examples: int = Field(default=3, ge=1, le=50, description="hits shown for each person")
 
 
-class Hit(Answer):
+class Hit(Judged):
     entry_id: int
     score: float = Field(description="cosine, from -1 to 1")
     person_id: str | None
@@ -173,7 +212,7 @@ class Hit(Answer):
     attributes: dict[str, Any]
 
 
-class PersonHit(Answer):
+class PersonHit(Judged):
     person_id: str
     best: float = Field(description="cosine of the person's nearest entry")
     mean: float = Field(description="mean cosine over the person's entries that the filter lets through")
@@ -186,9 +225,10 @@ class SearchAnswer(Answer):
     fused: int = Field(description="number of images or vectors that were fused into the query by their mean")
     hits: list[Hit] | None = None
     persons: list[PersonHit] | None = Field(default=None, description="instead of hits where grouped by person")
+    decision: Decision | None = Field(default=None, description="where a verdict was asked for")
 
     @model_validator(mode="after")
-    def _one_of(self) -> "SearchAnswer":
+    def _one_of(self) -> Self:
         if (self.hits is None) == (self.persons is None):
             raise ValueError("an answer has either hits or persons")
         return self
@@ -234,6 +274,7 @@ class Model(Answer):
     max_batch: int = Field(description="crops an engine run")
     parity: Parity = Field(description="how well the file agrees with PyTorch, and on what that was measured")
     evaluation: dict[str, Any] | None
+    calibration: Calibration | None = Field(description="how cosines become decisions; null: by thresholds of your own")
     licence_notes: str
 
 

@@ -14,6 +14,7 @@ from service.api.inputs import all_usable, fused, unit_vector
 from service.api.views import hit_view
 from service.body import Body, read_body
 from service.columns import Filter
+from service.decision import decide
 from service.engine import Vectors
 from service.errors import BodyTooLarge, InvalidRequest
 from service.runtime import Service
@@ -50,6 +51,7 @@ async def search(gallery: GalleryPath, request: Request, service: ServiceDep, ca
     options = parse(SearchOptions, _with_lists(body.members))
     if options.top_k > service.settings.max_top_k:
         raise BodyTooLarge(f"top_k is {options.top_k}; at most {service.settings.max_top_k} hits are given")
+    decision = decide(service.bundle.manifest.calibration, options.false_positive_rate, options.threshold)
     query = await while_connected(request, _query(service, gallery, body, asked))
     where = await _filter(service, gallery, query, options)
     audit = service.entries.audit_search(caller, gallery, query.fused)
@@ -57,7 +59,9 @@ async def search(gallery: GalleryPath, request: Request, service: ServiceDep, ca
         hits, _ = await asyncio.gather(service.searcher.hits(memory, query.vector, options.top_k, where), audit)
         rows = await service.entries.by_id(gallery, [hit.entry_id for hit in hits])
         # An entry deleted since the search is no hit any more.
-        found: dict[str, Any] = {"hits": [hit_view(hit, rows[hit.entry_id]) for hit in hits if hit.entry_id in rows]}
+        found: dict[str, Any] = {
+            "hits": [hit_view(hit, rows[hit.entry_id], decision) for hit in hits if hit.entry_id in rows]
+        }
     else:
         persons, _ = await asyncio.gather(
             service.searcher.persons(memory, query.vector, options.top_k, where, options.examples), audit
@@ -70,12 +74,15 @@ async def search(gallery: GalleryPath, request: Request, service: ServiceDep, ca
                     "best": one.best,
                     "mean": one.mean,
                     "entries": one.entries,
-                    "hits": [hit_view(hit, rows[hit.entry_id]) for hit in one.examples if hit.entry_id in rows],
+                    **decision.judge(one.best),
+                    "hits": [
+                        hit_view(hit, rows[hit.entry_id], decision) for hit in one.examples if hit.entry_id in rows
+                    ],
                 }
                 for one in persons
             ]
         }
-    return Json({"gallery": gallery, "fused": query.fused, **found})
+    return Json({"gallery": gallery, "fused": query.fused, **found, **decision.view()})
 
 
 async def _query(service: Service, gallery: str, body: Body, asked: dict[str, Any]) -> _Query:

@@ -14,7 +14,7 @@ router = APIRouter(tags=["service"])
 async def model(service: ServiceDep, _: Caller) -> Response:
     """What the bundle says of it, and what it runs on."""
     manifest = service.bundle.manifest
-    loaded, evaluation = service.loaded, manifest.evaluation
+    loaded, evaluation, calibration = service.loaded, manifest.evaluation, manifest.calibration
     return Json(
         {
             "architecture": manifest.model.architecture,
@@ -34,6 +34,7 @@ async def model(service: ServiceDep, _: Caller) -> Response:
             "max_batch": min(service.settings.max_batch, loaded.engine.max_batch or service.settings.max_batch),
             "parity": loaded.parity.model_dump(mode="json"),
             "evaluation": evaluation.model_dump(mode="json") if evaluation else None,
+            "calibration": calibration.model_dump(mode="json") if calibration else None,
             "licence_notes": manifest.provenance.licence_notes,
         }
     )

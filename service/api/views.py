@@ -5,6 +5,7 @@ from typing import Any
 
 import orjson
 
+from service.decision import Decision
 from service.gallery import Hit
 from service.records import EntryRow
 
@@ -33,8 +34,8 @@ def entry_view(row: EntryRow) -> dict[str, Any]:
     }
 
 
-def hit_view(hit: Hit, row: EntryRow) -> dict[str, Any]:
+def hit_view(hit: Hit, row: EntryRow, decision: Decision) -> dict[str, Any]:
     """A hit as the API shows it."""
     view = entry_view(row)
     del view["created_at"]
-    return {"score": hit.score, **view}
+    return {"score": hit.score, **decision.judge(hit.score), **view}

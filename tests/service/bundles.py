@@ -8,6 +8,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from bundle import (
+    Calibration,
     EngineFile,
     Evaluation,
     InputSpec,
@@ -44,7 +45,7 @@ def reference_embedding(crops: np.ndarray, seed: int = 0) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def write_bundle(folder: Path, seed: int = 0) -> Path:
+def write_bundle(folder: Path, seed: int = 0, calibration: Calibration | None = None) -> Path:
     """Write a valid bundle; another seed is another model."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = projection(seed)
@@ -97,6 +98,7 @@ def write_bundle(folder: Path, seed: int = 0) -> Path:
         output=OutputSpec(dim=DIM),
         files=(entry,),
         evaluation=Evaluation(data="none", queries=1, gallery=1, mAP=1.0, mAP_official=1.0, mINP=1.0, cmc={1: 1.0}),
+        calibration=calibration,
         provenance=Provenance(data="none", recipe="by hand", iterations=0, seed=seed),
     )
     save_manifest(folder, manifest)
