@@ -30,7 +30,7 @@ from export.engines import onnx_embedder, open_engine
 from export.errors import EngineMissing, ExportError, ParityError
 from export.explain import compare_maps, explain_graph
 from export.gates import DEFAULTS, Gates
-from export.half import to_float16
+from export.half import require_room, to_float16
 from export.onnx_graph import OPSET, onnx_graph
 from export.parity import Agreement, Reference, require
 from export.quantise import calibrate
@@ -264,7 +264,9 @@ class _Bench:
     def _model(self, precision: Precision) -> onnx.ModelProto:
         match precision:
             case "float16":
-                return to_float16(self.graph)
+                half = to_float16(self.graph)
+                require_room(self.graph, half, self.reference.samples.images_NHW3)
+                return half
             case "int8":
                 crops = calibration_crops(self.measuring.data, self.spec, self.measuring.calibration)
                 gates = self.measuring.gates["int8"]

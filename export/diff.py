@@ -1,5 +1,6 @@
 """Two graphs of one network, tensor by tensor: where does the second begin to depart from the first?"""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +18,7 @@ from export.onnx_graph import INPUT, onnx_graph
 from training.checkpoint import load_checkpoint
 
 FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16}
+PASS = 4  # crops at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +77,22 @@ def first_departure(departures: list[Departure], threshold: float) -> Departure 
     return next((departure for departure in departures if departure.cosine < threshold), None)
 
 
+def largest(model: onnx.ModelProto, names: Sequence[str], images_NHW3: ImageArray) -> tuple[str, float]:
+    """The tensor of `names` that reaches the greatest magnitude over the crops, and that magnitude."""
+    reached = np.zeros(len(names))
+    for start in range(0, len(images_NHW3), PASS):  # every tensor of a pass is in memory
+        values = _values(model, names, images_NHW3[start : start + PASS])
+        reached = np.maximum(reached, [np.abs(value).max(initial=0) for value in values])
+    return names[int(reached.argmax())], float(reached.max())
+
+
 def _float_tensors(model: onnx.ModelProto) -> list[str]:
     graph = onnx.shape_inference.infer_shapes(model).graph
     types = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.output)}
     return [output for node in graph.node for output in node.output if types.get(output) in FLOATS]
 
 
-def _values(model: onnx.ModelProto, names: list[str], images_NHW3: ImageArray) -> list[npt.NDArray[np.float64]]:
+def _values(model: onnx.ModelProto, names: Sequence[str], images_NHW3: ImageArray) -> list[npt.NDArray[np.float64]]:
     """The named tensors for the images, as a runtime gives them that fuses nothing away."""
     exposed = onnx.ModelProto()
     exposed.CopyFrom(onnx.shape_inference.infer_shapes(model))
@@ -95,7 +106,7 @@ def _values(model: onnx.ModelProto, names: list[str], images_NHW3: ImageArray) -
         path = Path(folder) / "exposed.onnx"
         onnx.save_model(exposed, path)
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    return [np.asarray(value, np.float64) for value in session.run(names, {INPUT: images_NHW3})]
+    return [np.asarray(value, np.float64) for value in session.run(list(names), {INPUT: images_NHW3})]
 
 
 def _cosine(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:

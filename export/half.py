@@ -10,9 +10,12 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from export.errors import GraphError
+from bundle import ImageArray
+from export.diff import largest
+from export.errors import GraphError, ParityError
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
+HEADROOM = 4  # other crops reach further than those that were measured
 TAIL = ("BatchNormalization", "ReduceL2", "LpNormalization")  # the convolutions' own batch norms are folded
 
 
@@ -61,6 +64,22 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     graph.ClearField("value_info")  # the types of before
     onnx.checker.check_model(half, full_check=True)
     return onnx.shape_inference.infer_shapes(half, strict_mode=True)
+
+
+def require_room(model: onnx.ModelProto, half: onnx.ModelProto, images_NHW3: ImageArray) -> None:
+    """Measure in the float32 graph what the tensors of the float16 graph have to hold.
+
+    On a CPU, ONNX Runtime computes float16 in float32 and would not show an overflow. Raises ParityError where a
+    tensor comes within a factor of `HEADROOM` of float16's largest number.
+    """
+    narrow = [value.name for value in half.graph.value_info if value.type.tensor_type.elem_type == TensorProto.FLOAT16]
+    made = {output for node in model.graph.node for output in node.output}
+    name, magnitude = largest(model, [tensor for tensor in narrow if tensor in made], images_NHW3)
+    if magnitude * HEADROOM > FLOAT16_MAX:
+        raise ParityError(
+            f"float16 may overflow: {name} reaches {magnitude:.3g} on {len(images_NHW3)} crops, float16 ends at "
+            f"{FLOAT16_MAX:.0f}; use float32, or bfloat16 through OpenVINO"
+        )
 
 
 def _exact_nodes(nodes: Iterable[onnx.NodeProto]) -> set[int]:

@@ -13,7 +13,7 @@ from export.build import parse_target
 from export.engines import onnx_embedder, openvino_embedder
 from export.errors import ExportError, GraphError, ParityError
 from export.gates import DEFAULTS, Gates
-from export.half import to_float16
+from export.half import require_room, to_float16
 from export.parity import Reference, require
 from export.quantise import Calibrated, calibrate, quantise
 from export.samples import Samples, synthetic_samples
@@ -70,6 +70,17 @@ def test_a_weight_that_float16_cannot_hold_is_refused(pan_c: Traced) -> None:
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1e8), weight.name))
     with pytest.raises(GraphError, match="more than float16 holds"):
         to_float16(model)
+
+
+def test_activations_that_float16_cannot_hold_are_found_on_a_cpu(pan_c: Traced, people: Samples) -> None:
+    """Weights that fit, and a product of them that does not."""
+    require_room(pan_c.model, to_float16(pan_c.model), people.images_NHW3)
+    loud = onnx.ModelProto()
+    loud.CopyFrom(pan_c.model)
+    weight = next(weight for weight in loud.graph.initializer if weight.name == "network.pams.0.psi.weight")
+    weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(3e4), weight.name))
+    with pytest.raises(ParityError, match=r"float16 may overflow: matmul_\d+ reaches .* on 16 crops"):
+        require_room(loud, to_float16(loud), people.images_NHW3)
 
 
 def test_pooling_does_not_overflow_float16(pan_c: Traced) -> None:
