@@ -29,6 +29,7 @@ class Body:
     images: list[Image] = field(default_factory=list)
     members: dict[str, Any] = field(default_factory=dict)
     is_json: bool = False
+    names: list[str] = field(default_factory=list)  # of the parts that the images of a multipart body are
 
     def digest(self) -> str:
         """SHA-256 over what is asked, the same however the body was framed."""
@@ -51,7 +52,7 @@ async def read_body(request: Request, settings: Settings) -> Body:
     if content_type == b"multipart/form-data":
         parts = _Parts(settings, query)
         await parts.read(stream, parameters.get(b"boundary", b""))
-        return Body(parts.images, query)
+        return Body(parts.images, query, names=parts.names)
     if content_type.startswith(b"image/") or content_type == b"application/octet-stream":
         limit = settings.images.max_bytes
         image = b"".join([chunk async for chunk in _limited(request, min(limit, settings.max_body))])
@@ -108,6 +109,7 @@ class _Parts:
 
     def __init__(self, settings: Settings, members: dict[str, Any]) -> None:
         self.images: list[Image] = []
+        self.names: list[str] = []
         self._members = members
         self._settings = settings
         self._fields = 0
@@ -171,7 +173,9 @@ class _Parts:
         if not self._is_image:
             if value := _text(b"".join(self._chunks)):  # a form in a browser also sends the fields that were left empty
                 _add(self._members, self._name, value)
-        elif self._size > self._settings.images.max_bytes:
+            return
+        self.names.append(self._name)
+        if self._size > self._settings.images.max_bytes:
             limit = self._settings.images.max_bytes
             self.images.append(ImageTooLarge(f"the image has {self._size:,} bytes; at most {limit:,} are accepted"))
         else:

@@ -162,9 +162,9 @@ class Entries:
         )
         return Erasure(len(erased), await self._database.empty_log())
 
-    async def audit_search(self, who: str, name: str, queries: int) -> None:
-        """Record a search; done when it is on disk."""
-        await self._database.write(lambda db: records.insert_audit(db, who, "search", name, queries))
+    async def audit(self, who: str, action: str, gallery: str, crops: int) -> None:
+        """Record what changes nothing and tells something; done when it is on disk."""
+        await self._database.write(lambda db: records.insert_audit(db, who, action, gallery, crops))
 
 
 def _same(earlier: Answered | None, key: IdempotencyKey) -> Answered | None:

@@ -178,6 +178,20 @@ class Decision(Answer):
     calibrated_on: str | None = Field(default=None, description="the data that rate was measured on")
 
 
+class Pair(Answer):
+    """The two images that are most alike, by their place in each set, from 0."""
+
+    a: int
+    b: int
+    similarity: float
+
+
+class Comparison(Judged):
+    similarity: float = Field(description="cosine of the two sets, each fused by its mean; what is judged")
+    best: Pair
+    decision: Decision | None = Field(default=None, description="where a verdict was asked for")
+
+
 # -- search
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from service.schemas import EmbedOptions, EntryInfo, SearchOptions
+from service.schemas import DecisionOptions, EmbedOptions, EntryInfo, SearchOptions
 
 _BINARY = {"type": "string", "format": "binary"}
 _BASE64 = {"type": "string", "contentEncoding": "base64"}
@@ -24,6 +24,20 @@ def embeddings_body() -> dict[str, Any]:
     """Images in any of the three ways."""
     options = _schema(EmbedOptions)
     return _images_body(_with(options, ["images"], images={"type": "array", "items": _BASE64, "minItems": 1}), options)
+
+
+def compare_body() -> dict[str, Any]:
+    """Two sets of images, as files or base64."""
+    options = _schema(DecisionOptions)
+    kinds = {"multipart/form-data": _BINARY, "application/json": _BASE64}
+    return _body(
+        {
+            kind: _with(
+                options, ["a", "b"], **{side: {"type": "array", "items": image, "minItems": 1} for side in "ab"}
+            )
+            for kind, image in kinds.items()
+        }
+    )
 
 
 def search_body() -> dict[str, Any]:

@@ -11,7 +11,7 @@ from bundle import ImageError
 from service.answers import Json, item_error
 from service.api.deps import EMBEDDING_PROBLEMS, EmbedCaller, ServiceDep, parse, problems, while_connected
 from service.api.docs import embeddings_body
-from service.api.inputs import all_usable, image_from_base64, some_usable
+from service.api.inputs import all_usable, images_from_base64, some_usable
 from service.body import Body, read_body
 from service.errors import InvalidRequest
 from service.schemas import Embeddings, EmbedOptions
@@ -66,10 +66,7 @@ def take_images(body: Body) -> list[bytes | ImageError]:
     """The images of a body, out of its members where it is JSON. Raises InvalidRequest without any."""
     images = body.images
     if body.is_json:
-        texts = body.members.pop("images", [])
-        if not isinstance(texts, list):
-            raise InvalidRequest("`images` is a list of base64 strings")
-        images = [image_from_base64(text) for text in texts]
+        images = images_from_base64(body.members.pop("images", []), "images")
     if not images:
         raise InvalidRequest("there is no image in the request")
     return images

@@ -1,6 +1,7 @@
 """Images and vectors out of request members."""
 
 import binascii
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,13 @@ def image_from_base64(text: Any) -> Image:
         return binascii.a2b_base64(text, strict_mode=True)
     except ValueError as error:
         return CorruptImage(f"the image is not base64 ({error}); encode it without line breaks or a data: prefix")
+
+
+def images_from_base64(texts: Any, name: str) -> list[Image]:
+    """The images of a JSON member."""
+    if not isinstance(texts, list):
+        raise InvalidRequest(f"`{name}` is a list of base64 strings")
+    return [image_from_base64(text) for text in texts]
 
 
 def unit_vector(value: Any, dim: int) -> Vectors:
@@ -53,15 +61,18 @@ def fused(vectors: list[Vectors]) -> Vectors:
     return direction
 
 
-def all_usable(outcomes: list[Vectors | ImageError]) -> list[Vectors]:
-    """The vectors, where every image has one. Raises the image's own error, or UnusableImages for several images."""
+def all_usable(outcomes: list[Vectors | ImageError], names: Sequence[str] = ()) -> list[Vectors]:
+    """The vectors, where every image has one. Raises the image's own error, or UnusableImages for several images.
+
+    `names` says where each stood in the request, where that is not `images.0`, `images.1` and so on.
+    """
     vectors = [outcome for outcome in outcomes if not isinstance(outcome, ImageError)]
     if len(vectors) == len(outcomes):
         return vectors
     if len(outcomes) == 1 and isinstance(outcomes[0], ImageError):
         raise outcomes[0]
     failures = [
-        {"at": f"images.{index}", "problem": str(outcome), "code": outcome.code}
+        {"at": names[index] if names else f"images.{index}", "problem": str(outcome), "code": outcome.code}
         for index, outcome in enumerate(outcomes)
         if isinstance(outcome, ImageError)
     ]

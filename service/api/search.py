@@ -54,7 +54,7 @@ async def search(gallery: GalleryPath, request: Request, service: ServiceDep, ca
     decision = decide(service.bundle.manifest.calibration, options.false_positive_rate, options.threshold)
     query = await while_connected(request, _query(service, gallery, body, asked))
     where = await _filter(service, gallery, query, options)
-    audit = service.entries.audit_search(caller, gallery, query.fused)
+    audit = service.entries.audit(caller, "search", gallery, query.fused)
     if options.group_by is None:
         hits, _ = await asyncio.gather(service.searcher.hits(memory, query.vector, options.top_k, where), audit)
         rows = await service.entries.by_id(gallery, [hit.entry_id for hit in hits])
