@@ -1,4 +1,4 @@
-"""`pan-export`: onnx, verify, diff."""
+"""`pan-export`: onnx, verify, diff, batch."""
 
 import json
 import sys
@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from bundle import PanError
+from export.batch.command import batch
 from export.build import TARGETS, Measuring, export_checkpoint, parse_target
 from export.diff import compare_graphs, first_departure, input_spec, read_graph
 from export.errors import ParityError
@@ -28,6 +29,7 @@ from export.verify import verify_bundle
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 errors = Console(stderr=True, highlight=False)
+app.command()(batch)
 
 
 @app.callback()

@@ -7,6 +7,7 @@ PanError
     +-- TargetError     the folder to write cannot be used
     +-- EngineMissing   a package that runs or writes the engine file is not installed
     +-- BuildError      TensorRT cannot build, load or run an engine
+    +-- PlanError       a plan for many exports is wrong, or its folder is in use
 """
 
 from bundle import PanError
@@ -46,3 +47,9 @@ class BuildError(ExportError):
     """TensorRT cannot build, load or run an engine."""
 
     code = "build-failed"
+
+
+class PlanError(ExportError):
+    """A plan for many exports is wrong, or its folder is in use."""
+
+    code = "bad-plan"

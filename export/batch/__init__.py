@@ -1,0 +1,4 @@
+"""Many checkpoints to many bundles in one go, from a plan.
+
+plan.yaml ──plan──> jobs ──record──> what is missing ──make, one process a bundle──> rows ──summary──> tables
+"""

@@ -1,0 +1,233 @@
+"""The plan: a YAML file that names checkpoints, engines, batch profiles and gates. Nothing in it is guessed."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
+
+from bundle import BatchProfile, Precision
+from bundle.manifest import Strict
+from export.build import FLOAT32, TARGETS, Measuring, Target
+from export.errors import BuildError, PlanError
+from export.gates import DEFAULTS, Gates
+from export.reduce import Reduction
+from export.tensorrt.command import parse_batch
+from export.tensorrt.library import EXTRAS, LibraryName
+
+COMPILED: dict[str, tuple[LibraryName, Precision]] = {
+    f"{library}:{precision}": (library, precision) for library in EXTRAS for precision in ("float32", "float16", "int8")
+}
+EXPLAIN = "explain"  # the row of the graph of maps; every other row is called as its engine is
+DEFAULT_BATCH = BatchProfile(min=1, opt=8, max=64)
+
+
+def _engine(label: str) -> str:
+    known = [*TARGETS, *COMPILED]
+    if label not in known:
+        raise ValueError(_unknown(label, known))
+    return label
+
+
+def _profile(text: object) -> BatchProfile:
+    if not isinstance(text, str):
+        raise ValueError('not MIN:OPT:MAX, such as "1:8:64"')
+    try:
+        profile = parse_batch(text)
+    except BuildError:
+        raise ValueError(f"{text!r} is not MIN:OPT:MAX, three whole numbers from 1, such as 1:8:64") from None
+    if not profile.min <= (profile.opt or 0) <= (profile.max or 0):
+        raise ValueError(f"{text!r} does not rise; give MIN:OPT:MAX, such as 1:8:64")
+    return profile
+
+
+def _one_or_more(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
+Engine = Annotated[str, AfterValidator(_engine)]
+Profile = Annotated[BatchProfile, BeforeValidator(_profile)]
+
+
+class GateChange(Strict):
+    """What a precision must reach, where it is not `export.gates.DEFAULTS`."""
+
+    min_cosine: float | None = Field(default=None, ge=0, le=1)
+    min_consistency: float | None = Field(default=None, ge=0, le=1)
+    max_mAP_loss: float | None = Field(default=None, ge=0)
+
+
+class Model(Strict):
+    """One checkpoint. What it leaves out is as the plan says for all."""
+
+    checkpoint: Path
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][\w.+-]*$", description="the bundle's folder")
+    dim: int | None = Field(default=None, ge=1)
+    whiten: bool = False
+    explain: bool = False
+    data: Path | None = None
+    engines: tuple[Engine, ...] | None = None
+    batch: Annotated[tuple[Profile, ...], BeforeValidator(_one_or_more), Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _whitens_a_projection(self) -> Self:
+        if self.whiten and self.dim is None:
+            raise ValueError("whiten is about the projection of dim; set dim too")
+        return self
+
+    @property
+    def called(self) -> str:
+        """Its name, or that of the folder the checkpoint is in."""
+        path = self.checkpoint
+        return self.name or (path.parent if path.suffix == ".safetensors" else path).name
+
+
+class Plan(Strict):
+    """The file. Relative paths start at its folder."""
+
+    out: Path
+    data: Path | None = None
+    engines: tuple[Engine, ...] = ()
+    batch: Annotated[tuple[Profile, ...], BeforeValidator(_one_or_more), Field(min_length=1)] = (DEFAULT_BATCH,)
+    gates: dict[Precision, GateChange] = Field(default_factory=dict)
+    images: int = Field(default=64, ge=2)
+    ranked: int = Field(default=2000, ge=2)
+    calibration: int = Field(default=128, ge=8)
+    models: tuple[Model, ...] = Field(min_length=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One bundle to make: a checkpoint and, for its TensorRT engines, one batch profile."""
+
+    folder: Path
+    checkpoint: Path
+    targets: tuple[Target, ...]  # besides float32
+    compiled: tuple[str, ...]  # labels in COMPILED
+    batch: BatchProfile
+    explain: bool
+    reduction: Reduction | None
+    measuring: Measuring
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.folder.name
+
+    @property
+    def labels(self) -> list[str]:
+        """What the bundle is to hold, in the order in which it is made."""
+        maps = [EXPLAIN] if self.explain else []
+        return [FLOAT32.label, *maps, *(target.label for target in self.targets), *self.compiled]
+
+
+def read_plan(path: Path) -> tuple[Path, list[Job]]:
+    """The output folder and the bundles to make. Raises PlanError naming line and key of everything that is wrong."""
+    given, lines = _read(path)
+    try:
+        plan = Plan.model_validate(given)
+    except ValidationError as error:
+        raise PlanError("; ".join(_explain(path, lines, issue) for issue in error.errors())) from None
+    jobs = [job for model in plan.models for job in _jobs(plan, model, path.resolve().parent)]
+    for index, model in enumerate(plan.models):
+        where = f"{path} line {lines['models', index]}, models.{index}"
+        if model.dim is not None and model.data is None and plan.data is None:
+            raise PlanError(f"{where}: dim is learnt from training crops; set data to the set it was trained on")
+        if not model.called:
+            raise PlanError(f"{where}: the checkpoint is in no folder that a bundle could be called after; set name")
+    names = [job.name for job in jobs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise PlanError(f"{path}: two bundles would be called {', '.join(twice)}; set name for each model")
+    return path.resolve().parent / plan.out, jobs
+
+
+def _jobs(plan: Plan, model: Model, base: Path) -> list[Job]:
+    labels = dict.fromkeys(plan.engines if model.engines is None else model.engines)
+    compiled = tuple(label for label in labels if label in COMPILED)
+    # a service takes one engine of a kind and precision from a bundle, so each profile has a bundle of its own
+    profiles = tuple(dict.fromkeys(model.batch or plan.batch)) if compiled else (DEFAULT_BATCH,)
+    data = model.data or plan.data
+    job = Job(
+        folder=base / plan.out / model.called,
+        checkpoint=base / model.checkpoint,
+        targets=tuple(TARGETS[label] for label in labels if label in TARGETS and label != FLOAT32.label),
+        compiled=compiled,
+        batch=profiles[0],
+        explain=model.explain,
+        reduction=Reduction(model.dim, model.whiten) if model.dim else None,
+        measuring=Measuring(
+            data=base / data if data else None,
+            images=plan.images,
+            ranked=plan.ranked,
+            calibration=plan.calibration,
+            gates=_gates(plan),
+        ),
+    )
+    if len(profiles) == 1:
+        return [job]
+    folders = [job.folder.with_name(f"{job.name}-{batch.min}-{batch.opt}-{batch.max}") for batch in profiles]
+    return [replace(job, folder=folder, batch=batch) for folder, batch in zip(folders, profiles, strict=True)]
+
+
+def _gates(plan: Plan) -> dict[Precision, Gates]:
+    changes = {name: change.model_dump(exclude_none=True) for name, change in plan.gates.items()}
+    return {name: replace(gates, **changes.get(name, {})) for name, gates in DEFAULTS.items()}
+
+
+Place = tuple[str | int, ...]
+Lines = dict[Place, int]
+
+
+def _read(path: Path) -> tuple[Any, Lines]:
+    """The file as dicts, lists and texts, and the line of every place in it.
+
+    Every scalar stays text for the models above to convert: YAML by itself takes 1:8:32 for a number in base sixty.
+    """
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"there is no plan to read at {path}: {error}") from None
+    except yaml.YAMLError as error:
+        raise PlanError(f"{path} is not valid YAML: {error}") from None
+    lines: Lines = {}
+
+    def plain(node: yaml.Node, place: Place) -> Any:
+        lines.setdefault(place, node.start_mark.line + 1)
+        if isinstance(node, yaml.SequenceNode):
+            return [plain(inner, (*place, index)) for index, inner in enumerate(node.value)]
+        if not isinstance(node, yaml.MappingNode):
+            return node.value
+        result: dict[str, Any] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if not isinstance(key, yaml.ScalarNode) or key.value in result:
+                raise PlanError(f"{path} line {line}: a key is given twice or is no plain word; keep one")
+            lines[(*place, key.value)] = line
+            result[key.value] = plain(value, (*place, key.value))
+        return result
+
+    if not isinstance(node, yaml.MappingNode):
+        raise PlanError(f"{path} must hold key: value pairs: out, models and more; see docs/export.md")
+    return plain(node, ()), lines
+
+
+def _explain(path: Path, lines: Lines, issue: Any) -> str:
+    place = issue["loc"]
+    line = next(lines[place[:end]] for end in range(len(place), -1, -1) if place[:end] in lines)
+    key = ".".join(str(word) for word in place if word != "[key]")
+    message = issue["msg"].removeprefix("Value error, ")
+    if issue["type"] == "extra_forbidden":
+        within: dict[str | int, type[BaseModel]] = {"models": Model, "gates": GateChange}
+        model = within[place[0]] if len(place) > 1 else Plan
+        message = _unknown(str(place[-1]), list(model.model_fields))
+    elif place[-1:] == ("[key]",):
+        message = _unknown(str(place[-2]), list(DEFAULTS))
+    return f"{path} line {line}, {key}: {message}"
+
+
+def _unknown(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
+    return f"{name} is unknown; " + (f"did you mean {near[0]}?" if near else f"known are: {', '.join(known)}")
