@@ -11,7 +11,7 @@ from bundle import Bundle, BundleFileError, Precision
 from export.build import Measuring
 from export.engines import onnx_embedder
 from export.errors import BuildError, ParityError
-from export.half import to_float16
+from export.half import require_room, to_float16
 from export.parity import Agreement, Reference, require
 from export.quantise import calibrate
 from export.samples import calibration_crops
@@ -42,7 +42,10 @@ def typed_graph(bundle: Bundle, precision: Precision, reference: Reference, meas
             found = quantise_to_pass(calibrated, reference, gates, _open, scheme="tensorrt")
             kept = f"{found.float_blocks} of {found.blocks}" if found.float_blocks else None
             return TypedGraph(found.model, found.agreement, kept)
-        model = pixels_cast_first(_in_float(bundle, precision))
+        model = _in_float(bundle, precision)
+        if precision == "float16":
+            require_room(_held(bundle, "float32"), model, reference.samples.images_NHW3)
+        model = pixels_cast_first(model)
         agreement = reference.compare(_open(model))
         require(agreement, gates)
         return TypedGraph(model, agreement)
