@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from benchmarks.served import Served
 from service.server import Server, serve
 from service.settings import Settings
 from tests.service.bundles import write_bundle
@@ -70,51 +71,13 @@ def gallery(api: httpx.Client, request: pytest.FixtureRequest) -> str:
     return name
 
 
-class Process:
-    """`pan-serve run` in a process of its own."""
-
-    def __init__(self, bundle: Path, data: Path, log: Path, *options: str) -> None:
-        self._log = log.open("a+")
-        self._process = subprocess.Popen(
-            [*CLI, "run", "--bundle", str(bundle), "--data", str(data), "--port", "0", *options],
-            stdout=subprocess.PIPE,
-            stderr=self._log,
-            text=True,
-            env={**os.environ, "COLUMNS": "200"},
-        )
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        self.url = next((word for word in line.split() if word.startswith("http://")), "")
-        assert self.url, log.read_text()
-
-    def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal; the exit status."""
-        self._process.send_signal(number)
-        return self.wait()
-
-    def wait(self) -> int:
-        status = self._process.wait(timeout=60)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        self._log.close()
-        return status
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def running(self) -> bool:
-        return self._process.poll() is None
-
-
 @pytest.fixture
-def launch(bundle: Path, tmp_path: Path) -> Iterator[Callable[..., Process]]:
+def launch(bundle: Path, tmp_path: Path) -> Iterator[Callable[..., Served]]:
     """Start servers over one data folder; those still running are killed at the end."""
-    processes: list[Process] = []
+    processes: list[Served] = []
 
-    def start(*options: str, **where: Any) -> Process:
-        process = Process(where.get("bundle", bundle), tmp_path / "data", tmp_path / "log", *options)
+    def start(*options: str, **where: Any) -> Served:
+        process = Served(where.get("bundle", bundle), tmp_path / "data", tmp_path / "log", *options)
         processes.append(process)
         return process
 

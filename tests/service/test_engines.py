@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
+from benchmarks.served import Served
 from bundle import BuiltFor, EngineFile, Parity
 from service.engine import Engine
 from service.engines.choose import choose
@@ -21,9 +22,9 @@ from service.engines.openvino import OpenVinoRunner
 from service.engines.verify import compare, pictures, verified
 from service.errors import StartupError
 from tests.service.bundles import DIM, HEIGHT, SIGNATURE, WIDTH, change, onnx_runner, reference_embedding, write_bundle
-from tests.service.conftest import Process, pan_serve
+from tests.service.conftest import pan_serve
 
-Launch = Callable[..., Process]
+Launch = Callable[..., Served]
 
 PARITY = Parity(data="none", images=1, batch_sizes=(1,), cosine_min=1, cosine_mean=1, gate_cosine_min=0.99)
 L4 = Gpu("NVIDIA L4", "8.9")

@@ -8,6 +8,7 @@ import httpx
 import numpy as np
 import pytest
 
+from benchmarks.served import Served
 from service.columns import Filter
 from service.errors import EngineFailed, NotReady
 from service.gallery import Gallery
@@ -15,12 +16,11 @@ from service.records import NewEntry
 from service.runtime import Service, open_service
 from service.settings import Settings
 from tests.service.bundles import DIM
-from tests.service.conftest import Process
 from tests.service.pictures import png
 
 
 def test_a_disk_that_takes_no_writes_acknowledges_nothing_and_recovers_without_a_restart(launch) -> None:
-    server: Process = launch()
+    server: Served = launch()
     entry = {"entries": [{"vector": [1.0] * DIM}] * 16}
     with httpx.Client(base_url=server.url, timeout=30) as http:
         http.post("/v1/galleries", json={"name": "lobby"})

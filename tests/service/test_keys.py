@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from benchmarks.served import Served
 from service.client import ApiError, Client, Crop
 from service.database import beside
 from service.errors import RateLimited
@@ -18,10 +19,10 @@ from service.folder import DATABASE, make_folder
 from service.keys import Scope, create_key
 from service.rates import Rates
 from service.schemas import EntryInfo
-from tests.service.conftest import Process, pan_serve
+from tests.service.conftest import pan_serve
 from tests.service.pictures import png, write_market
 
-Launch = Callable[..., Process]
+Launch = Callable[..., Served]
 VECTOR = {"vector": [1.0] * 64}
 
 
@@ -60,7 +61,7 @@ def guarded(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     data = folder / "data"
     keys = {scope: make_key(data, f"{scope}-only", scope) for scope in Scope}
     keys["none"] = make_key(data, "monitoring")
-    server = Process(bundle, data, folder / "log")
+    server = Served(bundle, data, folder / "log")
     with httpx.Client(base_url=server.url, timeout=30) as http:
         found = Guarded(http, data, keys)
         assert found.ask("admin", "POST", "/v1/galleries", json={"name": "lobby"}).status_code == 201

@@ -14,16 +14,17 @@ import httpx
 import numpy as np
 import pytest
 
+from benchmarks.served import Served
 from bundle import PanError
 from service.client import ApiError, Client, Crop
 from service.runtime import open_service
 from service.schemas import EntryInfo
 from service.settings import Settings
 from tests.service.bundles import write_bundle
-from tests.service.conftest import Process, pan_serve
+from tests.service.conftest import pan_serve
 from tests.service.pictures import png, write_market
 
-Launch = Callable[..., Process]
+Launch = Callable[..., Served]
 
 
 def test_a_restart_finds_everything_again(launch: Launch) -> None:

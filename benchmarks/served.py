@@ -1,0 +1,57 @@
+"""`pan-serve run` in a process of its own, for whoever measures, overloads or kills it."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+
+class Served:
+    """A server over a bundle and a data folder, on a free port of this machine. Its log is appended to a file."""
+
+    def __init__(self, bundle: Path, data: Path, log: Path, *options: str) -> None:
+        """Returns when the service is ready. Raises RuntimeError with the log where it does not come up."""
+        self._log = log.open("a+")
+        arguments = ["--bundle", str(bundle), "--data", str(data), "--port", "0", *options]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "service", "run", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env={**os.environ, "COLUMNS": "200"},
+        )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        self.url = next((word for word in line.split() if word.startswith("http://")), "")
+        if not self.url:
+            self.wait()
+            raise RuntimeError(f"the service did not start:\n{log.read_text()}")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal; the exit status."""
+        self._process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """The exit status, once there is one."""
+        status = self._process.wait(timeout=60)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._log.close()
+        return status
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is there."""
+        return self._process.poll() is None
+
+    def resident(self) -> int:
+        """Bytes of memory that the process holds now."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
