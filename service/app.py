@@ -14,7 +14,7 @@ from service.envelope import Envelope
 from service.errors import InvalidRequest
 from service.intake import Intake
 from service.runtime import Service
-from service.schemas import Problem
+from service.schemas import Problem, Rerank
 
 _DESCRIPTION = """Person re-identification: enrol crops of people in galleries, and ask where else a person was seen.
 
@@ -54,10 +54,11 @@ def _routes() -> FastAPI:
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's document, with the schema that the routes' problems refer to."""
+    """FastAPI's document, with the schemas that problems and the bodies read by hand refer to."""
     if app.openapi_schema is None:
         document = FastAPI.openapi(app)
-        document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+        for model in (Problem, Rerank):
+            document["components"]["schemas"][model.__name__] = model.model_json_schema()
     assert app.openapi_schema is not None
     return app.openapi_schema
 

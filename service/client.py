@@ -9,8 +9,9 @@ with Client("http://127.0.0.1:8000") as client:
 import os
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from io import BytesIO
 from types import TracebackType
 from typing import Any, ClassVar, Self
@@ -23,6 +24,7 @@ import orjson
 
 from bundle import PanError
 from service.schemas import (
+    Comparison,
     Enrolled,
     Entry,
     EntryInfo,
@@ -155,18 +157,23 @@ class Client:
 
     def search(self, gallery: str, *images: bytes, **options: Any) -> SearchAnswer:
         """Search by one image, or by several of one person. Options are those of `service.schemas.SearchOptions`."""
-        data = self._call("POST", _path(gallery, "search"), files=_files(images), form=options)
+        data = self._call("POST", _path(gallery, "search"), files=_files(images), form=_form(options))
         return SearchAnswer.model_validate_json(data)
 
     def search_vector(self, gallery: str, vector: npt.NDArray[np.float32], **options: Any) -> SearchAnswer:
-        """Search by a (dim,) vector of the same model."""
-        data = self._call("POST", _path(gallery, "search"), json={"vector": vector.tolist(), **options})
+        """Search by a (dim,) vector of the same model, or by (n, dim) of one person."""
+        data = self._call("POST", _path(gallery, "search"), json={"vectors": np.atleast_2d(vector), **options})
         return SearchAnswer.model_validate_json(data)
 
-    def search_entry(self, gallery: str, entry_id: int, **options: Any) -> SearchAnswer:
-        """Search by an entry of the gallery, which is not among its own hits."""
-        data = self._call("POST", _path(gallery, "search"), json={"entry_id": entry_id, **options})
+    def search_entry(self, gallery: str, *entry_ids: int, **options: Any) -> SearchAnswer:
+        """Search by an entry of the gallery, or several of one person; they are not among their own hits."""
+        data = self._call("POST", _path(gallery, "search"), json={"entry_ids": entry_ids, **options})
         return SearchAnswer.model_validate_json(data)
+
+    def compare(self, a: Sequence[bytes], b: Sequence[bytes], **options: Any) -> Comparison:
+        """Do two sets of images show one person? Options are those of `service.schemas.DecisionOptions`."""
+        files = _files(a, "a") + _files(b, "b")
+        return Comparison.model_validate_json(self._call("POST", "/v1/compare", files=files, form=_form(options)))
 
     def _pages(self, path: str, query: dict[str, str]) -> Iterator[bytes]:
         cursor: str | None = None
@@ -190,6 +197,10 @@ class Client:
         idempotency_key: str | None = None,
     ) -> bytes:
         headers = {"Accept": accept}
+        content = None
+        if json is not None:
+            headers["Content-Type"] = "application/json"
+            content = orjson.dumps(json, option=orjson.OPT_SERIALIZE_NUMPY)
         if idempotency_key is not None:
             headers["Idempotency-Key"] = idempotency_key
         for attempt in range(self._retries + 1):
@@ -197,7 +208,7 @@ class Client:
             wait = min(_LONGEST_WAIT, 0.25 * 2**attempt)
             try:
                 answer = self._http.request(
-                    method, path, json=json, files=files, data=form, params=query, headers=headers
+                    method, path, content=content, files=files, data=form, params=query, headers=headers
                 )
             except httpx.TransportError as error:
                 # A request that changes something and has no key may have been carried out: it is not repeated.
@@ -221,8 +232,19 @@ def _path(gallery: str, *more: str) -> str:
     return "/".join(["/v1/galleries", *(quote(part, safe="") for part in (gallery, *more))])
 
 
-def _files(images: Sequence[bytes]) -> list[tuple[str, tuple[str, bytes]]]:
-    return [("images", (str(index), image)) for index, image in enumerate(images)]
+def _files(images: Sequence[bytes], name: str = "images") -> list[tuple[str, tuple[str, bytes]]]:
+    return [(name, (str(index), image)) for index, image in enumerate(images)]
+
+
+def _form(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _field(value) for name, value in options.items()}
+
+
+def _field(value: Any) -> Any:
+    """An option as the field of a form: an object is a JSON text."""
+    if isinstance(value, Mapping):
+        return orjson.dumps(value).decode()
+    return value.isoformat() if isinstance(value, datetime) else value
 
 
 def _api_error(answer: httpx.Response) -> ClientError:

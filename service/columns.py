@@ -1,43 +1,49 @@
-"""What the rows of an index are: entry, person and camera of each, and whether it is still there."""
+"""What the rows of an index are: entry, person, camera, time and attributes of each, and whether it is still there."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from service.growing import UNKNOWN, Column, Names, Tags
 from service.index import Mask, Rows
+from service.records import Known
 
-_UNKNOWN = -1
+_NEVER = np.iinfo(np.int64).min  # the time of a row without one
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which entries may answer. A camera or person that is not known is never the one that is named.
+    """Which entries may answer. A camera, person or time that is not known is never the one that is named.
 
-    cameras: only entries of these; exclude_cameras: none of these; exclude_person_at_camera: none of this person from
-    this camera (the evaluation rule of re-identification); exclude_entry: not this one; named: only with a person.
+    captured_from and captured_until are microseconds, UTC, the former included and the latter not. attributes: of each
+    of these sets of `tag`s an entry has at least one. exclude_persons_at_cameras: none of such a person from such a
+    camera (the evaluation rule of re-identification). named: only with a person.
     """
 
     cameras: frozenset[str] | None = None
     exclude_cameras: frozenset[str] = frozenset()
-    exclude_person_at_camera: tuple[str, str] | None = None
-    exclude_entry: int | None = None
+    persons: frozenset[str] | None = None
+    exclude_persons: frozenset[str] = frozenset()
+    captured_from: int | None = None
+    captured_until: int | None = None
+    attributes: frozenset[frozenset[bytes]] = frozenset()
+    exclude_persons_at_cameras: frozenset[tuple[str, str]] = frozenset()
+    exclude_entries: frozenset[int] = frozenset()
     named: bool = False
 
 
 class Columns:
-    """One value a row and column; names are held once and rows hold their codes."""
+    """One value a row and column."""
 
     def __init__(self) -> None:
-        self._entries = _Column(np.int64)
-        self._persons = _Column(np.int32)
-        self._cameras = _Column(np.int32)
-        self._alive = _Column(np.bool_)
-        self._person_codes: dict[str, int] = {}
-        self._camera_codes: dict[str, int] = {}
-        self._person_names: list[str] = []
+        self._entries = Column(np.int64)
+        self._persons = Names()
+        self._cameras = Names()
+        self._captured = Column(np.int64)
+        self._tags = Tags()
+        self._alive = Column(np.bool_)
         self.dead = 0
 
     def __len__(self) -> int:
@@ -51,26 +57,34 @@ class Columns:
     @property
     def persons(self) -> npt.NDArray[np.int32]:
         """The person code of each row, -1 where unknown."""
-        return self._persons.values
+        return self._persons.codes
 
     def person_name(self, code: int) -> str:
         """The person_id behind a code."""
-        return self._person_names[code]
+        name = self._persons.name(code)
+        assert name is not None
+        return name
 
-    def append(self, entries: Sequence[int], persons: Iterable[str | None], cameras: Iterable[str | None]) -> None:
+    def append(self, entries: Sequence[int], known: Sequence[Known]) -> None:
         """Add rows; entry ids must be over all earlier ones."""
+        first = len(self)
         self._entries.append(entries)
-        self._persons.append([self._person_code(person) for person in persons])
-        self._cameras.append([_code(self._camera_codes, camera) for camera in cameras])
+        self._persons.append(one.person_id for one in known)
+        self._cameras.append(one.camera_id for one in known)
+        self._captured.append([_time(one) for one in known])
+        self._tags.append(range(first, first + len(known)), (one.attributes for one in known))
         self._alive.append([True] * len(entries))
 
-    def relabel(self, entry: int, person: str | None, camera: str | None) -> None:
-        """Give an entry another person or camera."""
+    def relabel(self, entry: int, known: Known) -> None:
+        """Replace what is known of an entry."""
         rows = self.rows_of([entry])
         before = self.persons[rows]
-        self._persons.values[rows] = self._person_code(person)
-        self._cameras.values[rows] = _code(self._camera_codes, camera)
-        self._forget_of(before)
+        self._persons.rename(rows, known.person_id)
+        self._cameras.rename(rows, known.camera_id)
+        self._captured.values[rows] = _time(known)
+        self._tags.wipe(rows)
+        self._tags.append(rows.tolist(), [known.attributes] * len(rows))
+        self._persons.forget(before, self._alive.values)
 
     def bury(self, entries: Sequence[int]) -> Rows:
         """Mark entries as deleted: they answer no search from here on, and nobody is remembered by name of whom no
@@ -79,7 +93,9 @@ class Columns:
         rows = self.rows_of(entries)
         self.dead += int(self._alive.values[rows].sum())
         self._alive.values[rows] = False
-        self._forget_of(self.persons[rows])
+        self._captured.values[rows] = _NEVER
+        self._tags.wipe(rows)
+        self._persons.forget(self.persons[rows], self._alive.values)
         return rows
 
     def rows_of(self, entries: Sequence[int]) -> Rows:
@@ -93,76 +109,42 @@ class Columns:
     def allowed(self, where: Filter) -> Mask:
         """A boolean for each row: alive and let through by the filter."""
         mask: Mask = self._alive.values.copy()
-        cameras, persons = self._cameras.values, self._persons.values
         if where.cameras is not None:
-            mask &= _among(cameras, self._camera_codes, where.cameras)
+            mask &= self._cameras.among(where.cameras)
         if where.exclude_cameras:
-            mask &= ~_among(cameras, self._camera_codes, where.exclude_cameras)
-        if where.exclude_person_at_camera is not None:
-            person, camera = where.exclude_person_at_camera
-            mask &= ~(_among(persons, self._person_codes, [person]) & _among(cameras, self._camera_codes, [camera]))
-        if where.exclude_entry is not None:
-            mask[self.rows_of([where.exclude_entry])] = False
+            mask &= ~self._cameras.among(where.exclude_cameras)
+        if where.persons is not None:
+            mask &= self._persons.among(where.persons)
+        if where.exclude_persons:
+            mask &= ~self._persons.among(where.exclude_persons)
+        captured = self._captured.values
+        if where.captured_from is not None:
+            mask &= captured >= where.captured_from
+        if where.captured_until is not None:
+            mask &= (captured < where.captured_until) & (captured != _NEVER)
+        for alternatives in where.attributes:
+            carrying = np.zeros(len(self), np.bool_)
+            carrying[self._tags.rows_with(alternatives)] = True
+            mask &= carrying
+        for person, camera in where.exclude_persons_at_cameras:
+            mask &= ~(self._persons.among([person]) & self._cameras.among([camera]))
+        if where.exclude_entries:
+            mask[self.rows_of(sorted(where.exclude_entries))] = False
         if where.named:
-            mask &= persons != _UNKNOWN
+            mask &= self.persons != UNKNOWN
         return mask
 
     def compacted(self) -> tuple["Columns", Rows]:
         """A copy without the dead, and the rows it was made of."""
         rows: Rows = np.flatnonzero(self._alive.values)
-        cameras = list(self._camera_codes)
         copy = Columns()
-        copy.append(
-            self.entries[rows].tolist(),
-            [None if code == _UNKNOWN else self._person_names[code] for code in self.persons[rows].tolist()],
-            [None if code == _UNKNOWN else cameras[code] for code in self._cameras.values[rows].tolist()],
-        )
+        copy._entries.append(self.entries[rows])
+        copy._persons, copy._cameras = self._persons.taken(rows), self._cameras.taken(rows)
+        copy._captured.append(self._captured.values[rows])
+        copy._tags = self._tags.taken(rows)
+        copy._alive.append(self._alive.values[rows])
         return copy, rows
 
-    def _person_code(self, person: str | None) -> int:
-        if person is None:
-            return _UNKNOWN
-        if person not in self._person_codes:
-            self._person_codes[person] = len(self._person_names)
-            self._person_names.append(person)
-        return self._person_codes[person]
 
-    def _forget_of(self, codes: npt.NDArray[np.int32]) -> None:
-        """Forget the names of those of whom no row is alive; their codes are given to nobody else."""
-        left = self.persons[self._alive.values & np.isin(self.persons, codes)]
-        for code in np.setdiff1d(codes, left).tolist():
-            if code != _UNKNOWN and self._person_names[code]:
-                del self._person_codes[self._person_names[code]]
-                self._person_names[code] = ""
-
-
-class _Column:
-    """A numpy array that grows by doubling."""
-
-    def __init__(self, dtype: type[Any]) -> None:
-        self._data = np.zeros(1024, dtype)
-        self._count = 0
-
-    def __len__(self) -> int:
-        return self._count
-
-    @property
-    def values(self) -> npt.NDArray[Any]:
-        return self._data[: self._count]
-
-    def append(self, values: Sequence[Any]) -> None:
-        end = self._count + len(values)
-        if end > len(self._data):
-            grown = np.zeros(max(end, 2 * len(self._data)), self._data.dtype)
-            grown[: self._count] = self.values
-            self._data = grown
-        self._data[self._count : end] = values
-        self._count = end
-
-
-def _code(codes: dict[str, int], name: str | None) -> int:
-    return _UNKNOWN if name is None else codes.setdefault(name, len(codes))
-
-
-def _among(column: npt.NDArray[np.int32], codes: dict[str, int], names: Iterable[str]) -> Mask:
-    return np.isin(column, np.asarray([codes[name] for name in names if name in codes], np.int32))
+def _time(known: Known) -> int:
+    return _NEVER if known.captured_at is None else known.captured_at

@@ -63,10 +63,8 @@ class Entries:
 
         def committed(result: tuple[list[int], Answered]) -> None:
             ids, _ = result
-            persons = [entry.person_id for entry in entries]
-            cameras = [entry.camera_id for entry in entries]
             if ids:
-                self._galleries.follow(held, lambda memory: memory.add(ids, persons, cameras, vectors))
+                self._galleries.follow(held, lambda memory: memory.add(ids, entries, vectors))
 
         _, answered = await self._database.write(apply, committed)
         return answered
@@ -94,13 +92,16 @@ class Entries:
             raise _no_entry(name, entry_id)
         return found[entry_id]
 
-    async def vector(self, name: str, entry_id: int) -> Vectors:
-        """The (D,) unit vector of an entry. Raises NotFound."""
-        await self.get(name, entry_id)
-        vector = await self._database.read(lambda db: records.select_vector(db, entry_id))
-        if vector is None:
-            raise _no_entry(name, entry_id)
-        return vector
+    async def with_vectors(self, name: str, ids: Sequence[int]) -> list[tuple[EntryRow, Vectors]]:
+        """These entries and their (D,) unit vectors. Raises NotFound where one is missing."""
+        row = self._galleries.find(name).row
+        entries, vectors = await self._database.read(
+            lambda db: (records.select_entries_by_id(db, row.id, ids), records.select_vectors(db, ids))
+        )
+        for entry_id in ids:
+            if entry_id not in entries or entry_id not in vectors:
+                raise _no_entry(name, entry_id)
+        return [(entries[entry_id], vectors[entry_id]) for entry_id in ids]
 
     async def update(self, who: str, name: str, entry_id: int, change: Callable[[EntryRow], EntryRow]) -> EntryRow:
         """Change what is known of an entry; its vector stays. Raises NotFound."""
@@ -116,7 +117,7 @@ class Entries:
             return changed
 
         def committed(entry: EntryRow) -> None:
-            self._galleries.follow(held, lambda memory: memory.relabel(entry.id, entry.person_id, entry.camera_id))
+            self._galleries.follow(held, lambda memory: memory.relabel(entry.id, entry))
 
         return await self._database.write(apply, committed)
 

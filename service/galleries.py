@@ -145,14 +145,15 @@ class Galleries:
 def _rebuild(row: GalleryRow, db: sqlite3.Connection) -> Gallery:
     gallery = Gallery(row.dim)
     for chunk in records.stream_vectors(db, row.id):
-        entries, persons, cameras, blobs = zip(*chunk, strict=True)
-        for entry, blob in zip(entries, blobs, strict=True):
+        entries, blobs = zip(*chunk, strict=True)
+        for entry, blob in chunk:
             if len(blob) != 4 * row.dim:
                 raise StartupError(
-                    f"entry {entry} of gallery {row.name} holds {len(blob)} bytes instead of {4 * row.dim}: "
+                    f"entry {entry.id} of gallery {row.name} holds {len(blob)} bytes instead of {4 * row.dim}: "
                     "the database is damaged; restore it from a backup"
                 )
-        gallery.add(entries, persons, cameras, np.frombuffer(b"".join(blobs), "<f4").reshape(len(blobs), row.dim))
+        vectors = np.frombuffer(b"".join(blobs), "<f4").reshape(len(blobs), row.dim)
+        gallery.add([entry.id for entry in entries], entries, vectors)
     return gallery
 
 

@@ -1,32 +1,52 @@
-"""A gallery in memory: an index, what its rows mean, and the searches over both. A cache of what the database holds."""
+"""A gallery in memory: an index, what its rows mean, and the searches over both. A cache of what the database holds.
+
+A query is an (n, D) array of unit vectors of one person; the score of an entry is its greatest cosine with them.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from service.columns import Columns, Filter
 from service.engine import Vectors
-from service.index import FlatIndex, Rows
+from service.index import FlatIndex, Mask, Rows
 from service.locks import ReadWriteLock
+from service.records import Known
+from service.reranking import Reranking, k_reciprocal
 
 _FEW = 64  # with so few rows shut out, searching a little deeper is cheaper than looking at a mask for each row
 _COMPACT_AT = 0.2
+_CHUNK = 4096  # rows whose vectors are copied at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """An entry and its cosine with the query."""
+    """An entry and its score; where re-ranked, also the distance by which."""
 
     entry_id: int
     score: float
+    distance: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """How persons are ranked, and how many hits of each are shown."""
+
+    by: Literal["best", "mean"]
+    examples: int
 
 
 @dataclass(frozen=True, slots=True)
 class PersonHit:
-    """A person: best and mean cosine over all of its entries that the filter lets through; the best as examples."""
+    """A person: best and mean score over all of its entries that the filter lets through; the best as examples.
+
+    `score` is the one of the two that persons are ranked by.
+    """
 
     person_id: str
+    score: float
     best: float
     mean: float
     entries: int
@@ -45,18 +65,16 @@ class Gallery:
     def __len__(self) -> int:
         return len(self._columns) - self._columns.dead
 
-    def add(
-        self, entries: Sequence[int], persons: Sequence[str | None], cameras: Sequence[str | None], vectors: Vectors
-    ) -> None:
+    def add(self, entries: Sequence[int], known: Sequence[Known], vectors: Vectors) -> None:
         """Make committed entries findable."""
         with self._lock.write():
             self._index.add(vectors)
-            self._columns.append(entries, persons, cameras)
+            self._columns.append(entries, known)
 
-    def relabel(self, entry: int, person: str | None, camera: str | None) -> None:
-        """Give an entry another person or camera."""
+    def relabel(self, entry: int, known: Known) -> None:
+        """Replace what is known of an entry."""
         with self._lock.write():
-            self._columns.relabel(entry, person, camera)
+            self._columns.relabel(entry, known)
 
     def remove(self, entries: Sequence[int]) -> None:
         """Make entries unfindable and wipe their vectors at once; their rows are dropped when enough have gathered."""
@@ -65,43 +83,78 @@ class Gallery:
         if self._columns.dead > max(_FEW, _COMPACT_AT * len(self._columns)):
             self._compact()
 
-    def search(self, queries: Vectors, top_k: int, where: Filter) -> list[list[Hit]]:
-        """The best `top_k` entries for each of (Q, D) unit queries, exactly, best first; ties by entry id."""
+    def search(self, queries: Sequence[Vectors], top_k: int, where: Filter) -> list[list[Hit]]:
+        """The best `top_k` entries for each query, exactly, best first; ties by entry id."""
         with self._lock.read():
-            scores, rows = self._search_rows(queries, top_k, where)
+            scores, rows = self._search_rows(np.concatenate(queries), top_k, where)
+            ends = np.cumsum([len(query) for query in queries])[:-1]
             found = [
-                (score[row >= 0], self._columns.entries[row[row >= 0]]) for score, row in zip(scores, rows, strict=True)
+                _merged(score, row, top_k)
+                for score, row in zip(np.split(scores, ends), np.split(rows, ends), strict=True)
             ]
-        return [_hits(score, entries) for score, entries in found]
+            named = [(score, self._columns.entries[row]) for score, row in found]
+        return [_hits(score, entries) for score, entries in named]
 
-    def search_persons(self, query: Vectors, top_k: int, where: Filter, examples: int) -> list[PersonHit]:
-        """The `top_k` persons whose best entry is nearest to a (D,) unit query, exactly, best first."""
+    def search_reranked(self, query: Vectors, top_k: int, where: Filter, how: Reranking) -> list[Hit]:
+        """The `top_k` entries that are nearest after re-ranking the best `how.candidates`; ties by score."""
+        with self._lock.read():
+            scores, rows = _merged(*self._search_rows(query, how.candidates, where), how.candidates)
+            vectors, entries = self._index.vectors(rows), self._columns.entries[rows].tolist()
+        distances = k_reciprocal(scores, vectors, how)
+        hits = [Hit(*hit) for hit in zip(entries, scores.tolist(), distances.tolist(), strict=True)]
+        return sorted(hits, key=lambda hit: (hit.distance, -hit.score, hit.entry_id))[:top_k]
+
+    def search_persons(self, query: Vectors, top_k: int, where: Filter, how: Grouping) -> list[PersonHit]:
+        """The `top_k` persons with the greatest score, exactly, best first. `where` must let through none unnamed."""
         with self._lock.read():
             allowed = self._columns.allowed(where)
-            total = int(allowed.sum())
-            codes: list[int] = []
-            depth = 4 * top_k
-            while total:  # the nearest persons are those met first; look deeper until enough have been met
-                depth = min(depth, total)
-                _, rows = self._index.search(query[None], depth, allowed)
-                codes = list(dict.fromkeys(self._columns.persons[rows[0]].tolist()))[:top_k]
-                if len(codes) == top_k or depth == total:
-                    break
-                depth *= 4
+            if how.by == "best":
+                codes = self._persons_by_best(query, top_k, allowed)
+            else:
+                codes = self._persons_by_mean(query, top_k, allowed)
             of_person = np.flatnonzero(allowed & np.isin(self._columns.persons, codes))
-            scores = self._index.vectors(of_person) @ query if len(of_person) else np.zeros(0, np.float32)
+            scores = self._scores(query, of_person)
             entries, persons = self._columns.entries[of_person], self._columns.persons[of_person]
             names = {code: self._columns.person_name(code) for code in codes}
         hits = []
         for code, name in names.items():
             own = persons == code
             best_first = _hits(scores[own], entries[own])
-            hits.append(
-                PersonHit(
-                    name, best_first[0].score, float(scores[own].mean()), len(best_first), tuple(best_first[:examples])
-                )
-            )
-        return sorted(hits, key=lambda hit: (-hit.best, hit.person_id))
+            best, mean = best_first[0].score, float(scores[own].mean())
+            score = best if how.by == "best" else mean
+            hits.append(PersonHit(name, score, best, mean, len(best_first), tuple(best_first[: how.examples])))
+        return sorted(hits, key=lambda hit: (-hit.score, hit.person_id))
+
+    def _persons_by_best(self, query: Vectors, top_k: int, allowed: Mask) -> list[int]:
+        """The nearest persons are those met first; look deeper until enough have been met."""
+        total = int(allowed.sum())
+        depth = 4 * top_k
+        while total:
+            depth = min(depth, total)
+            scores, rows = self._index.search(query, depth, allowed)
+            # Below the last of any one vector's list, another's may lack entries that are better.
+            complete = scores >= scores[:, -1].max()
+            scores, rows = scores[complete], rows[complete]
+            codes = list(dict.fromkeys(self._columns.persons[rows[np.argsort(-scores, kind="stable")]].tolist()))
+            if len(codes) >= top_k or depth == total:
+                return codes[:top_k]
+            depth *= 4
+        return []
+
+    def _persons_by_mean(self, query: Vectors, top_k: int, allowed: Mask) -> list[int]:
+        rows = np.flatnonzero(allowed)
+        codes, place = np.unique(self._columns.persons[rows], return_inverse=True)
+        mean = np.bincount(place, self._scores(query, rows), len(codes)) / np.bincount(place, minlength=len(codes))
+        found: list[int] = codes[np.argsort(-mean, kind="stable")[:top_k]].tolist()
+        return found
+
+    def _scores(self, query: Vectors, rows: Rows) -> Vectors:
+        """The score of each of these rows."""
+        scores = np.empty(len(rows), np.float32)
+        for start in range(0, len(rows), _CHUNK):
+            chunk = slice(start, start + _CHUNK)
+            scores[chunk] = (self._index.vectors(rows[chunk]) @ query.T).max(1)
+        return scores
 
     def _search_rows(self, queries: Vectors, top_k: int, where: Filter) -> tuple[Vectors, Rows]:
         allowed = self._columns.allowed(where)
@@ -122,10 +175,26 @@ class Gallery:
         # Only this thread changes the index, so reading it needs no lock; searches go on until the exchange.
         columns, rows = self._columns.compacted()
         index = FlatIndex(self._dim)
-        for start in range(0, len(rows), 4096):
-            index.add(self._index.vectors(rows[start : start + 4096]))
+        for start in range(0, len(rows), _CHUNK):
+            index.add(self._index.vectors(rows[start : start + _CHUNK]))
         with self._lock.write():
             self._index, self._columns = index, columns
+
+
+def _merged(scores: Vectors, rows: Rows, count: int) -> tuple[Vectors, Rows]:
+    """The best `count` rows of the lists of several vectors, (n, k) each, and their greatest scores; best first.
+
+    Whatever is among the best by its greatest score is in the list of the vector that gives it.
+    """
+    found = rows >= 0
+    scores, rows = scores[found], rows[found]
+    if len(found) > 1:
+        order = np.argsort(-scores, kind="stable")
+        scores, rows = scores[order], rows[order]
+        _, first = np.unique(rows, return_index=True)
+        first.sort()
+        scores, rows = scores[first], rows[first]
+    return scores[:count], rows[:count]
 
 
 def _hits(scores: Vectors, entries: Rows) -> list[Hit]:

@@ -47,6 +47,9 @@ class EntryRow:
     created_at: int
 
 
+Known = NewEntry | EntryRow  # either says what is known of a crop
+
+
 @dataclass(frozen=True, slots=True)
 class PersonRow:
     """A person of a gallery, and how many entries from how many cameras there are."""
@@ -148,10 +151,10 @@ def select_entries_by_id(db: sqlite3.Connection, gallery_id: int, ids: Sequence[
     return found
 
 
-def select_vector(db: sqlite3.Connection, entry_id: int) -> Vectors | None:
-    """The (D,) float32 vector of an entry."""
-    row = db.execute("SELECT vector FROM vectors WHERE entry_id = ?", (entry_id,)).fetchone()
-    return None if row is None else np.frombuffer(row[0], dtype="<f4")
+def select_vectors(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Vectors]:
+    """The (D,) float32 vectors of those of the entries that are there, by id. At most 10,000."""
+    rows = db.execute(f"SELECT entry_id, vector FROM vectors WHERE entry_id IN ({','.join('?' * len(ids))})", ids)
+    return {row[0]: np.frombuffer(row[1], dtype="<f4") for row in rows}
 
 
 def update_entry(db: sqlite3.Connection, gallery_id: int, entry: EntryRow) -> None:
@@ -202,15 +205,14 @@ def count_persons(db: sqlite3.Connection, gallery_id: int) -> int:
 
 def stream_vectors(
     db: sqlite3.Connection, gallery_id: int, chunk: int = 4096
-) -> Iterator[list[tuple[int, str | None, str | None, bytes]]]:
-    """(entry id, person, camera, vector bytes) of a whole gallery in the order of enrolment, in chunks."""
+) -> Iterator[list[tuple[EntryRow, bytes]]]:
+    """The entries of a whole gallery and the bytes of their vectors, in the order of enrolment, in chunks."""
     cursor = db.execute(
-        "SELECT entries.id, person_id, camera_id, vector FROM entries JOIN vectors ON entry_id = entries.id"
-        " WHERE gallery_id = ? ORDER BY entries.id",
+        f"SELECT {_ENTRY}, vector FROM entries JOIN vectors ON entry_id = id WHERE gallery_id = ? ORDER BY id",
         (gallery_id,),
     )
     while rows := cursor.fetchmany(chunk):
-        yield [tuple(row) for row in rows]
+        yield [(EntryRow(*row[:-1]), row[-1]) for row in rows]
 
 
 def select_answered(db: sqlite3.Connection, gallery_id: int, key: str) -> Answered | None:

@@ -6,7 +6,17 @@ Pixels and vectors never pass through these models: they would be copied number 
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+import orjson
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from bundle import Calibration, Parity
 
@@ -16,6 +26,18 @@ GalleryName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Scalar = Annotated[str, StringConstraints(max_length=512)] | bool | int | float | None
 Attributes = dict[Identifier, Scalar]
+
+
+def _from_text(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"in a form this is a JSON text ({error})") from None
+
+
+_OrItsText = BeforeValidator(_from_text)
 
 
 class Request(BaseModel):
@@ -195,18 +217,43 @@ class Comparison(Judged):
 # -- search
 
 
+class Rerank(Request):
+    """k-reciprocal re-ranking of the best hits; the defaults are those of its paper for Market-1501."""
+
+    candidates: int = Field(default=100, ge=2, le=1000, description="how many of the best hits it orders anew")
+    k1: int = Field(default=20, ge=1, le=200)
+    k2: int = Field(default=6, ge=1, le=100)
+    share: float = Field(default=0.3, ge=0, le=1, alias="lambda", description="of the plain distance in the new one")
+
+
 class SearchOptions(DecisionOptions):
     """How to search.
 
+    Filters hold together: an entry answers when it passes each. Entries whose camera, person or time is unknown are not
+    of any camera, person or time.
     `exclude_same_camera` drops entries of the query's own camera. `exclude_same_person_same_camera` drops only
     those of the query's camera that also are of the query's person: the rule by which re-identification is evaluated.
     Where the query is an entry, its camera and person are those of the entry unless given, and it never finds itself.
-    Entries whose camera is unknown are not of any camera.
+    In a form, `attributes` and `rerank` are JSON texts.
     """
 
     top_k: int = Field(default=10, ge=1, description="hits, or persons where grouped; the server has an upper limit")
+    fuse: Literal["mean", "best"] = Field(
+        default="mean",
+        description="of several images, vectors or entries: search by the mean of their vectors, or score each entry "
+        "by the one that it is nearest to",
+    )
     cameras: list[Identifier] | None = Field(default=None, description="only entries of these cameras")
     exclude_cameras: list[Identifier] = Field(default_factory=list)
+    persons: list[Identifier] | None = Field(default=None, description="only entries of these persons")
+    exclude_persons: list[Identifier] = Field(default_factory=list)
+    captured_from: AwareDatetime | None = Field(default=None, description="only entries captured then or later")
+    captured_until: AwareDatetime | None = Field(default=None, description="only entries captured before then")
+    attributes: Annotated[dict[Identifier, Scalar | list[Scalar]], _OrItsText] = Field(
+        default_factory=dict,
+        max_length=_ATTRIBUTES_MAX,
+        description="only entries that have each of these attributes, with this value or any of this list",
+    )
     camera_id: Identifier | None = Field(default=None, description="the query's own camera")
     person_id: Identifier | None = Field(default=None, description="the query's person, where known")
     exclude_same_camera: bool = False
@@ -214,12 +261,29 @@ class SearchOptions(DecisionOptions):
     group_by: Literal["person"] | None = Field(
         default=None, description="answer persons; entries without one are left out"
     )
+    group_score: Literal["best", "mean"] = Field(
+        default="best", description="rank persons by the score of their nearest entry, or by the mean over all of them"
+    )
     examples: int = Field(default=3, ge=1, le=50, description="hits shown for each person")
+    rerank: Annotated[Rerank | None, _OrItsText] = Field(default=None, description="order the best hits anew")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.rerank is not None and self.group_by is not None:
+            raise ValueError("rerank orders hits, so it does not go with group_by")
+        if self.rerank is not None and self.top_k > self.rerank.candidates:
+            raise ValueError(f"top_k is {self.top_k} and rerank has {self.rerank.candidates} candidates; raise them")
+        if self.captured_from and self.captured_until and self.captured_from >= self.captured_until:
+            raise ValueError("captured_from must be before captured_until")
+        return self
 
 
 class Hit(Judged):
     entry_id: int
     score: float = Field(description="cosine, from -1 to 1")
+    distance: float | None = Field(
+        default=None, description="where re-ranked: what the hits are ordered by, from 0; no cosine and no probability"
+    )
     person_id: str | None
     camera_id: str | None
     captured_at: datetime | None
@@ -228,6 +292,7 @@ class Hit(Judged):
 
 class PersonHit(Judged):
     person_id: str
+    score: float = Field(description="what persons are ranked and judged by: best, or mean")
     best: float = Field(description="cosine of the person's nearest entry")
     mean: float = Field(description="mean cosine over the person's entries that the filter lets through")
     entries: int = Field(description="how many those are")
@@ -236,7 +301,7 @@ class PersonHit(Judged):
 
 class SearchAnswer(Answer):
     gallery: str
-    fused: int = Field(description="number of images or vectors that were fused into the query by their mean")
+    fused: int = Field(description="number of images, vectors or entries that make up the query")
     hits: list[Hit] | None = None
     persons: list[PersonHit] | None = Field(default=None, description="instead of hits where grouped by person")
     decision: Decision | None = Field(default=None, description="where a verdict was asked for")

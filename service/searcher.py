@@ -1,17 +1,22 @@
 """Searches on threads, those that ask alike in one pass over the index."""
 
+import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-
-import numpy as np
+from typing import TypeVar
 
 from service.batcher import Batcher
 from service.columns import Filter
 from service.engine import Vectors
-from service.gallery import Gallery, Hit, PersonHit
+from service.gallery import Gallery, Grouping, Hit, PersonHit
 from service.metrics import Metrics
+from service.reranking import Reranking
+
+T = TypeVar("T")
 
 _MAX_BATCH = 32
 
@@ -19,50 +24,65 @@ _MAX_BATCH = 32
 @dataclass(frozen=True, slots=True, eq=False)
 class _Query:
     gallery: Gallery
-    vector: Vectors
+    vectors: Vectors
     top_k: int
     where: Filter
-    examples: int | None  # a number asks for persons
 
 
 class Searcher:
-    """Lives on one event loop; every core may search."""
+    """Lives on one event loop; every core may search. A query is (n, D) unit vectors of one person."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
-        self._batcher: Batcher[_Query, list[Hit] | list[PersonHit]] = Batcher(
-            self._run, name="search", max_batch=_MAX_BATCH, max_delay=0.0, workers=os.cpu_count() or 1
+        cores = os.cpu_count() or 1
+        self._batcher: Batcher[_Query, list[Hit]] = Batcher(
+            self._run, name="search", max_batch=_MAX_BATCH, max_delay=0.0, workers=cores
         )
+        # What looks at more than the index gives at once runs beside it, so that no quick search waits for it.
+        self._alone = ThreadPoolExecutor(cores, thread_name_prefix="search-alone")
 
-    async def hits(self, gallery: Gallery, vector: Vectors, top_k: int, where: Filter) -> list[Hit]:
-        """The best entries for a (D,) unit vector."""
-        return await self._batcher.submit(_Query(gallery, vector, top_k, where, None))  # type: ignore[return-value]
+    async def hits(self, gallery: Gallery, query: Vectors, top_k: int, where: Filter) -> list[Hit]:
+        """The best entries."""
+        return await self._batcher.submit(_Query(gallery, query, top_k, where))
+
+    async def reranked(self, gallery: Gallery, query: Vectors, top_k: int, where: Filter, how: Reranking) -> list[Hit]:
+        """The best entries after re-ranking."""
+        return await self._run_alone(lambda: gallery.search_reranked(query, top_k, where, how))
 
     async def persons(
-        self, gallery: Gallery, vector: Vectors, top_k: int, where: Filter, examples: int
+        self, gallery: Gallery, query: Vectors, top_k: int, where: Filter, how: Grouping
     ) -> list[PersonHit]:
-        """The best persons for a (D,) unit vector."""
+        """The best persons."""
         named = replace(where, named=True)
-        return await self._batcher.submit(_Query(gallery, vector, top_k, named, examples))  # type: ignore[return-value]
+        return await self._run_alone(lambda: gallery.search_persons(query, top_k, named, how))
 
     async def close(self) -> None:
         """Stop; waiting searches are cancelled."""
         await self._batcher.close()
+        self._alone.shutdown(cancel_futures=True)
 
-    def _run(self, queries: list[_Query]) -> Sequence[list[Hit] | list[PersonHit]]:
-        started = time.monotonic()
-        answers: dict[int, list[Hit] | list[PersonHit]] = {}
+    async def _run_alone(self, search: Callable[[], T]) -> T:
+        def run() -> T:
+            with self._timed():
+                return search()
+
+        return await asyncio.get_running_loop().run_in_executor(self._alone, run)
+
+    def _run(self, queries: list[_Query]) -> list[list[Hit]]:
+        answers: dict[int, list[Hit]] = {}
         alike: dict[tuple[int, Filter], list[int]] = {}
         for place, query in enumerate(queries):
-            if query.examples is None:
-                alike.setdefault((id(query.gallery), query.where), []).append(place)
-            else:
-                answers[place] = query.gallery.search_persons(query.vector, query.top_k, query.where, query.examples)
-        for places in alike.values():
-            group = [queries[place] for place in places]
-            found = group[0].gallery.search(
-                np.stack([query.vector for query in group]), max(query.top_k for query in group), group[0].where
-            )
-            answers |= {place: hits[: queries[place].top_k] for place, hits in zip(places, found, strict=True)}
-        self._metrics.search_seconds.observe(time.monotonic() - started)
+            alike.setdefault((id(query.gallery), query.where), []).append(place)
+        with self._timed():
+            for places in alike.values():
+                group = [queries[place] for place in places]
+                deepest = max(query.top_k for query in group)
+                found = group[0].gallery.search([query.vectors for query in group], deepest, group[0].where)
+                answers |= {place: hits[: queries[place].top_k] for place, hits in zip(places, found, strict=True)}
         return [answers[place] for place in range(len(queries))]
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        self._metrics.search_seconds.observe(time.monotonic() - started)

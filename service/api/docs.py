@@ -12,6 +12,7 @@ _VECTOR = {
     "description": "a vector of this model: numbers, or base64 of float32, little-endian",
     "anyOf": [{"type": "array", "items": {"type": "number"}}, _BASE64],
 }
+_ENTRY_ID = {"type": "integer", "minimum": 1}
 _IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp")
 
 
@@ -41,16 +42,18 @@ def compare_body() -> dict[str, Any]:
 
 
 def search_body() -> dict[str, Any]:
-    """Images in any of the three ways, or a vector or an entry in JSON."""
+    """Images in any of the three ways, or vectors or entries in JSON."""
     options = _schema(SearchOptions)
     json = _with(
         options,
         [],
         images={"type": "array", "items": _BASE64, "minItems": 1},
         vector=_VECTOR,
-        entry_id={"type": "integer", "minimum": 1},
+        vectors={"type": "array", "items": _VECTOR, "minItems": 1},
+        entry_id=_ENTRY_ID,
+        entry_ids={"type": "array", "items": _ENTRY_ID, "minItems": 1},
     )
-    json["oneOf"] = [{"required": [name]} for name in ("images", "vector", "entry_id")]
+    json["oneOf"] = [{"required": [name]} for name in ("images", "vector", "vectors", "entry_id", "entry_ids")]
     return _images_body(json, options)
 
 
@@ -84,8 +87,9 @@ def _with(schema: dict[str, Any], required: list[str], **properties: Any) -> dic
 
 
 def _schema(model: type[BaseModel]) -> dict[str, Any]:
-    schema = model.model_json_schema()
-    schema.pop("title", None)
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    for not_here in ("title", "$defs"):  # app puts the schemas that are referred to among the components
+        schema.pop(not_here, None)
     return schema
 
 

@@ -1,12 +1,13 @@
 """Rows as the JSON of answers."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
 
 from service.decision import Decision
-from service.gallery import Hit
+from service.gallery import Hit, PersonHit
 from service.records import EntryRow
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -38,4 +39,18 @@ def hit_view(hit: Hit, row: EntryRow, decision: Decision) -> dict[str, Any]:
     """A hit as the API shows it."""
     view = entry_view(row)
     del view["created_at"]
-    return {"score": hit.score, **decision.judge(hit.score), **view}
+    reranked = {} if hit.distance is None else {"distance": hit.distance}
+    return {"score": hit.score, **reranked, **decision.judge(hit.score), **view}
+
+
+def person_view(person: PersonHit, rows: Mapping[int, EntryRow], decision: Decision) -> dict[str, Any]:
+    """A person that was found as the API shows it, with those hits that still are there."""
+    return {
+        "person_id": person.person_id,
+        "score": person.score,
+        "best": person.best,
+        "mean": person.mean,
+        **decision.judge(person.score),
+        "entries": person.entries,
+        "hits": [hit_view(hit, rows[hit.entry_id], decision) for hit in person.examples if hit.entry_id in rows],
+    }

@@ -1,7 +1,10 @@
 """The gallery in memory against brute force: every search, with every filter, after any history."""
 
+import json
 import pickle
 import threading
+from dataclasses import replace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -9,11 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.columns import Filter
-from service.gallery import Gallery
+from service.gallery import Gallery, Grouping
+from service.growing import tag
+from service.records import NewEntry
 
 DIM = 8
 PERSONS = [None, "ann", "ben", "cat"]
 CAMERAS = [None, "c1", "c2", "c3"]
+TIMES = [None, 10, 20, 30]
+ATTRIBUTES: list[dict[str, Any]] = [{}, {"coat": "red"}, {"coat": "red", "n": 1}, {"coat": None, "n": True}, {"n": 2.0}]
 
 
 def unit(seed: int | tuple[int, int], count: int = 1) -> np.ndarray:
@@ -21,46 +28,89 @@ def unit(seed: int | tuple[int, int], count: int = 1) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
+def some_known(rng: np.random.Generator) -> NewEntry:
+    def one(values: list[Any]) -> Any:
+        return values[rng.integers(len(values))]
+
+    return NewEntry(one(PERSONS), one(CAMERAS), one(TIMES), json.dumps(one(ATTRIBUTES)))
+
+
+Wanted = list[tuple[str, list[Any]]]
+
+
 class Model:
     """What a gallery is: a dictionary, searched by looking at everything."""
 
     def __init__(self) -> None:
-        self.entries: dict[int, tuple[str | None, str | None, np.ndarray]] = {}
+        self.entries: dict[int, tuple[NewEntry, np.ndarray]] = {}
 
-    def allowed(self, where: Filter) -> list[int]:
+    def allowed(self, where: Filter, wanted: Wanted) -> list[int]:
         kept = []
-        for entry, (person, camera, _) in self.entries.items():
+        for entry, (known, _) in self.entries.items():
+            person, camera, at = known.person_id, known.camera_id, known.captured_at
             if where.cameras is not None and camera not in where.cameras:
                 continue
-            if camera in where.exclude_cameras:
+            if where.persons is not None and person not in where.persons:
                 continue
-            if where.exclude_person_at_camera == (person, camera) or entry == where.exclude_entry:
+            if camera in where.exclude_cameras or person in where.exclude_persons:
+                continue
+            if where.captured_from is not None and (at is None or at < where.captured_from):
+                continue
+            if where.captured_until is not None and (at is None or at >= where.captured_until):
+                continue
+            attributes = json.loads(known.attributes)
+            if not all(
+                name in attributes and any(same(attributes[name], value) for value in values) for name, values in wanted
+            ):
+                continue
+            if (person, camera) in where.exclude_persons_at_cameras or entry in where.exclude_entries:
                 continue
             if where.named and person is None:
                 continue
             kept.append(entry)
         return kept
 
-    def search(self, query: np.ndarray, top_k: int, where: Filter) -> list[tuple[int, float]]:
-        scored = [(entry, float(self.entries[entry][2] @ query)) for entry in self.allowed(where)]
+    def search(self, query: np.ndarray, top_k: int, where: Filter, wanted: Wanted) -> list[tuple[int, float]]:
+        scored = [(entry, float((query @ self.entries[entry][1]).max())) for entry in self.allowed(where, wanted)]
         return sorted(scored, key=lambda hit: (-hit[1], hit[0]))[:top_k]
 
-    def persons(self, query: np.ndarray, top_k: int, where: Filter) -> list[tuple[str, float, float, int]]:
+    def persons(
+        self, query: np.ndarray, top_k: int, where: Filter, wanted: Wanted, by: str
+    ) -> list[tuple[str, float, float, int]]:
         scores: dict[str, list[float]] = {}
-        for entry, score in self.search(query, len(self.entries), where):
-            person = self.entries[entry][0]
+        for entry, score in self.search(query, len(self.entries), where, wanted):
+            person = self.entries[entry][0].person_id
             if person is not None:
                 scores.setdefault(person, []).append(score)
         groups = [(person, max(own), sum(own) / len(own), len(own)) for person, own in scores.items()]
-        return sorted(groups, key=lambda group: -group[1])[:top_k]
+        return sorted(groups, key=lambda group: -group[1 if by == "best" else 2])[:top_k]
+
+
+def same(a: Any, b: Any) -> bool:
+    """Equal as JSON is: 1 and 1.0 are, true and 1 are not."""
+    return isinstance(a, bool) == isinstance(b, bool) and a == b
 
 
 filters = st.builds(
     Filter,
     cameras=st.none() | st.frozensets(st.sampled_from(["c1", "c2", "c3", "nowhere"])),
     exclude_cameras=st.frozensets(st.sampled_from(["c1", "c2", "nowhere"])),
-    exclude_person_at_camera=st.none() | st.tuples(st.sampled_from(["ann", "ben"]), st.sampled_from(["c1", "c2"])),
-    exclude_entry=st.none() | st.integers(1, 400),
+    persons=st.none() | st.frozensets(st.sampled_from(["ann", "ben", "nobody"])),
+    exclude_persons=st.frozensets(st.sampled_from(["ann", "nobody"])),
+    captured_from=st.none() | st.sampled_from([5, 10, 11, 40]),
+    captured_until=st.none() | st.sampled_from([5, 20, 21, 40]),
+    exclude_persons_at_cameras=st.frozensets(
+        st.tuples(st.sampled_from(["ann", "ben"]), st.sampled_from(["c1", "c2"])), max_size=2
+    ),
+    exclude_entries=st.frozensets(st.integers(1, 400), max_size=3),
+)
+wanted_attributes = st.lists(
+    st.tuples(
+        st.sampled_from(["coat", "n", "absent"]),
+        st.lists(st.sampled_from(["red", "blue", None, 1, 1.0, 2, True, False]), max_size=2),
+    ),
+    max_size=2,
+    unique_by=lambda pair: pair[0],
 )
 steps = st.lists(
     st.one_of(
@@ -73,10 +123,18 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
-@given(steps=steps, where=filters, top_k=st.integers(1, 50), seed=st.integers(0, 10**6))
+@settings(max_examples=80, deadline=None)
+@given(
+    steps=steps, where=filters, wanted=wanted_attributes, top_k=st.integers(1, 50), seed=st.integers(0, 10**6),
+    by=st.sampled_from(["best", "mean"])
+)  # fmt: skip
 def test_any_history_and_filter_answers_as_brute_force(
-    steps: list[tuple[str, int, int]], where: Filter, top_k: int, seed: int
+    steps: list[tuple[str, int, int]],
+    where: Filter,
+    wanted: Wanted,
+    top_k: int,
+    seed: int,
+    by: Literal["best", "mean"],
 ) -> None:
     gallery, model, last = Gallery(DIM), Model(), 0
     for kind, count, step_seed in steps:
@@ -84,14 +142,10 @@ def test_any_history_and_filter_answers_as_brute_force(
         if kind == "add":
             ids = list(range(last + 1, last + 1 + count))
             last += count
-            persons = [PERSONS[i] for i in rng.integers(0, len(PERSONS), count)]
-            cameras = [CAMERAS[i] for i in rng.integers(0, len(CAMERAS), count)]
+            known = [some_known(rng) for _ in ids]
             vectors = unit((step_seed, last), count)  # never twice the same: ties have no order to compare
-            gallery.add(ids, persons, cameras, vectors)
-            model.entries |= {
-                id_: row
-                for id_, *row in zip(ids, persons, cameras, vectors, strict=True)  # type: ignore[misc]
-            }
+            gallery.add(ids, known, vectors)
+            model.entries |= dict(zip(ids, zip(known, vectors, strict=True), strict=True))
         elif model.entries:
             chosen = rng.choice(sorted(model.entries), size=min(count, len(model.entries)), replace=False).tolist()
             if kind == "remove":
@@ -100,23 +154,27 @@ def test_any_history_and_filter_answers_as_brute_force(
                     del model.entries[id_]
             else:
                 for id_ in chosen:
-                    gallery.relabel(id_, "ann", "c3")
-                    model.entries[id_] = ("ann", "c3", model.entries[id_][2])
+                    known_now = some_known(rng)
+                    gallery.relabel(id_, known_now)
+                    model.entries[id_] = (known_now, model.entries[id_][1])
     assert len(gallery) == len(model.entries)
-    queries = unit(seed, 5)
+    where = replace(where, attributes=frozenset(frozenset(tag(name, v) for v in values) for name, values in wanted))
+    queries = [unit((seed, n), n) for n in (1, 1, 3, 2)]  # of several vectors: the best match
     for query, hits in zip(queries, gallery.search(queries, top_k, where), strict=True):
-        truth = model.search(query, top_k, where)
+        truth = model.search(query, top_k, where, wanted)
         assert sorted(hit.entry_id for hit in hits) == sorted(entry for entry, _ in truth)
         np.testing.assert_allclose([hit.score for hit in hits], [score for _, score in truth], atol=1e-6)
-    named = Filter(**{**{name: getattr(where, name) for name in Filter.__dataclass_fields__}, "named": True})
-    groups = gallery.search_persons(queries[0], min(top_k, 3), named, examples=2)
-    truth_groups = model.persons(queries[0], min(top_k, 3), where)
-    assert [group.person_id for group in groups] == [person for person, *_ in truth_groups]
-    for group, (_, best, mean, count) in zip(groups, truth_groups, strict=True):
-        assert (group.best, group.mean) == pytest.approx((best, mean), abs=1e-6)
-        assert group.entries == count
-        assert len(group.examples) == min(2, count)
-        assert group.examples[0].score == group.best
+    named = replace(where, named=True)
+    for query in queries[1:3]:
+        groups = gallery.search_persons(query, min(top_k, 3), named, Grouping(by, examples=2))
+        truth_groups = model.persons(query, min(top_k, 3), where, wanted, by)
+        assert [group.person_id for group in groups] == [person for person, *_ in truth_groups]
+        for group, (_, best, mean, entries) in zip(groups, truth_groups, strict=True):
+            assert (group.best, group.mean) == pytest.approx((best, mean), abs=1e-6)
+            assert group.score == {"best": group.best, "mean": group.mean}[by]
+            assert group.entries == entries
+            assert len(group.examples) == min(2, entries)
+            assert group.examples[0].score == group.best
 
 
 def test_people_with_many_entries_do_not_hide_the_others() -> None:
@@ -127,20 +185,21 @@ def test_people_with_many_entries_do_not_hide_the_others() -> None:
     far = unit(3, 3)
     vectors = np.concatenate([near, far])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    gallery.add(range(1, 1004), ["crowd"] * 1000 + ["x", "y", "z"], [None] * 1003, vectors.astype(np.float32))
-    found = gallery.search_persons(query, 4, Filter(named=True), examples=1)
+    known = [NewEntry(person) for person in ["crowd"] * 1000 + ["x", "y", "z"]]
+    gallery.add(range(1, 1004), known, vectors.astype(np.float32))
+    found = gallery.search_persons(query[None], 4, Filter(named=True), Grouping("best", 1))
     assert found[0].person_id == "crowd"
     assert {person.person_id for person in found} == {"crowd", "x", "y", "z"}
 
 
 def test_searches_go_on_beside_adds_and_removals() -> None:
     gallery = Gallery(DIM)
-    gallery.add([1], ["keep"], ["c1"], unit(0))
+    gallery.add([1], [NewEntry("keep", "c1")], unit(0))
     stop, failures = threading.Event(), []
 
     def search() -> None:
         while not stop.is_set():
-            best = gallery.search(unit(0), 1, Filter())[0][0]
+            best = gallery.search([unit(0)], 1, Filter())[0][0]
             if best.entry_id != 1:
                 failures.append(best)
 
@@ -149,7 +208,7 @@ def test_searches_go_on_beside_adds_and_removals() -> None:
         thread.start()
     for turn in range(100):
         ids = list(range(2 + 50 * turn, 52 + 50 * turn))
-        gallery.add(ids, ["other"] * 50, ["c2"] * 50, unit(1000 + turn, 50))
+        gallery.add(ids, [NewEntry("other", "c2")] * 50, unit(1000 + turn, 50))
         gallery.remove(ids[:45])
     stop.set()
     for thread in threads:
@@ -161,17 +220,25 @@ def test_searches_go_on_beside_adds_and_removals() -> None:
 def test_nothing_of_a_person_stays_in_memory_who_has_no_entry_left() -> None:
     gallery = Gallery(DIM)
     vectors = unit(5, 4)
-    gallery.add([1, 2, 3, 4], ["ann", "ben", "ann", "cat"], [None] * 4, vectors)
+
+    def held() -> bytes:
+        return pickle.dumps([vars(gallery._columns), gallery._index.vectors(np.arange(4))])
+
+    known = [NewEntry(name, None, 10**15 + n, '{"badge": 4711}') for n, name in enumerate(["ann", "ben", "ann", "cat"])]
+    gallery.add([1, 2, 3, 4], known, vectors)
+    digests = gallery._columns._tags._digests.values.tolist()
     gallery.remove([1])
-    gallery.relabel(4, "dan", None)
-    held = pickle.dumps([vars(gallery._columns), gallery._index.vectors(np.arange(4))])
-    assert b"ann" in held  # of the third entry
-    assert b"cat" not in held
+    gallery.relabel(4, NewEntry("dan"))
+    assert b"ann" in held()  # of the third entry
+    assert b"cat" not in held()
     gallery.remove([3])
-    held = pickle.dumps([vars(gallery._columns), gallery._index.vectors(np.arange(4))])
-    assert b"ann" not in held
-    assert [vector.tobytes() in held for vector in vectors] == [False, True, False, True]
-    gallery.add([5, 6], ["ann", "eve"], [None] * 2, unit(6, 2))  # a name that comes back is a name like any other
-    groups = gallery.search_persons(vectors[1], 9, Filter(named=True), examples=1)
+    assert b"ann" not in held()
+    assert [vector.tobytes() in held() for vector in vectors] == [False, True, False, True]
+    assert [np.int64(10**15 + n).tobytes() in held() for n in range(4)] == [False, True, False, False]
+    assert len(set(digests)) == 1  # all have the same badge, and now one
+    assert gallery._columns._tags._digests.values.tolist().count(digests[0]) == 1
+    assert b"4711" not in held()
+    gallery.add([5, 6], [NewEntry("ann"), NewEntry("eve")], unit(6, 2))  # a name that comes back is as any other
+    groups = gallery.search_persons(vectors[1:2], 9, Filter(named=True), Grouping("best", 1))
     assert {group.person_id: group.examples[0].entry_id for group in groups} == {"ben": 2, "dan": 4, "ann": 5, "eve": 6}
     assert groups[0].person_id == "ben"

@@ -7,6 +7,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +32,33 @@ def test_a_restart_finds_everything_again(launch: Launch) -> None:
     server = launch()
     with Client(server.url) as client:
         client.create_gallery("lobby", "a test")
-        crops = [Crop(png(n), EntryInfo(person_id=f"p{n}", camera_id=f"c{n % 2}")) for n in range(20)]
+        crops = [
+            Crop(
+                png(n),
+                EntryInfo(
+                    person_id=f"p{n}",
+                    camera_id=f"c{n % 2}",
+                    captured_at=datetime(2024, 5, 1, n, tzinfo=UTC),
+                    attributes={"n": n},
+                ),
+            )
+            for n in range(20)
+        ]
         assert client.enrol("lobby", crops).enrolled == 20
         client.erase_person("lobby", "p3")
         client.delete_entry("lobby", 5)
         before = list(client.entries("lobby"))
         hits = client.search("lobby", png(7, 1), top_k=100).hits
+        some = {"captured_from": datetime(2024, 5, 1, 7, tzinfo=UTC), "attributes": {"n": [6, 7, 8, 9]}}
+        seen = client.search("lobby", png(7, 1), **some).hits
+        assert {hit.attributes["n"] for hit in seen or []} == {7, 8, 9}
     assert server.stop() == 0
     server = launch()
     with Client(server.url) as client:
         assert list(client.entries("lobby")) == before
         assert len(before) == 18
         assert client.search("lobby", png(7, 1), top_k=100).hits == hits
+        assert client.search("lobby", png(7, 1), **some).hits == seen
         assert client.gallery("lobby").purpose == "a test"
         assert client.enrol("lobby", [Crop(png(50))]).results[0].entry_id == 21  # ids go on where they were
 

@@ -1,6 +1,7 @@
 """Searching over HTTP, against brute force over the vectors that the definition of the model gives."""
 
 import base64
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from service.settings import Settings
 from tests.service.bundles import HEIGHT, WIDTH, reference_embedding
 from tests.service.conftest import running
 from tests.service.pictures import png
+from tests.service.test_reranking import written_out
 
 PATH = "/v1/galleries/town/search"
 CROPS = [
@@ -25,13 +27,19 @@ CROPS = [
 ]
 
 
+def seen(n: int) -> dict[str, Any]:
+    """When, every third unknown, and in what."""
+    at = {} if n % 3 == 0 else {"captured_at": f"2024-05-01T{n // 2:02}:00:00Z"}
+    return {**at, "attributes": {"coat": ["red", "blue", None][n % 3], "bags": n % 4, "hat": n % 2 == 0}}
+
+
 @pytest.fixture(scope="module")
 def town(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     with running(Settings(bundle=bundle, data=tmp_path_factory.mktemp("data"), max_top_k=100)) as client:
         client.post("/v1/galleries", json={"name": "town"})
         entries = [
-            {"image": base64.b64encode(png(*picture)).decode(), "person_id": person, "camera_id": camera}
-            for picture, person, camera in CROPS
+            {"image": base64.b64encode(png(*picture)).decode(), "person_id": person, "camera_id": camera, **seen(n)}
+            for n, (picture, person, camera) in enumerate(CROPS)
         ]
         answer = client.post("/v1/galleries/town/entries", json={"entries": entries})
         assert [result["entry_id"] for result in answer.json()["results"]] == list(range(1, len(CROPS) + 1))
@@ -76,9 +84,9 @@ def test_an_image_finds_what_brute_force_finds(town: httpx.Client) -> None:
 def test_raw_and_json_bodies_search_alike(town: httpx.Client) -> None:
     truth = brute_force(vector(4, 50), lambda _, camera: camera in {"c1", "c2"})[:3]
     raw = town.post(f"{PATH}?top_k=3&cameras=c1&cameras=c2", content=png(4, 50), headers={"content-type": "image/png"})
-    json = {"images": [base64.b64encode(png(4, 50)).decode()], "top_k": 3, "cameras": ["c1", "c2"]}
+    body = {"images": [base64.b64encode(png(4, 50)).decode()], "top_k": 3, "cameras": ["c1", "c2"]}
     check(raw, truth)
-    check(town.post(PATH, json=json), truth)
+    check(town.post(PATH, json=body), truth)
 
 
 def test_a_vector_and_a_vector_of_any_length_search_alike(town: httpx.Client) -> None:
@@ -119,6 +127,91 @@ def test_an_entry_finds_others_and_never_itself(town: httpx.Client) -> None:
 def test_filters_keep_exactly_what_they_say(town: httpx.Client, options: dict[str, Any], keep: Any) -> None:
     query = vector(3, 50)
     check(town.post(PATH, json={"vector": query.tolist(), "top_k": 100, **options}), brute_force(query, keep))
+
+
+@pytest.mark.parametrize(
+    ("options", "keep"),
+    [
+        ({"persons": ["p1", "p2"]}, lambda n: CROPS[n][1] in {"p1", "p2"}),
+        ({"exclude_persons": ["p1"]}, lambda n: CROPS[n][1] != "p1"),
+        ({"captured_from": "2024-05-01T08:00:00Z"}, lambda n: n % 3 and n // 2 >= 8),
+        ({"captured_until": "2024-05-01T10:00:00+02:00"}, lambda n: n % 3 and n // 2 < 8),
+        (
+            {"captured_from": "2024-05-01T04:00:00Z", "captured_until": "2024-05-01T09:00:00Z", "cameras": ["c2"]},
+            lambda n: n % 3 and 4 <= n // 2 < 9 and CROPS[n][2] == "c2",
+        ),
+        ({"attributes": {"coat": "red"}}, lambda n: n % 3 == 0),
+        ({"attributes": {"coat": None}}, lambda n: n % 3 == 2),
+        ({"attributes": {"bags": [1, 3.0]}}, lambda n: n % 4 in {1, 3}),
+        ({"attributes": {"hat": True, "coat": ["red", "blue"]}}, lambda n: n % 2 == 0 and n % 3 < 2),
+        ({"attributes": {"bags": True}}, lambda _: False),
+        ({"attributes": {"coat": []}}, lambda _: False),
+        ({"attributes": {"shoes": "red"}}, lambda _: False),
+    ],
+)
+def test_persons_times_and_attributes_are_filters(town: httpx.Client, options: dict[str, Any], keep: Any) -> None:
+    query = vector(3, 50)
+    truth = [(entry, score) for entry, score in brute_force(query) if keep(entry - 1)]
+    check(town.post(PATH, json={"vector": query.tolist(), "top_k": 100, **options}), truth)
+    if list(options) == ["attributes"]:  # in a form, which knows texts only
+        check(by_image(town, (3, 50), top_k=100, attributes=json.dumps(options["attributes"])), truth)
+
+
+def test_several_of_one_person_are_fused_by_their_best_match(town: httpx.Client) -> None:
+    pictures = [(2, 50), (2, 51), (6, 52)]
+    vectors = np.stack([vector(*picture) for picture in pictures])
+    best = (VECTORS @ vectors.T).max(1)
+    truth = sorted(((n + 1, score) for n, score in enumerate(best)), key=lambda hit: -hit[1])
+    found = check(by_image(town, *pictures, top_k=20, fuse="best"), truth[:20])
+    assert found.fused == 3
+    check(town.post(PATH, json={"vectors": vectors.tolist(), "top_k": 20, "fuse": "best"}), truth[:20])
+    check(town.post(PATH, json={"vectors": vectors.tolist(), "top_k": 20}), brute_force(vectors.sum(0))[:20])
+
+
+def test_several_entries_of_one_person_find_others_and_none_of_themselves(town: httpx.Client) -> None:
+    own = [1, 2, 41]  # at c1, at c2, without person or camera
+    for fuse, scores in [("best", (VECTORS @ VECTORS[[0, 1, 40]].T).max(1)), ("mean", None)]:
+        mean = VECTORS[[0, 1, 40]].sum(0)
+        scores = VECTORS @ mean / np.linalg.norm(mean) if scores is None else scores
+        truth = [(n + 1, scores[n]) for n in np.argsort(-scores) if n + 1 not in own]
+        check(town.post(PATH, json={"entry_ids": own, "top_k": 100, "fuse": fuse}), truth)
+        elsewhere = [hit for hit in truth if CROPS[hit[0] - 1][2] not in {"c1", "c2"}]
+        check(
+            town.post(PATH, json={"entry_ids": own, "top_k": 100, "fuse": fuse, "exclude_same_camera": True}), elsewhere
+        )
+    missing = town.post(PATH, json={"entry_ids": [1, 999]})
+    assert (missing.status_code, "999" in missing.json()["detail"]) == (404, True)
+
+
+def test_persons_are_ranked_by_their_mean_on_request(town: httpx.Client) -> None:
+    query = vector(3, 50)
+    body = {"vector": query.tolist(), "group_by": "person", "group_score": "mean", "top_k": 5, "threshold": 0.5}
+    found = schemas.SearchAnswer.model_validate_json(town.post(PATH, json=body).content)
+    scores: dict[str, list[float]] = {}
+    for entry, score in brute_force(query, lambda person, _: person is not None):
+        scores.setdefault(str(CROPS[entry - 1][1]), []).append(score)
+    truth = sorted(((np.mean(own), person) for person, own in scores.items()), reverse=True)[:5]
+    assert found.persons is not None
+    assert [one.person_id for one in found.persons] == [person for _, person in truth]
+    for one, (mean, person) in zip(found.persons, truth, strict=True):
+        assert (one.score, one.mean, one.best) == pytest.approx((mean, mean, max(scores[person])), abs=1e-5)
+        assert one.verdict == ("match" if mean >= 0.5 else "unknown")
+
+
+def test_the_best_hits_are_ordered_anew_by_their_neighbours(town: httpx.Client) -> None:
+    query = vector(3, 50)
+    how = {"candidates": 30, "k1": 6, "k2": 3, "lambda": 0.2}
+    answer = town.post(PATH, json={"vector": query.tolist(), "top_k": 12, "rerank": how})
+    found = schemas.SearchAnswer.model_validate_json(answer.content).hits
+    nearest = [entry - 1 for entry, _ in brute_force(query)[:30]]
+    distance = written_out(np.stack([query, *VECTORS[nearest]]), 6, 3, 0.2)
+    truth = sorted(zip(distance, nearest, strict=True))[:12]
+    assert found is not None
+    assert [hit.entry_id for hit in found] == [n + 1 for _, n in truth]
+    assert [hit.distance for hit in found] == pytest.approx([far for far, _ in truth], abs=1e-4)
+    assert [hit.score for hit in found] == pytest.approx([VECTORS[n] @ query for _, n in truth], abs=1e-5)
+    form = by_image(town, (3, 50), top_k=12, rerank=json.dumps(how)).json()["hits"]
+    assert [hit["entry_id"] for hit in form] == [hit.entry_id for hit in found]
 
 
 def test_the_camera_and_person_of_an_entry_are_the_querys_unless_given(town: httpx.Client) -> None:
@@ -168,6 +261,18 @@ def test_persons_are_ranked_by_their_best_entry_with_the_mean_beside(town: httpx
         ({"entry_id": 41, "exclude_same_person_same_camera": True}, "person_id and camera_id"),
         ({"vector": VECTORS[0].tolist(), "exclude_same_camera": True}, "camera_id"),
         ({"images": []}, "no image"),
+        ({"entry_ids": []}, "at least one"),
+        ({"vectors": 3}, "list"),
+        ({"entry_id": 1, "entry_ids": [2]}, "exactly one"),
+        ({"entry_id": 1, "fuse": "max"}, "fuse"),
+        ({"entry_id": 1, "captured_from": "2024-05-01T00:00:00"}, "captured_from"),
+        ({"entry_id": 1, "captured_from": "2024-05-02T00:00:00Z", "captured_until": "2024-05-01T00:00:00Z"}, "before"),
+        ({"entry_id": 1, "attributes": {"a": {"b": 1}}}, "attributes"),
+        ({"entry_id": 1, "attributes": "nonsense"}, "JSON text"),
+        ({"entry_id": 1, "rerank": {"k3": 1}}, "k3"),
+        ({"entry_id": 1, "rerank": {"candidates": 10_000}}, "candidates"),
+        ({"entry_id": 1, "rerank": {"candidates": 5}}, "top_k"),
+        ({"entry_id": 1, "rerank": {}, "group_by": "person"}, "group_by"),
     ],
 )
 def test_a_search_that_makes_no_sense_says_why(town: httpx.Client, body: dict[str, Any], says: str) -> None:

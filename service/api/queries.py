@@ -1,0 +1,113 @@
+"""What a search asks: vectors out of images, vectors or entries, and the filter out of the options."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from service.api.embeddings import take_images
+from service.api.inputs import all_usable, fused, unit_vector
+from service.api.views import microseconds
+from service.body import Body
+from service.columns import Filter
+from service.engine import Vectors
+from service.errors import BodyTooLarge, InvalidRequest
+from service.growing import tag
+from service.records import EntryRow
+from service.runtime import Service
+from service.schemas import SearchOptions
+
+_SINGULAR = {"vector": "vectors", "entry_id": "entry_ids"}
+_QUERIES = ("images", "vectors", "entry_ids")
+_LISTS = ("cameras", "exclude_cameras", "persons", "exclude_persons")
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """(n, D) unit vectors of one person, and the entries they come from, if they do."""
+
+    vectors: Vectors
+    entries: tuple[EntryRow, ...] = ()
+
+    def fused(self, how: str) -> Vectors:
+        """What to search by: (1, D) for the mean, all of them for the best match."""
+        return self.vectors if how == "best" else fused(list(self.vectors))[None]
+
+
+def take_query(body: Body) -> tuple[str, Any]:
+    """The one thing to search by, out of the members of a body: its name and value. Raises InvalidRequest."""
+    asked: dict[str, Any] = {}
+    for name in [*_QUERIES, *_SINGULAR]:
+        if name in body.members:
+            value = body.members.pop(name)
+            asked[name] = [value] if name in _SINGULAR else value
+    if not body.is_json:
+        if asked:
+            raise InvalidRequest(f"{', '.join(asked)} is a member of JSON bodies; send images as files")
+        return "images", None
+    if len(asked) != 1:
+        raise InvalidRequest(f"a search has exactly one of `{'`, `'.join([*_QUERIES, *_SINGULAR])}`")
+    ((name, value),) = asked.items()
+    return _SINGULAR.get(name, name), value
+
+
+async def embed_query(service: Service, gallery: str, body: Body, kind: str, value: Any) -> Query:
+    """Raises InvalidRequest, NotFound for an entry, BodyTooLarge, or as embedding does."""
+    if kind == "images":
+        if body.is_json:
+            body.members["images"] = value
+        return Query(np.stack(all_usable(await service.embedder.embed(take_images(body)))))
+    if not isinstance(value, list) or not value:
+        raise InvalidRequest(f"`{kind}` is a list with at least one item")
+    if len(value) > service.settings.max_images:
+        raise BodyTooLarge(f"{len(value)} {kind} in one request; at most {service.settings.max_images} are accepted")
+    if kind == "vectors":
+        return Query(np.stack([unit_vector(one, service.bundle.manifest.output.dim) for one in value]))
+    if not all(type(one) is int and 0 < one < 2**63 for one in value):
+        raise InvalidRequest("an `entry_id` is a positive integer")
+    entries, vectors = zip(*await service.entries.with_vectors(gallery, value), strict=True)
+    return Query(np.stack(vectors), entries)
+
+
+def as_filter(query: Query, options: SearchOptions) -> Filter:
+    """Raises InvalidRequest where an exclusion needs what is not known of the query."""
+    cameras = _known(options.camera_id, query.entries, lambda entry: entry.camera_id)
+    if options.exclude_same_camera and not cameras:
+        raise InvalidRequest("exclude_same_camera needs the query's camera: give camera_id")
+    pairs: frozenset[tuple[str, str]] = frozenset()
+    if options.exclude_same_person_same_camera:
+        persons = _known(options.person_id, query.entries, lambda entry: entry.person_id)
+        pairs = frozenset((person, camera) for person in persons for camera in cameras)
+        if not pairs:
+            raise InvalidRequest("exclude_same_person_same_camera needs the query's person_id and camera_id")
+    return Filter(
+        cameras=_set_or_none(options.cameras),
+        exclude_cameras=frozenset(options.exclude_cameras) | (cameras if options.exclude_same_camera else frozenset()),
+        persons=_set_or_none(options.persons),
+        exclude_persons=frozenset(options.exclude_persons),
+        captured_from=microseconds(options.captured_from),
+        captured_until=microseconds(options.captured_until),
+        attributes=frozenset(
+            frozenset(tag(name, one) for one in (value if isinstance(value, list) else [value]))
+            for name, value in options.attributes.items()
+        ),
+        exclude_persons_at_cameras=pairs,
+        exclude_entries=frozenset(entry.id for entry in query.entries),
+    )
+
+
+def with_lists(members: dict[str, Any]) -> dict[str, Any]:
+    """A form field or query parameter that came once is a list of one where a list is wanted."""
+    return {name: [value] if name in _LISTS and isinstance(value, str) else value for name, value in members.items()}
+
+
+def _known(given: str | None, entries: tuple[EntryRow, ...], of: Callable[[EntryRow], str | None]) -> frozenset[str]:
+    """What is known of the query: what was given, or else what its entries say."""
+    if given is not None:
+        return frozenset({given})
+    return frozenset(name for entry in entries if (name := of(entry)) is not None)
+
+
+def _set_or_none(names: list[str] | None) -> frozenset[str] | None:
+    return None if names is None else frozenset(names)
