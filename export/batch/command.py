@@ -44,7 +44,6 @@ def batch(
             print(reason)
         print(f"wrote {out}: {len(jobs)} bundles, summary.json, summary.md")
     if wrong := failed(seen):
-        names = ", ".join(f"{row.bundle} {row.engine}" for row in wrong)
         raise ExportError(
-            f"{len(wrong)} of {len(seen)} engines failed: {names}; run it again after mending that, what stands is kept"
+            f"{len(wrong)} of {len(seen)} failed: {', '.join(wrong)}; mend that and run it again, the rest is kept"
         )

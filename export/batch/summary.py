@@ -17,12 +17,12 @@ COLUMNS = ("engine", "verdict", "MB", "seconds", "ms/crop", "1-cos", "mAP")
 def summary_as_json(seen: Sequence[Seen]) -> dict[str, object]:
     """One object with every row; `kept` marks what an earlier run made."""
     rows = [{**row.row.model_dump(mode="json", exclude={"key"}), "kept": row.kept} for row in seen]
-    return {"failed": [_name(row) for row in failed(seen)], "rows": rows}
+    return {"failed": failed(seen), "rows": rows}
 
 
-def failed(seen: Sequence[Seen]) -> list[Row]:
-    """The rows that did not pass."""
-    return [each.row for each in seen if each.row.verdict == "failed"]
+def failed(seen: Sequence[Seen]) -> list[str]:
+    """Bundle and engine of the rows that failed."""
+    return [_name(each.row) for each in seen if each.row.verdict == "failed"]
 
 
 def write_summary(out: Path, seen: Sequence[Seen]) -> None:
@@ -47,12 +47,12 @@ def table(seen: Sequence[Seen]) -> Table:
 
 
 def reasons(seen: Sequence[Seen]) -> list[str]:
-    """Why engines failed or are unverified; engines of one bundle with one reason share a line."""
-    shared: dict[tuple[str, str, str], list[str]] = {}
+    """Why engines failed or are unverified; those of one reason share a line."""
+    shared: dict[str, list[str]] = {}
     for each in seen:
         if each.row.reason:
-            shared.setdefault((each.row.bundle, each.row.verdict, each.row.reason), []).append(each.row.engine)
-    return [f"{bundle} {', '.join(labels)}: {word}: {reason}" for (bundle, word, reason), labels in shared.items()]
+            shared.setdefault(f"{each.row.verdict}: {each.row.reason}", []).append(_name(each.row))
+    return [f"{', '.join(names)}: {reason}" for reason, names in shared.items()]
 
 
 def foreseen(fates: Sequence[tuple[Job, str, str]]) -> Table:
