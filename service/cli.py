@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from bundle import ImageLimits
-from service import key_commands
+from service import backup_commands, key_commands
 from service.client import Client
 from service.enroll import enroll_folder
 from service.logs import log_to_stderr
@@ -23,6 +23,8 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Serve PAN: galleries of people, searched by picture."
 )
 app.add_typer(key_commands.app, name="key")
+app.command()(backup_commands.backup)
+app.command()(backup_commands.restore)
 
 Url = Annotated[str, typer.Option(help="Of a running service.")]
 KeyFile = Annotated[

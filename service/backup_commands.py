@@ -1,0 +1,45 @@
+"""`pan-serve backup` and `restore`: a copy of all galleries beside a running service, and the way back."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from bundle import load_bundle
+from service.backup import Held, back_up
+from service.backup import restore as restore_backup
+from service.terminal import out, told
+
+Data = Annotated[Path, typer.Option(help="The data folder of the service.")]
+
+
+@told
+def backup(to: Annotated[Path, typer.Argument(help="The file to write; must not be there yet.")], data: Data) -> None:
+    """Copy galleries, keys and audit into one checked file, beside a running service."""
+    held = back_up(data, to)
+    out.print(f"wrote {to}", highlight=False, soft_wrap=True)
+    _show(held)
+
+
+@told
+def restore(
+    backup: Annotated[Path, typer.Argument(help="A file that `pan-serve backup` wrote.")],
+    data: Data,
+    bundle: Annotated[
+        Path | None, typer.Option(help="The bundle that will serve it: a gallery of another model is refused.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Give up the database that the folder holds.")] = False,
+) -> None:
+    """Check a backup and make it the database of a stopped service."""
+    fingerprint = None if bundle is None else load_bundle(bundle).manifest.model.fingerprint
+    held = restore_backup(backup, data, replace=force, fingerprint=fingerprint)
+    out.print(f"restored {backup}; erase again who was erased after it was made", highlight=False, soft_wrap=True)
+    _show(held)
+
+
+def _show(held: list[Held]) -> None:
+    table = Table("gallery", "entries", "model")
+    for one in held:
+        table.add_row(one.name, f"{one.entries:,}", one.fingerprint[:12])
+    out.print(table)
