@@ -1,4 +1,4 @@
-"""`pan-export`: onnx, verify, diff, batch."""
+"""`pan-export`: onnx, tensorrt, verify, diff, batch."""
 
 import json
 import sys
@@ -25,11 +25,13 @@ from export.show import (
     show_verdicts,
     verdicts_as_json,
 )
+from export.tensorrt.command import tensorrt
 from export.verify import verify_bundle
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 errors = Console(stderr=True, highlight=False)
 app.command()(batch)
+app.command()(tensorrt)
 
 
 @app.callback()

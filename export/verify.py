@@ -9,10 +9,11 @@ import torch
 from bundle import Bundle, EngineFile, load_bundle
 from export.build import Measuring, model_fingerprint
 from export.engines import onnx_embedder, open_engine
-from export.errors import EngineMissing, ExportError, ParityError
+from export.errors import BuildError, EngineMissing, ExportError, ParityError
 from export.gates import DEFAULTS, Gates
 from export.parity import Agreement, Reference, require
 from export.samples import measuring_samples
+from export.tensorrt.runtime import open_built
 from training.checkpoint import load_checkpoint
 from training.embed import Embed, torch_embedder
 
@@ -65,16 +66,24 @@ def _judge(bundle: Bundle, entry: EngineFile, reference: Reference) -> Verdict:
     if entry.purpose != "embed":
         return Verdict(entry, unseen="gives maps, not descriptors; it was compared when it was exported")
     try:
-        engine = open_engine(entry.kind, entry.precision, bundle.path / entry.name, torch.get_num_threads())
+        engine = _open(entry, bundle.path / entry.name)
     except EngineMissing as error:
         return Verdict(entry, unseen=str(error))
+    except BuildError as error:
+        return Verdict(entry, problem=str(error))
     agreement = None
     try:
         agreement = reference.compare(engine)
         require(agreement, _recorded(entry))
-    except ParityError as error:
+    except (ParityError, BuildError) as error:
         return Verdict(entry, agreement, problem=str(error))
     return Verdict(entry, agreement)
+
+
+def _open(entry: EngineFile, path: Path) -> Embed:
+    if entry.kind in ("tensorrt", "tensorrt_rtx"):
+        return open_built(entry, path)
+    return open_engine(entry.kind, entry.precision, path, torch.get_num_threads())
 
 
 def _recorded(entry: EngineFile) -> Gates:

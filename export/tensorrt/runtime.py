@@ -1,14 +1,15 @@
 """An engine as a function from pixels to descriptors, on a GPU that PyTorch can use; buffers are PyTorch's."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from bundle import BatchProfile, ImageArray
-from export.errors import BuildError
+from bundle import BatchProfile, EngineFile, ImageArray
+from export.errors import BuildError, EngineMissing
 from export.onnx_graph import INPUT, OUTPUT
-from export.tensorrt.library import Library
+from export.tensorrt.library import Library, find_library
 from training.embed import Embed, Floats
 
 
@@ -56,6 +57,22 @@ def within(embed: Embed, batch: BatchProfile) -> Embed:
         return np.concatenate(rows)
 
     return embed_any
+
+
+def open_built(entry: EngineFile, path: Path) -> Embed:
+    """The engine of a bundle on this machine's GPU, for any number of images.
+
+    Raises EngineMissing where it is for another machine, BuildError where it is for this one and does not load.
+    """
+    target = entry.built_for
+    assert entry.kind in ("tensorrt", "tensorrt_rtx")
+    assert target is not None  # the manifest holds it for every TensorRT engine
+    library = find_library(entry.kind)
+    if library.version != target.library_version and not target.version_compatible:
+        raise EngineMissing(f"it was built by version {target.library_version}, this is {library.title}; build it here")
+    if why := why_not_here(library, find_gpu(), target.compute_capability):
+        raise EngineMissing(why)
+    return within(engine_embedder(library, path.read_bytes(), target.version_compatible), entry.batch)
 
 
 def engine_embedder(library: Library, serialised: bytes, version_compatible: bool = False) -> Embed:

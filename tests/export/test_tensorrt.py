@@ -43,7 +43,7 @@ from export.tensorrt.library import Library, find_library
 from export.tensorrt.network import ParsedNetwork, parse, pixels_cast_first
 from export.tensorrt.runtime import Gpu
 from tests.export.conftest import SPEC, Traced
-from tests.export.test_bundle import everything
+from tests.export.test_bundle import PAN_EXPORT, everything, run
 
 pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx (extra [rtx])", exc_type=ImportError)
 
@@ -167,6 +167,9 @@ def test_int8_is_quantised_as_tensorrt_demands(typed: dict[str, onnx.ModelProto]
         zero = constants[node.input[2]]
         assert zero.dtype == np.int8
         assert not zero.any()
+    givers = {output: node.op_type for node in typed["int8"].graph.node for output in node.output}
+    fusable = [givers[node.input[0]] for node in typed["int8"].graph.node if node.op_type == "Relu"]
+    assert set(fusable) == {"Conv", "Add"}  # with nothing between
 
 
 # what is said of a graph that cannot be compiled
@@ -449,3 +452,28 @@ def test_measurements_of_kernels_are_kept_and_rubbish_is_replaced(
             timing_cache.keep(config, path)
             assert path.read_bytes().startswith(b"ptrt")
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+# the command line
+
+
+def test_command_line(bundle: Path) -> None:
+    options = ("--precision", "fp16", "--batch", "1:2:4", "--images", 4)
+    done = run(PAN_EXPORT, "tensorrt", bundle, *options, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    printed = json.loads(done.stdout)
+    entry, _ = load_bundle(bundle).file("tensorrt_rtx", "float16")
+    assert printed["sidecar"]["engine"] == json.loads(entry.model_dump_json())
+    assert printed["typed_graph"]["cosine_min"] > 0.999
+    assert (printed["engine"], printed["unverified"]) == (None, "PyTorch sees no GPU here")
+
+    again = run(PAN_EXPORT, "tensorrt", bundle, *options)
+    assert (again.returncode, again.stdout) == (1, "")
+    assert again.stderr.startswith("error: the bundle holds tensorrt_rtx float16 already")
+    assert again.stderr.count("\n") == 1
+
+    verdicts = json.loads(run(PAN_EXPORT, "verify", bundle, "--images", 4, "--json").stdout)
+    assert {verdict["engine"]: (verdict["verdict"], verdict["reason"]) for verdict in verdicts} == {
+        "onnx float32": ("pass", None),
+        "tensorrt_rtx float16": ("unseen", "PyTorch sees no GPU here"),
+    }
