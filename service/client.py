@@ -40,6 +40,7 @@ from service.schemas import (
 
 _RETRIED = (429, 503)
 _LONGEST_WAIT = 60.0
+_JSON_FIELDS = ("attributes", "rerank", "boxes")  # of a form
 _NOTHING_KNOWN = EntryInfo()
 
 
@@ -103,9 +104,13 @@ class Client:
         """The model that is loaded."""
         return Model.model_validate_json(self._call("GET", "/v1/model"))
 
-    def embed(self, images: Sequence[bytes]) -> npt.NDArray[np.float32]:
-        """(images, dim) unit vectors. Raises ApiError if any image cannot be used."""
-        data = self._call("POST", "/v1/embeddings", files=_files(images), accept="application/octet-stream")
+    def embed(self, images: Sequence[bytes], boxes: Sequence[Sequence[float]] | None = None) -> npt.NDArray[np.float32]:
+        """(images, dim) unit vectors; or (boxes, dim), of the boxes (x, y, width, height in pixels) in one frame.
+
+        Raises ApiError if any image or box cannot be used.
+        """
+        form = _form({} if boxes is None else {"boxes": boxes})
+        data = self._call("POST", "/v1/embeddings", files=_files(images), form=form, accept="application/octet-stream")
         vectors: npt.NDArray[np.float32] = np.load(BytesIO(data), allow_pickle=False)
         return vectors
 
@@ -237,12 +242,11 @@ def _files(images: Sequence[bytes], name: str = "images") -> list[tuple[str, tup
 
 
 def _form(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _field(value) for name, value in options.items()}
+    return {name: _field(name, value) for name, value in options.items()}
 
 
-def _field(value: Any) -> Any:
-    """An option as the field of a form: an object is a JSON text."""
-    if isinstance(value, Mapping):
+def _field(name: str, value: Any) -> Any:
+    if name in _JSON_FIELDS:
         return orjson.dumps(value).decode()
     return value.isoformat() if isinstance(value, datetime) else value
 

@@ -8,18 +8,22 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import numpy as np
 
-from bundle import ImageArray, ImageError, load_crop
+from bundle import ImageArray, ImageError, decode_image, resize_image
 from service.batcher import Batcher
 from service.engine import Engine, Vectors
 from service.errors import BodyTooLarge, DeadlineExceeded, Overloaded
+from service.frames import Box, cut
 from service.metrics import Metrics
 from service.settings import Settings
+
+T = TypeVar("T")
 
 
 class Embedder:
@@ -42,17 +46,21 @@ class Embedder:
         """Age of the last batch that the engine embedded; infinite before the first."""
         return time.monotonic() - self._last_success
 
-    async def embed(self, images: Sequence[bytes | ImageError]) -> list[Vectors | ImageError]:
+    async def embed(
+        self, images: Sequence[bytes | ImageError], boxes: Sequence[Box] | None = None
+    ) -> list[Vectors | ImageError]:
         """One (D,) unit vector, or the reason why there is none, for each picture; errors given are passed through.
 
-        Raises BodyTooLarge, Overloaded, DeadlineExceeded or EngineFailed for the whole request.
+        With boxes there is one picture, a frame, and one outcome for each box; then what is wrong with the frame is
+        raised. Raises BodyTooLarge, Overloaded, DeadlineExceeded or EngineFailed for the whole request.
         """
-        if len(images) > self._settings.max_images:
-            raise BodyTooLarge(f"{len(images)} images in one request; at most {self._settings.max_images} are accepted")
-        with self._admit(len(images)):
+        count = len(images if boxes is None else boxes)
+        if count > self._settings.max_images:
+            raise BodyTooLarge(f"{count} images in one request; at most {self._settings.max_images} are accepted")
+        with self._admit(count):
             try:
                 async with asyncio.timeout(self._settings.request_timeout):
-                    return await self._all(images)
+                    return await self._all(images if boxes is None else await self._cut(images[0], boxes))
             except TimeoutError:
                 raise DeadlineExceeded(
                     f"not embedded within {self._settings.request_timeout:g} s; send fewer images at a time"
@@ -69,7 +77,7 @@ class Embedder:
         await self._batcher.close()
         self._decoders.shutdown(cancel_futures=True)
 
-    async def _all(self, images: Sequence[bytes | ImageError]) -> list[Vectors | ImageError]:
+    async def _all(self, images: Sequence[bytes | ImageArray | ImageError]) -> list[Vectors | ImageError]:
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._one(image)) for image in images]
@@ -77,20 +85,28 @@ class Embedder:
             raise errors.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _one(self, image: bytes | ImageError) -> Vectors | ImageError:
-        if isinstance(image, ImageError):
-            error = image
-        else:
-            try:
-                crop = await asyncio.get_running_loop().run_in_executor(self._decoders, self._decode, image)
-                return await self._batcher.submit(crop)
-            except ImageError as found:
-                error = found
-        self._metrics.images_rejected.labels(error.code).inc()
-        return error
+    async def _one(self, image: bytes | ImageArray | ImageError) -> Vectors | ImageError:
+        try:
+            if isinstance(image, ImageError):
+                raise image
+            return await self._batcher.submit(await self._on_decoder(self._decode, image))
+        except ImageError as error:
+            self._metrics.images_rejected.labels(error.code).inc()
+            return error
 
-    def _decode(self, image: bytes) -> ImageArray:
-        return load_crop(image, self._engine.height, self._engine.width, self._settings.images)
+    async def _cut(self, frame: bytes | ImageError, boxes: Sequence[Box]) -> list[ImageArray | ImageError]:
+        if isinstance(frame, ImageError):
+            raise frame
+        limits = self._settings.images
+        pixels = await self._on_decoder(decode_image, frame, limits)
+        return cut(pixels, boxes, limits.min_side)
+
+    async def _on_decoder(self, work: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._decoders, work, *arguments)
+
+    def _decode(self, image: bytes | ImageArray) -> ImageArray:
+        pixels = decode_image(image, self._settings.images) if isinstance(image, bytes) else image
+        return resize_image(pixels, self._engine.height, self._engine.width)
 
     def _embed_batch(self, crops: list[ImageArray]) -> Sequence[Vectors]:
         started = time.monotonic()

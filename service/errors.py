@@ -22,13 +22,13 @@
     +-- StorageFailed           503     the database cannot be read or written; nothing was written
     +-- StartupError                    the service cannot start as it was asked to
 
-Errors of one image come from `bundle.errors`; `status_of` gives their status.
+Errors of one image come from `bundle.errors`, and BoxOutside is one of them; `status_of` gives their status.
 """
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from bundle import CorruptImage, ImageTooLarge, ImageTooSmall, PanError, UnsupportedImage
+from bundle import CorruptImage, ImageError, ImageTooLarge, ImageTooSmall, PanError, UnsupportedImage
 
 
 class ServiceError(PanError):
@@ -200,6 +200,12 @@ class StartupError(ServiceError):
     """The service cannot start as it was asked to."""
 
     code = "startup"
+
+
+class BoxOutside(ImageError):
+    """A box reaches out of the frame that it is to be cut from."""
+
+    code = "box-outside"
 
 
 _IMAGE_STATUS: dict[type[PanError], int] = {

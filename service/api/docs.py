@@ -12,6 +12,13 @@ _VECTOR = {
     "description": "a vector of this model: numbers, or base64 of float32, little-endian",
     "anyOf": [{"type": "array", "items": {"type": "number"}}, _BASE64],
 }
+_BOXES = {
+    "description": "with one image, a frame: the crops in it, each x, y, width, height in pixels of the upright frame; "
+    "in a form, a JSON text",
+    "type": "array",
+    "items": {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4},
+    "minItems": 1,
+}
 _ENTRY_ID = {"type": "integer", "minimum": 1}
 _IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp")
 
@@ -24,7 +31,8 @@ def json_body(model: type[BaseModel]) -> dict[str, Any]:
 def embeddings_body() -> dict[str, Any]:
     """Images in any of the three ways."""
     options = _schema(EmbedOptions)
-    return _images_body(_with(options, ["images"], images={"type": "array", "items": _BASE64, "minItems": 1}), options)
+    json = _with(options, ["images"], images={"type": "array", "items": _BASE64, "minItems": 1}, boxes=_BOXES)
+    return _images_body(json, options)
 
 
 def compare_body() -> dict[str, Any]:
@@ -48,6 +56,7 @@ def search_body() -> dict[str, Any]:
         options,
         [],
         images={"type": "array", "items": _BASE64, "minItems": 1},
+        boxes=_BOXES,
         vector=_VECTOR,
         vectors={"type": "array", "items": _VECTOR, "minItems": 1},
         entry_id=_ENTRY_ID,
@@ -73,7 +82,7 @@ def enrol_body() -> dict[str, Any]:
 
 
 def _images_body(json: dict[str, Any], form: dict[str, Any]) -> dict[str, Any]:
-    files = _with(form, ["images"], images={"type": "array", "items": _BINARY, "minItems": 1})
+    files = _with(form, ["images"], images={"type": "array", "items": _BINARY, "minItems": 1}, boxes=_BOXES)
     raw = dict.fromkeys(_IMAGE_TYPES, _BINARY)
     return _body({"multipart/form-data": files, "application/json": json, **raw})
 

@@ -11,9 +11,8 @@ from bundle import ImageError
 from service.answers import Json, item_error
 from service.api.deps import EMBEDDING_PROBLEMS, EmbedCaller, ServiceDep, parse, problems, while_connected
 from service.api.docs import embeddings_body
-from service.api.inputs import all_usable, images_from_base64, some_usable
-from service.body import Body, read_body
-from service.errors import InvalidRequest
+from service.api.inputs import all_usable, some_usable, take_pictures
+from service.body import read_body
 from service.schemas import Embeddings, EmbedOptions
 
 router = APIRouter(tags=["embeddings"])
@@ -37,16 +36,18 @@ _BINARY = "application/octet-stream"
     },
 )
 async def embed(request: Request, service: ServiceDep, _: EmbedCaller) -> Response:
-    """Images as multipart files, as one raw `image/*` body, or as base64 in the JSON member `images`."""
+    """Images as multipart files, as one raw `image/*` body, or as base64 in the JSON member `images`. With `boxes`,
+    one image is a frame that is cut into crops.
+    """
     body = await read_body(request, service.settings)
-    images = take_images(body)
+    pictures = take_pictures(body)
     options = parse(EmbedOptions, body.members)
-    outcomes = await while_connected(request, service.embedder.embed(images))
+    outcomes = await while_connected(request, service.embedder.embed(pictures.images, pictures.boxes))
     if _BINARY in request.headers.get("accept", ""):
         buffer = io.BytesIO()
-        np.save(buffer, np.stack(all_usable(outcomes)), allow_pickle=False)
+        np.save(buffer, np.stack(all_usable(outcomes, pictures.names)), allow_pickle=False)
         return Response(buffer.getbuffer(), media_type=_BINARY)
-    some_usable(outcomes)
+    some_usable(outcomes, pictures.names)
     results: list[dict[str, Any]] = []
     for index, outcome in enumerate(outcomes):
         if isinstance(outcome, ImageError):
@@ -60,13 +61,3 @@ async def embed(request: Request, service: ServiceDep, _: EmbedCaller) -> Respon
     return Json(
         {"fingerprint": model.fingerprint, "dim": model.embedding_size, "embeddings": results}, 207 if failed else 200
     )
-
-
-def take_images(body: Body) -> list[bytes | ImageError]:
-    """The images of a body, out of its members where it is JSON. Raises InvalidRequest without any."""
-    images = body.images
-    if body.is_json:
-        images = images_from_base64(body.members.pop("images", []), "images")
-    if not images:
-        raise InvalidRequest("there is no image in the request")
-    return images

@@ -1,6 +1,6 @@
 """/v1/galleries/{gallery}/entries: enrol crops, look at them, change what is known of them, delete them."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -24,12 +24,13 @@ from service.api.deps import (
     while_connected,
 )
 from service.api.docs import enrol_body, json_body
-from service.api.inputs import image_from_base64, some_usable, unit_vector
+from service.api.inputs import image_from_base64, some_usable, take_pictures, unit_vector
 from service.api.views import entry_view, microseconds
 from service.body import Body, Image, read_body, read_json
 from service.engine import Vectors
 from service.entries import IdempotencyKey
 from service.errors import BodyTooLarge, InvalidRequest
+from service.frames import Box
 from service.records import EntryRow, NewEntry
 from service.runtime import Service
 from service.schemas import Enrolled, Entry, EntryInfo, EntryPage, EntryUpdate, Identifier
@@ -67,15 +68,19 @@ async def enrol(
 ) -> Response:
     """Many crops at once: multipart files with a JSON list `metadata` in their order, or the JSON list `entries`,
     each with an `image` (base64) or a `vector` of this model; or one raw `image/*` body with its metadata in the query.
+    With `boxes`, one file or raw image is a frame that is cut into crops, and `metadata` describes one crop a box.
     """
     service.galleries.memory(gallery)
     body = await read_body(request, service.settings)
     key = IdempotencyKey(idempotency_key, body.digest()) if idempotency_key else None
     if key is not None and (earlier := await service.entries.answered(gallery, key)):
         return Json(earlier.answer, earlier.status)
-    infos, crops = _crops(body, service)
+    crops = _json_crops(body, service) if body.is_json else _pictures(body)
+    if len(crops.infos) > service.settings.max_images:
+        most = service.settings.max_images
+        raise BodyTooLarge(f"{len(crops.infos)} entries in one request; at most {most} are accepted")
     outcomes = await while_connected(request, _embed(service, crops))
-    some_usable(outcomes)
+    some_usable(outcomes, crops.names)
     good = [place for place, outcome in enumerate(outcomes) if not isinstance(outcome, ImageError)]
     vectors = np.stack([outcome for outcome in outcomes if not isinstance(outcome, ImageError)])
 
@@ -90,7 +95,7 @@ async def enrol(
         failed = len(outcomes) - len(ids)
         return 207 if failed else 201, dumps({"enrolled": len(ids), "failed": failed, "results": results})
 
-    entries = [_new_entry(infos[place]) for place in good]
+    entries = [_new_entry(crops.infos[place]) for place in good]
     answered = await service.entries.enrol(caller, gallery, entries, vectors, answer, key)
     return Json(answered.answer, answered.status)
 
@@ -152,29 +157,38 @@ async def delete_entry(gallery: GalleryPath, entry_id: EntryId, service: Service
     return Response(status_code=204)
 
 
-async def _embed(service: Service, crops: list[Image | Vectors]) -> list[Vectors | ImageError]:
+@dataclass(frozen=True, slots=True)
+class _Crops:
+    """What is known of each crop, and the crops: images and vectors, or one frame and its boxes."""
+
+    infos: list[EntryInfo]
+    crops: list[Image | Vectors]
+    boxes: list[Box] | None
+    names: list[str]
+
+
+async def _embed(service: Service, crops: _Crops) -> list[Vectors | ImageError]:
     """Vectors that came ready stay as they are; images are embedded."""
-    images = [crop for crop in crops if isinstance(crop, bytes | ImageError)]
-    embedded = iter(await service.embedder.embed(images) if images else [])
-    return [next(embedded) if isinstance(crop, bytes | ImageError) else crop for crop in crops]
+    images = [crop for crop in crops.crops if isinstance(crop, bytes | ImageError)]
+    embedded = await service.embedder.embed(images, crops.boxes) if images else []
+    if crops.boxes is not None:
+        return embedded
+    rest = iter(embedded)
+    return [next(rest) if isinstance(crop, bytes | ImageError) else crop for crop in crops.crops]
 
 
-def _crops(body: Body, service: Service) -> tuple[list[EntryInfo], list[Image | Vectors]]:
-    if body.is_json:
-        items = body.members.pop("entries", None)
-        _nothing_left(body)
-        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-            raise InvalidRequest("`entries` is a list of objects")
-        crops = [_pop_crop(item, service.bundle.manifest.output.dim) for item in items]
-        infos = parse_list(EntryInfo, items)
-    else:
-        crops = list(body.images)
-        infos = _metadata(body, len(crops))
-    if not crops:
-        raise InvalidRequest("there is no crop in the request")
-    if len(crops) > service.settings.max_images:
-        raise BodyTooLarge(f"{len(crops)} entries in one request; at most {service.settings.max_images} are accepted")
-    return infos, crops
+def _json_crops(body: Body, service: Service) -> _Crops:
+    items = body.members.pop("entries", None)
+    _nothing_left(body)
+    if not isinstance(items, list) or not items or not all(isinstance(item, dict) for item in items):
+        raise InvalidRequest("`entries` is a list of objects, and there is at least one")
+    crops = [_pop_crop(item, service.bundle.manifest.output.dim) for item in items]
+    return _Crops(parse_list(EntryInfo, items), crops, None, [f"entries.{index}" for index in range(len(items))])
+
+
+def _pictures(body: Body) -> _Crops:
+    pictures = take_pictures(body)
+    return _Crops(_metadata(body, len(pictures)), list(pictures.images), pictures.boxes, pictures.names)
 
 
 def _pop_crop(item: dict[str, Any], dim: int) -> Image | Vectors:
@@ -193,7 +207,7 @@ def _metadata(body: Body, count: int) -> list[EntryInfo]:
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"`metadata` is not JSON: {error}") from None
     if len(infos) != count:
-        raise InvalidRequest(f"`metadata` describes {len(infos)} crops and there are {count} files")
+        raise InvalidRequest(f"`metadata` describes {len(infos)} crops and there are {count}")
     return infos
 
 

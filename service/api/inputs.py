@@ -2,16 +2,20 @@
 
 import binascii
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import orjson
 
 from bundle import CorruptImage, ImageError
-from service.body import Image
+from service.body import Body, Image
 from service.engine import Vectors
 from service.errors import InvalidRequest, UnusableImages
+from service.frames import Box
 
 _UNIT = 1e-5
+_LONGEST = 1e9  # pixels
 
 
 def image_from_base64(text: Any) -> Image:
@@ -29,6 +33,51 @@ def images_from_base64(texts: Any, name: str) -> list[Image]:
     if not isinstance(texts, list):
         raise InvalidRequest(f"`{name}` is a list of base64 strings")
     return [image_from_base64(text) for text in texts]
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """Images, each a crop; or one frame with the boxes of crops in it."""
+
+    images: list[Image]
+    boxes: list[Box] | None
+
+    def __len__(self) -> int:
+        return len(self.images if self.boxes is None else self.boxes)
+
+    @property
+    def names(self) -> list[str]:
+        """Where each crop stands in the request."""
+        return [f"{'images' if self.boxes is None else 'boxes'}.{index}" for index in range(len(self))]
+
+
+def take_pictures(body: Body) -> Pictures:
+    """The crops of a body, out of its members where it is JSON. Raises InvalidRequest without any."""
+    images = images_from_base64(body.members.pop("images", []), "images") if body.is_json else body.images
+    if not images:
+        raise InvalidRequest("there is no image in the request")
+    boxes = _boxes(body.members.pop("boxes")) if "boxes" in body.members else None
+    if boxes is not None and len(images) != 1:
+        raise InvalidRequest(f"`boxes` are of one frame, and there are {len(images)} images")
+    return Pictures(images, boxes)
+
+
+def _boxes(value: Any) -> list[Box]:
+    if isinstance(value, str):  # in a form
+        try:
+            value = orjson.loads(value)
+        except orjson.JSONDecodeError as error:
+            raise InvalidRequest(f"`boxes` is no JSON: {error}") from None
+    if not isinstance(value, list) or not value:
+        raise InvalidRequest("`boxes` is a list with at least one box")
+    for box in value:
+        if not isinstance(box, list) or len(box) != 4 or not all(_is_length(number) for number in box):
+            raise InvalidRequest("a box is a list of four numbers: x, y, width, height in pixels")
+    return [(x, y, width, height) for x, y, width, height in value]
+
+
+def _is_length(number: Any) -> bool:
+    return type(number) in (int, float) and abs(number) <= _LONGEST
 
 
 def unit_vector(value: Any, dim: int) -> Vectors:
@@ -61,10 +110,10 @@ def fused(vectors: list[Vectors]) -> Vectors:
     return direction
 
 
-def all_usable(outcomes: list[Vectors | ImageError], names: Sequence[str] = ()) -> list[Vectors]:
+def all_usable(outcomes: list[Vectors | ImageError], names: Sequence[str]) -> list[Vectors]:
     """The vectors, where every image has one. Raises the image's own error, or UnusableImages for several images.
 
-    `names` says where each stood in the request, where that is not `images.0`, `images.1` and so on.
+    `names` says where each stood in the request.
     """
     vectors = [outcome for outcome in outcomes if not isinstance(outcome, ImageError)]
     if len(vectors) == len(outcomes):
@@ -72,8 +121,8 @@ def all_usable(outcomes: list[Vectors | ImageError], names: Sequence[str] = ()) 
     if len(outcomes) == 1 and isinstance(outcomes[0], ImageError):
         raise outcomes[0]
     failures = [
-        {"at": names[index] if names else f"images.{index}", "problem": str(outcome), "code": outcome.code}
-        for index, outcome in enumerate(outcomes)
+        {"at": name, "problem": str(outcome), "code": outcome.code}
+        for name, outcome in zip(names, outcomes, strict=True)
         if isinstance(outcome, ImageError)
     ]
     raise UnusableImages(
@@ -81,7 +130,7 @@ def all_usable(outcomes: list[Vectors | ImageError], names: Sequence[str] = ()) 
     )
 
 
-def some_usable(outcomes: list[Vectors | ImageError]) -> None:
+def some_usable(outcomes: list[Vectors | ImageError], names: Sequence[str]) -> None:
     """Raises as `all_usable` where no image can be used."""
     if all(isinstance(outcome, ImageError) for outcome in outcomes):
-        all_usable(outcomes)
+        all_usable(outcomes, names)

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from service.api.embeddings import take_images
-from service.api.inputs import all_usable, fused, unit_vector
+from service.api.inputs import Pictures, all_usable, fused, take_pictures, unit_vector
 from service.api.views import microseconds
 from service.body import Body
 from service.columns import Filter
@@ -18,8 +17,8 @@ from service.records import EntryRow
 from service.runtime import Service
 from service.schemas import SearchOptions
 
-_SINGULAR = {"vector": "vectors", "entry_id": "entry_ids"}
-_QUERIES = ("images", "vectors", "entry_ids")
+_QUERIES = ("images", "vector", "vectors", "entry_id", "entry_ids")
+_PLURAL = {"vector": "vectors", "entry_id": "entry_ids"}
 _LISTS = ("cameras", "exclude_cameras", "persons", "exclude_persons")
 
 
@@ -36,28 +35,29 @@ class Query:
 
 
 def take_query(body: Body) -> tuple[str, Any]:
-    """The one thing to search by, out of the members of a body: its name and value. Raises InvalidRequest."""
-    asked: dict[str, Any] = {}
-    for name in [*_QUERIES, *_SINGULAR]:
-        if name in body.members:
-            value = body.members.pop(name)
-            asked[name] = [value] if name in _SINGULAR else value
+    """The one thing to search by, out of a body: `images`, `vectors` or `entry_ids`, and what it holds.
+
+    Raises InvalidRequest.
+    """
+    given = [name for name in _QUERIES if name in body.members]
     if not body.is_json:
-        if asked:
-            raise InvalidRequest(f"{', '.join(asked)} is a member of JSON bodies; send images as files")
-        return "images", None
-    if len(asked) != 1:
-        raise InvalidRequest(f"a search has exactly one of `{'`, `'.join([*_QUERIES, *_SINGULAR])}`")
-    ((name, value),) = asked.items()
-    return _SINGULAR.get(name, name), value
+        if given:
+            raise InvalidRequest(f"{', '.join(given)} is a member of JSON bodies; send images as files")
+        return "images", take_pictures(body)
+    if len(given) != 1:
+        raise InvalidRequest(f"a search has exactly one of {', '.join(f'`{name}`' for name in _QUERIES)}")
+    (name,) = given
+    if name == "images":
+        return name, take_pictures(body)
+    value = body.members.pop(name)
+    return (_PLURAL[name], [value]) if name in _PLURAL else (name, value)
 
 
-async def embed_query(service: Service, gallery: str, body: Body, kind: str, value: Any) -> Query:
+async def embed_query(service: Service, gallery: str, kind: str, value: Any) -> Query:
     """Raises InvalidRequest, NotFound for an entry, BodyTooLarge, or as embedding does."""
-    if kind == "images":
-        if body.is_json:
-            body.members["images"] = value
-        return Query(np.stack(all_usable(await service.embedder.embed(take_images(body)))))
+    if isinstance(value, Pictures):
+        outcomes = await service.embedder.embed(value.images, value.boxes)
+        return Query(np.stack(all_usable(outcomes, value.names)))
     if not isinstance(value, list) or not value:
         raise InvalidRequest(f"`{kind}` is a list with at least one item")
     if len(value) > service.settings.max_images:

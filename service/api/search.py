@@ -31,7 +31,7 @@ async def search(gallery: GalleryPath, request: Request, service: ServiceDep, ca
 
     Images as multipart files with the options as form fields, as one raw `image/*` body with the options in the query,
     or in JSON: one of `images` (base64), `vector`, `vectors` (numbers, or base64 float32), `entry_id` and `entry_ids`,
-    beside the options.
+    beside the options. With `boxes`, one image is a frame that is cut into crops.
     """
     memory = service.galleries.memory(gallery)
     body = await read_body(request, service.settings)
@@ -40,7 +40,7 @@ async def search(gallery: GalleryPath, request: Request, service: ServiceDep, ca
     if options.top_k > service.settings.max_top_k:
         raise BodyTooLarge(f"top_k is {options.top_k}; at most {service.settings.max_top_k} hits are given")
     decision = decide(service.bundle.manifest.calibration, options.false_positive_rate, options.threshold)
-    query = await while_connected(request, embed_query(service, gallery, body, kind, value))
+    query = await while_connected(request, embed_query(service, gallery, kind, value))
     where, vectors = as_filter(query, options), query.fused(options.fuse)
     audit = service.entries.audit(caller, "search", gallery, len(query.vectors))
     asked = (memory, vectors, options.top_k, where)
