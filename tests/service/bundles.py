@@ -41,8 +41,8 @@ def reference_embedding(crops: np.ndarray, seed: int = 0) -> np.ndarray:
     count = len(crops)
     cells = crops.astype(np.float64).reshape(count, HEIGHT // _CELL, _CELL, WIDTH // _CELL, _CELL, 3).mean((2, 4))
     features = cells.transpose(0, 3, 1, 2).reshape(count, -1) / 255.0 - 0.5
-    vectors: np.ndarray = features @ projection(seed).astype(np.float64)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = features @ projection(seed).astype(np.float64)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
 def write_bundle(folder: Path, seed: int = 0, calibration: Calibration | None = None) -> Path:

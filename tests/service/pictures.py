@@ -1,6 +1,7 @@
 """Synthetic pictures: people as coloured blocks, never a photograph."""
 
 import struct
+import zipfile
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -58,6 +59,42 @@ def bomb(width: int = 50_000, height: int = 50_000) -> bytes:
     )
 
 
+def _resized(data: bytes, header: bytes, offset: int, size: bytes) -> bytes:
+    """The file with another size in its header: `offset` bytes after the one place where `header` is."""
+    start = data.index(header) + offset
+    return data[:start] + size + data[start + len(size) :]
+
+
+def bombs() -> dict[str, bytes]:
+    """A file of each format, small, that says it is enormous."""
+    figure = person(1)
+    canvas = (16_382).to_bytes(3, "little")
+    animation = encode(figure, "WEBP", save_all=True, append_images=[person(2)], lossless=True)
+    lossless = (16_382 | 16_382 << 14).to_bytes(4, "little")
+    return {
+        "bomb-png": bomb(),
+        "bomb-png-under-pillows-limit": bomb(7000, 7000),
+        "bomb-jpeg": _resized(encode(figure, "JPEG"), b"\xff\xc0", 5, struct.pack(">HH", 65_000, 65_000)),
+        "bomb-webp": _resized(encode(figure, "WEBP"), b"\x9d\x01\x2a", 3, struct.pack("<HH", 16_383, 16_383)),
+        "bomb-webp-lossless": _resized(encode(figure, "WEBP", lossless=True), b"VP8L", 9, lossless),
+        "bomb-webp-animated": _resized(animation, b"VP8X", 12, canvas + canvas),
+        "bomb-bmp": _resized(encode(figure, "BMP"), b"BM", 18, struct.pack("<ii", 50_000, 50_000)),
+    }
+
+
+def _with_chunk(kind: bytes, content: bytes) -> bytes:
+    """A PNG with one more chunk after its header."""
+    data = encode(person(1))
+    return data[:33] + _chunk(kind, content) + data[33:]
+
+
+def _archive() -> bytes:
+    stream = BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr("program.exe", b"MZ")
+    return stream.getvalue()
+
+
 def _scrambled(data: bytes) -> bytes:
     middle = len(data) // 2
     return data[:middle] + bytes(byte ^ 0xFF for byte in data[middle : middle + 50]) + data[middle + 50 :]
@@ -65,12 +102,17 @@ def _scrambled(data: bytes) -> bytes:
 
 def hostile() -> dict[str, tuple[bytes, int]]:
     """Pictures that must not be embedded, and the HTTP status each is answered with."""
-    jpeg = encode(person(1), "JPEG")
+    jpeg, gif = encode(person(1), "JPEG"), encode(person(1).quantize(), "GIF")
+    inflated = b"k\0\0" + zlib.compress(bytes(64 * 2**20), 9)
     return {
         "empty": (b"", 415),
         "text": (b"GET / HTTP/1.1\r\n\r\n", 415),
         "random": (np.random.default_rng(0).bytes(5000), 415),
-        "gif": (encode(person(1).quantize(), "GIF"), 415),
+        "gif": (gif, 415),
+        "gif-bomb": (_resized(gif, b"GIF8", 6, struct.pack("<HH", 65_535, 65_535)), 415),
+        "gif-script": (b"GIF89a/*" + gif[8:] + b"*/=1;alert(1)", 415),
+        "zip-jpeg": (_archive() + jpeg, 415),
+        "html-jpeg": (b"<html><script>alert(1)</script>" + jpeg, 415),
         "svg": (b'<svg xmlns="http://www.w3.org/2000/svg" width="64" height="64"/>', 415),
         "pixel": (encode(Image.new("RGB", (1, 1))), 422),
         "line": (encode(Image.new("RGB", (20_000, 1))), 422),
@@ -78,8 +120,9 @@ def hostile() -> dict[str, tuple[bytes, int]]:
         "truncated-png": (encode(person(1))[:300], 422),
         "header-only": (encode(person(1))[:33], 415),
         "scrambled-png": (_scrambled(encode(person(1))), 422),
-        "bomb": (bomb(), 413),
-        "bomb-under-pillows-limit": (bomb(7000, 7000), 413),
+        "text-bomb": (_with_chunk(b"zTXt", inflated), 422),
+        "profile-bomb": (_with_chunk(b"iCCP", inflated), 422),
+        **{name: (data, 413) for name, data in bombs().items()},
     }
 
 
@@ -104,4 +147,6 @@ def unusual() -> dict[str, bytes]:
         "animated-webp": encode(frames[0], "WEBP", save_all=True, append_images=frames[1:], lossless=True),
         "turned": encode(figure, "JPEG", exif=exif),
         "trailing-bytes": encode(figure) + b"<?php echo 1; ?>" * 10,
+        "jpeg-zip": encode(figure, "JPEG", quality=95) + _archive(),
+        "long": encode(figure.resize((20_000, 16))),
     }
