@@ -10,7 +10,7 @@ from rich.console import Console
 
 from bundle import PanError
 from export.batch.command import batch
-from export.build import TARGETS, Measuring, export_checkpoint, parse_target
+from export.build import export_checkpoint
 from export.diff import compare_graphs, first_departure, input_spec, read_graph
 from export.errors import ParityError
 from export.gates import DEFAULTS, parse_gate
@@ -25,6 +25,7 @@ from export.show import (
     show_verdicts,
     verdicts_as_json,
 )
+from export.targets import TARGETS, Measuring, parse_target
 from export.tensorrt.command import tensorrt
 from export.verify import verify_bundle
 

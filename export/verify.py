@@ -7,12 +7,13 @@ from pathlib import Path
 import torch
 
 from bundle import Bundle, EngineFile, load_bundle
-from export.build import Measuring, model_fingerprint
+from export.build import model_fingerprint
 from export.engines import onnx_embedder, open_engine
 from export.errors import BuildError, EngineMissing, ExportError, ParityError
 from export.gates import DEFAULTS, Gates
 from export.parity import Agreement, Reference, require
 from export.samples import measuring_samples
+from export.targets import Measuring
 from export.tensorrt.runtime import open_built
 from training.checkpoint import load_checkpoint
 from training.embed import Embed, torch_embedder

@@ -45,5 +45,5 @@ def batch(
         print(f"wrote {out}: {len(jobs)} bundles, summary.json, summary.md")
     if wrong := failed(seen):
         raise ExportError(
-            f"{len(wrong)} of {len(seen)} failed: {', '.join(wrong)}; mend that and run it again, the rest is kept"
+            f"{len(wrong)} of {len(seen)} engines failed; mend that and run the same command again, the rest is kept"
         )

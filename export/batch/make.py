@@ -11,7 +11,8 @@ from bundle import EngineFile, PanError, load_bundle, save_manifest
 from export.attach import attach
 from export.batch.plan import COMPILED, EXPLAIN, Job
 from export.batch.record import Row, label_of
-from export.build import FLOAT32, Exported, export_checkpoint
+from export.build import Exported, export_checkpoint
+from export.targets import FLOAT32
 from export.tensorrt.build import BuildSettings
 from export.tensorrt.export import export_tensorrt
 from export.write import new_bundle
@@ -47,13 +48,13 @@ def make(job: Job, keys: Mapping[str, str], held: Sequence[Row], outdated: Seque
             if targets:
                 _add(job, keys, missing, tell)
     except Exception as error:
-        for label in missing if whole else [target.label for target in targets]:
-            tell(failure(job, label, keys[label], error))
+        for row in failures(job, missing if whole else [target.label for target in targets], keys, error):
+            tell(row)
         if whole:
             return
     for label in job.compiled:
         if label in missing:
-            tell(_compile(job, label, keys[label], tell))
+            _compile(job, label, keys, tell)
 
 
 def copy_bundle(source: Path, job: Job) -> None:
@@ -66,14 +67,15 @@ def copy_bundle(source: Path, job: Job) -> None:
         save_manifest(draft, manifest.model_copy(update={"files": files}))
 
 
-def failure(job: Job, label: str, key: str | None, error: Exception) -> Row:
-    """The row of an engine that could not be made; what nobody foresaw is traced on stderr besides."""
-    if isinstance(error, PanError):
-        reason = str(error)
-    else:
+def failures(job: Job, labels: Sequence[str], keys: Mapping[str, str], error: Exception) -> list[Row]:
+    """The rows of engines that could not be made; what nobody foresaw is traced on stderr besides."""
+    reason = str(error)
+    if not isinstance(error, PanError):
         traceback.print_exception(error)
         reason = f"{type(error).__name__}: {error}"
-    return Row(bundle=job.name, engine=label, verdict="failed", reason=reason, key=key)
+    return [
+        Row(bundle=job.name, engine=label, verdict="failed", reason=reason, key=keys.get(label)) for label in labels
+    ]
 
 
 def _add(job: Job, keys: Mapping[str, str], missing: Sequence[str], tell: Tell) -> None:
@@ -91,7 +93,7 @@ def _add(job: Job, keys: Mapping[str, str], missing: Sequence[str], tell: Tell) 
         _tell_exported(job, keys, [target.label for target in targets], exported, tell)
 
 
-def _compile(job: Job, label: str, key: str, tell: Tell) -> Row:
+def _compile(job: Job, label: str, keys: Mapping[str, str], tell: Tell) -> None:
     library, precision = COMPILED[label]
     settings = BuildSettings(batch=job.batch)
     start = time.monotonic()
@@ -106,8 +108,9 @@ def _compile(job: Job, label: str, key: str, tell: Tell) -> Row:
             step=lambda text: tell(f"{label}: {text}"),
         )
     except Exception as error:
-        return failure(job, label, key, error)
-    return _row(job, built.entry, key, time.monotonic() - start, reason=built.unverified)
+        tell(*failures(job, [label], keys, error))
+        return
+    tell(_row(job, built.entry, keys[label], time.monotonic() - start, reason=built.unverified))
 
 
 def _tell_exported(job: Job, keys: Mapping[str, str], labels: Sequence[str], exported: Exported, tell: Tell) -> None:

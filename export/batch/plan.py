@@ -11,10 +11,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Validati
 
 from bundle import BatchProfile, Precision
 from bundle.manifest import Strict
-from export.build import FLOAT32, TARGETS, Measuring, Target
 from export.errors import BuildError, PlanError
 from export.gates import DEFAULTS, Gates
 from export.reduce import Reduction
+from export.targets import FLOAT32, TARGETS, Measuring, Target
 from export.tensorrt.command import parse_batch
 from export.tensorrt.library import EXTRAS, LibraryName
 

@@ -6,6 +6,7 @@ still has the very file.
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -17,9 +18,10 @@ from pydantic import Field, ValidationError
 from bundle import BatchProfile, BundleError, EngineFile, Parity, load_bundle, sha256_file
 from bundle.manifest import Sha256, Strict
 from export.batch.plan import COMPILED, EXPLAIN, Job
-from export.build import FLOAT32
 from export.errors import ExportError, PlanError
+from export.targets import FLOAT32
 from training.data import read_data
+from training.errors import DataError
 
 STATE = "state.json"
 
@@ -122,10 +124,13 @@ def _weights(checkpoint: Path) -> Path:
 def _identity(data: Path) -> list[tuple[str, int, int, int]]:
     """Names, sizes and labels of all crops: reading a whole data set at every run would cost more than it shows."""
     split = read_data(data)
-    return [
-        (str(crop.path.relative_to(data)), crop.path.stat().st_size, crop.person, crop.camera)
-        for crop in (*split.train, *split.query, *split.gallery)
-    ]
+    try:
+        return [
+            (os.path.relpath(crop.path, data), crop.path.stat().st_size, crop.person, crop.camera)
+            for crop in (*split.train, *split.query, *split.gallery)
+        ]
+    except OSError as error:
+        raise DataError(f"{data} is not whole: {error}; `pan-train data check` lists what is wrong") from None
 
 
 def _digest(*content: object) -> str:

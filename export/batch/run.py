@@ -13,11 +13,11 @@ from typing import Literal
 
 from bundle import PanError
 from export.batch.apart import call_apart
-from export.batch.make import copy_bundle, failure, make
+from export.batch.make import copy_bundle, failures, make
 from export.batch.plan import Job
 from export.batch.record import Row, State, finished, keys_of, load_state, save_state
-from export.build import FLOAT32
-from export.errors import PlanError, TargetError
+from export.errors import ExportError, PlanError, TargetError
+from export.targets import FLOAT32
 
 Step = Callable[[str], None]
 Fate = Literal["kept", "failed before", "inputs changed", "file lost", "to make"]
@@ -57,8 +57,8 @@ def run_batch(
                 alike = twin is not job and FLOAT32.label not in held
                 copied = record.copied(twin, job, keys) if alike else {}
                 yield record.make(job, keys, held, copied, step, call)
-            except PanError as error:  # what an earlier run recorded of this bundle stays true
-                yield [Seen(failure(job, label, None, error)) for label in job.labels]
+            except Exception as error:  # what an earlier run recorded of this bundle stays true
+                yield [Seen(row) for row in failures(job, job.labels, {}, error)]
 
 
 class _Recorder:
@@ -116,10 +116,10 @@ class _Recorder:
             outdated = [row for row in self.passed(job) if row.engine in job.labels and row.engine not in known]
             try:
                 call(make, job, keys, there, outdated, tell=hear)
-            except PanError as error:
-                for label in job.labels:
-                    if label not in told and label not in held:
-                        hear(failure(job, label, keys[label], error))
+            except ExportError as error:  # the process crashed
+                lost = [label for label in job.labels if label not in told and label not in held]
+                for row in failures(job, lost, keys, error):
+                    hear(row)
         return [Seen(told[label]) if label in told else Seen(held[label], kept=True) for label in job.labels]
 
     def _save(self, bundle: str, rows: Sequence[Row]) -> None:

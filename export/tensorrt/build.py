@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bundle import BatchProfile, InputSpec
-from export.build import Step
 from export.errors import BuildError
 from export.onnx_graph import INPUT
+from export.targets import Step
 from export.tensorrt import timing_cache
 from export.tensorrt.library import Library
 from export.tensorrt.network import ParsedNetwork

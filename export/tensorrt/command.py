@@ -9,11 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from bundle import BatchProfile, Precision
-from export.build import Measuring
 from export.errors import BuildError
 from export.gates import DEFAULTS, parse_gate
 from export.options import AsJson, Crops, Data, Gate, Images, Ranked
 from export.parity import Agreement, in_words
+from export.targets import Measuring
 from export.tensorrt.build import BuildSettings, HardwareCompatibility
 from export.tensorrt.export import BuiltEngine, export_tensorrt
 from export.tensorrt.library import LibraryName

@@ -12,11 +12,11 @@ import torch
 
 from bundle import BatchProfile, Bundle, EngineFile, Precision, load_bundle
 from export.attach import Slot, attach, require_free_slot
-from export.build import Measuring, Step
 from export.engines import onnx_embedder
 from export.errors import TargetError
 from export.parity import BATCH_SIZES, Agreement, Reference, require
 from export.samples import measuring_samples
+from export.targets import SYNTHETIC, Measuring, Step
 from export.tensorrt import timing_cache
 from export.tensorrt.build import BuildSettings, build
 from export.tensorrt.engine_file import Sidecar, built_for, engine_name, write_sidecar
@@ -46,7 +46,7 @@ def export_tensorrt(
     settings: BuildSettings,
     *,
     library: LibraryName | None = None,
-    measuring: Measuring = Measuring(),  # noqa: B008  (immutable)
+    measuring: Measuring = SYNTHETIC,
     overwrite: bool = False,
     step: Step = lambda _: None,
 ) -> BuiltEngine:

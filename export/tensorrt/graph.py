@@ -8,7 +8,6 @@ import onnx
 import torch
 
 from bundle import Bundle, BundleFileError, Precision
-from export.build import Measuring
 from export.engines import onnx_embedder
 from export.errors import BuildError, ParityError
 from export.half import require_room, to_float16
@@ -16,6 +15,7 @@ from export.parity import Agreement, Reference, require
 from export.quantise import calibrate
 from export.samples import calibration_crops
 from export.sensitivity import quantise_to_pass
+from export.targets import Measuring
 from export.tensorrt.network import pixels_cast_first
 from training.embed import Embed
 

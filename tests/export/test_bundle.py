@@ -11,8 +11,9 @@ import pytest
 
 import export.build
 from bundle import BundleFileError, load_bundle
-from export.build import Measuring, export_checkpoint
+from export.build import export_checkpoint
 from export.errors import ParityError, TargetError
+from export.targets import Measuring
 from export.write import new_bundle
 from tests.export.conftest import Traced
 from training.checkpoint import load_checkpoint, save_checkpoint

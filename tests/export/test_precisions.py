@@ -9,7 +9,6 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from bundle import ImageArray
-from export.build import parse_target
 from export.engines import onnx_embedder, openvino_embedder
 from export.errors import ExportError, GraphError, ParityError
 from export.gates import DEFAULTS, Gates
@@ -18,6 +17,7 @@ from export.parity import Reference, require
 from export.quantise import Calibrated, calibrate, quantise
 from export.samples import Samples, synthetic_samples
 from export.sensitivity import quantise_to_pass
+from export.targets import parse_target
 from tests.export.conftest import SPEC, Traced, compare
 from training.embed import Embed, torch_embedder
 

@@ -28,12 +28,13 @@ from bundle import (
     save_manifest,
     sha256_file,
 )
-from export.build import Measuring, model_info
+from export.build import model_info
 from export.errors import BuildError, EngineMissing, GraphError, ParityError, TargetError
 from export.gates import DEFAULTS, Gates
 from export.half import to_float16
 from export.quantise import calibrate, quantise
 from export.samples import synthetic_samples
+from export.targets import Measuring
 from export.tensorrt import timing_cache
 from export.tensorrt.build import BuildSettings
 from export.tensorrt.command import parse_batch, parse_precision

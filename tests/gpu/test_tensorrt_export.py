@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from bundle import Provenance, load_bundle
-from export.build import Measuring, export_checkpoint
+from export.build import export_checkpoint
 from export.engines import onnx_embedder
 from export.errors import BuildError
 from export.gates import DEFAULTS, Gates
 from export.samples import synthetic_samples
+from export.targets import Measuring
 from export.tensorrt import timing_cache
 from export.tensorrt.build import BuildSettings
 from export.tensorrt.command import parse_batch
