@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from service.database import Database
 from service.embedder import Embedder
 from service.engines.load import Loaded, load_engine
 from service.entries import Entries
-from service.errors import NotReady
+from service.errors import NotReady, StorageFull
 from service.folder import DATABASE, alone_in
 from service.galleries import Galleries
 from service.keys import Keys
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _READY_FOR = 10.0  # seconds for which one embedding proves that the engine works
 _PROBE_TIMEOUT = 5.0
+_LEAST_FREE = 16 * 2**20  # bytes on the disk; small writes still succeed on one where large ones already fail
 
 
 @dataclass(slots=True)
@@ -44,16 +46,22 @@ class Service:
     _probing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def check_ready(self) -> None:
-        """Raises NotReady when the engine does not embed or the database takes no writes."""
+        """Raises NotReady when the engine does not embed, the disk is full or the database takes no writes."""
         try:
             async with self._probing, asyncio.timeout(_PROBE_TIMEOUT):
                 if self.embedder.seconds_since_success > _READY_FOR:
                     await self.embedder.probe()
+                free = (await asyncio.to_thread(shutil.disk_usage, self.settings.data)).free
+                if free < _LEAST_FREE:
+                    left, least = free // 2**20, _LEAST_FREE // 2**20
+                    raise StorageFull(
+                        f"the data folder's disk has {left} MiB left, {least} are needed; free some space"
+                    )
                 if self.database.last_write_failed:
                     await self.database.write(records.touch)
         except TimeoutError:
-            raise NotReady(f"not ready: no embedding within {_PROBE_TIMEOUT:g} s") from None
-        except PanError as error:
+            raise NotReady(f"not ready: engine and disk did not answer within {_PROBE_TIMEOUT:g} s") from None
+        except (PanError, OSError) as error:
             raise NotReady(f"not ready: {error}") from error
 
 
