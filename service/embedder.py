@@ -8,7 +8,7 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -54,17 +54,13 @@ class Embedder:
         With boxes there is one picture, a frame, and one outcome for each box; then what is wrong with the frame is
         raised. Raises BodyTooLarge, Overloaded, DeadlineExceeded or EngineFailed for the whole request.
         """
-        count = len(images if boxes is None else boxes)
-        if count > self._settings.max_images:
-            raise BodyTooLarge(f"{count} images in one request; at most {self._settings.max_images} are accepted")
-        with self._admit(count):
-            try:
-                async with asyncio.timeout(self._settings.request_timeout):
-                    return await self._all(images if boxes is None else await self._cut(images[0], boxes))
-            except TimeoutError:
-                raise DeadlineExceeded(
-                    f"not embedded within {self._settings.request_timeout:g} s; send fewer images at a time"
-                ) from None
+        return await self._each(self._embed, images, boxes)
+
+    async def crops(
+        self, images: Sequence[bytes | ImageError], boxes: Sequence[Box] | None = None
+    ) -> list[ImageArray | ImageError]:
+        """What the network would see of each picture, (H, W, 3) uint8 RGB, or the reason why it cannot. As `embed`."""
+        return await self._each(self._prepare, images, boxes)
 
     async def probe(self) -> None:
         """Push one grey picture through the engine, past admission: does it still answer?"""
@@ -77,22 +73,44 @@ class Embedder:
         await self._batcher.close()
         self._decoders.shutdown(cancel_futures=True)
 
-    async def _all(self, images: Sequence[bytes | ImageArray | ImageError]) -> list[Vectors | ImageError]:
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._one(image)) for image in images]
-        except ExceptionGroup as errors:  # the first failure has cancelled the rest
-            raise errors.exceptions[0] from None
-        return [task.result() for task in tasks]
+    async def _each(
+        self,
+        work: Callable[[bytes | ImageArray], Awaitable[T]],
+        images: Sequence[bytes | ImageError],
+        boxes: Sequence[Box] | None,
+    ) -> list[T | ImageError]:
+        count = len(images if boxes is None else boxes)
+        if count > self._settings.max_images:
+            raise BodyTooLarge(f"{count} images in one request; at most {self._settings.max_images} are accepted")
+        with self._admit(count):
+            try:
+                async with asyncio.timeout(self._settings.request_timeout), asyncio.TaskGroup() as group:
+                    crops = images if boxes is None else await self._cut(images[0], boxes)
+                    tasks = [group.create_task(self._one(work, crop)) for crop in crops]
+            except TimeoutError:
+                raise DeadlineExceeded(
+                    f"not embedded within {self._settings.request_timeout:g} s; send fewer images at a time"
+                ) from None
+            except ExceptionGroup as errors:  # the first failure has cancelled the rest
+                raise errors.exceptions[0] from None
+            return [task.result() for task in tasks]
 
-    async def _one(self, image: bytes | ImageArray | ImageError) -> Vectors | ImageError:
+    async def _one(
+        self, work: Callable[[bytes | ImageArray], Awaitable[T]], image: bytes | ImageArray | ImageError
+    ) -> T | ImageError:
         try:
             if isinstance(image, ImageError):
                 raise image
-            return await self._batcher.submit(await self._on_decoder(self._decode, image))
+            return await work(image)
         except ImageError as error:
             self._metrics.images_rejected.labels(error.code).inc()
             return error
+
+    async def _embed(self, image: bytes | ImageArray) -> Vectors:
+        return await self._batcher.submit(await self._prepare(image))
+
+    async def _prepare(self, image: bytes | ImageArray) -> ImageArray:
+        return await self._on_decoder(self._decode, image)
 
     async def _cut(self, frame: bytes | ImageError, boxes: Sequence[Box]) -> list[ImageArray | ImageError]:
         if isinstance(frame, ImageError):

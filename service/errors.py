@@ -11,6 +11,7 @@
     +-- NotFound                404     no such gallery, entry, person or route
     +-- Conflict                409     the name is taken
     |   +-- ModelMismatch       409     the gallery was enrolled with another model
+    +-- NoExplainGraph          409     the bundle has no graph of part masks
     +-- NotCalibrated           409     the bundle states no threshold for a false-positive rate
     +-- Overloaded              429     the queue is full
     |   +-- RateLimited         429     more requests than this key may send
@@ -123,6 +124,13 @@ class ModelMismatch(ServiceError):
     """The gallery's vectors come from another model than the one that is loaded."""
 
     code = "model-mismatch"
+    status = 409
+
+
+class NoExplainGraph(ServiceError):
+    """The bundle was exported without the graph of part masks and compatibility maps."""
+
+    code = "no-explain-graph"
     status = 409
 
 

@@ -14,6 +14,7 @@ from service.embedder import Embedder
 from service.engines.load import Loaded, load_engine
 from service.entries import Entries
 from service.errors import NotReady, StorageFull
+from service.explain import Explainer
 from service.folder import DATABASE, alone_in
 from service.galleries import Galleries
 from service.keys import Keys
@@ -43,6 +44,7 @@ class Service:
     galleries: Galleries
     entries: Entries
     keys: Keys
+    explainer: Explainer
     _probing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def check_ready(self) -> None:
@@ -84,6 +86,8 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         embedder = Embedder(loaded.engine, settings, metrics)
         stack.push_async_callback(embedder.close)
         await embedder.probe()
+        explainer = Explainer(bundle, settings)
+        stack.push_async_callback(explainer.close)
         searcher = Searcher(metrics)
         stack.push_async_callback(searcher.close)
         database = Database(settings.data / DATABASE, metrics)
@@ -93,4 +97,6 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         await galleries.load()
         log.info("galleries", extra={"names": [gallery.row.name for gallery in galleries.all()]})
         entries = Entries(database, galleries)
-        yield Service(settings, bundle, metrics, loaded, embedder, searcher, database, galleries, entries, keys)
+        yield Service(
+            settings, bundle, metrics, loaded, embedder, searcher, database, galleries, entries, keys, explainer
+        )

@@ -249,10 +249,12 @@ class SearchOptions(DecisionOptions):
     exclude_persons: list[Identifier] = Field(default_factory=list)
     captured_from: AwareDatetime | None = Field(default=None, description="only entries captured then or later")
     captured_until: AwareDatetime | None = Field(default=None, description="only entries captured before then")
-    attributes: Annotated[dict[Identifier, Scalar | list[Scalar]], _OrItsText] = Field(
-        default_factory=dict,
-        max_length=_ATTRIBUTES_MAX,
-        description="only entries that have each of these attributes, with this value or any of this list",
+    attributes: Annotated[dict[Identifier, Scalar | Annotated[list[Scalar], Field(max_length=100)]], _OrItsText] = (
+        Field(
+            default_factory=dict,
+            max_length=_ATTRIBUTES_MAX,
+            description="only entries that have each of these attributes, with this value or any of this list",
+        )
     )
     camera_id: Identifier | None = Field(default=None, description="the query's own camera")
     person_id: Identifier | None = Field(default=None, description="the query's person, where known")
@@ -330,6 +332,23 @@ class Embeddings(Answer):
     fingerprint: str
     dim: int
     embeddings: list[Embedding]
+
+
+class Map(Answer):
+    name: str = Field(description="masks, or compatibility_1 and so on for each block of part-aware attention")
+    shape: list[int] = Field(description="parts, height, width")
+    values: list[list[list[float]]] | str = Field(description="or base64: float32, little-endian, rows first")
+
+
+class Explanation(Answer):
+    index: int
+    maps: list[Map] | None = None
+    error: ItemError | None = None
+
+
+class Explanations(Answer):
+    fingerprint: str
+    explanations: list[Explanation]
 
 
 # -- the service itself

@@ -3,7 +3,7 @@
 import binascii
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
@@ -13,6 +13,8 @@ from service.body import Body, Image
 from service.engine import Vectors
 from service.errors import InvalidRequest, UnusableImages
 from service.frames import Box
+
+T = TypeVar("T")
 
 _UNIT = 1e-5
 _LONGEST = 1e9  # pixels
@@ -110,14 +112,14 @@ def fused(vectors: list[Vectors]) -> Vectors:
     return direction
 
 
-def all_usable(outcomes: list[Vectors | ImageError], names: Sequence[str]) -> list[Vectors]:
-    """The vectors, where every image has one. Raises the image's own error, or UnusableImages for several images.
+def all_usable(outcomes: Sequence[T | ImageError], names: Sequence[str]) -> list[T]:
+    """What came of the images, where all can be used. Raises the image's own error, or UnusableImages for several.
 
     `names` says where each stood in the request.
     """
-    vectors = [outcome for outcome in outcomes if not isinstance(outcome, ImageError)]
-    if len(vectors) == len(outcomes):
-        return vectors
+    usable = [outcome for outcome in outcomes if not isinstance(outcome, ImageError)]
+    if len(usable) == len(outcomes):
+        return usable
     if len(outcomes) == 1 and isinstance(outcomes[0], ImageError):
         raise outcomes[0]
     failures = [
@@ -130,7 +132,7 @@ def all_usable(outcomes: list[Vectors | ImageError], names: Sequence[str]) -> li
     )
 
 
-def some_usable(outcomes: list[Vectors | ImageError], names: Sequence[str]) -> None:
+def some_usable(outcomes: Sequence[T | ImageError], names: Sequence[str]) -> None:
     """Raises as `all_usable` where no image can be used."""
     if all(isinstance(outcome, ImageError) for outcome in outcomes):
         all_usable(outcomes, names)

@@ -1,6 +1,5 @@
 """What a search asks: vectors out of images, vectors or entries, and the filter out of the options."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,18 +71,19 @@ async def embed_query(service: Service, gallery: str, kind: str, value: Any) -> 
 
 def as_filter(query: Query, options: SearchOptions) -> Filter:
     """Raises InvalidRequest where an exclusion needs what is not known of the query."""
-    cameras = _known(options.camera_id, query.entries, lambda entry: entry.camera_id)
-    if options.exclude_same_camera and not cameras:
+    pairs = [
+        (options.person_id or entry.person_id, options.camera_id or entry.camera_id) for entry in query.entries
+    ] or [(options.person_id, options.camera_id)]
+    own_cameras = frozenset(camera for _, camera in pairs if camera is not None)
+    own_pairs = frozenset((person, camera) for person, camera in pairs if person is not None and camera is not None)
+    if options.exclude_same_camera and not own_cameras:
         raise InvalidRequest("exclude_same_camera needs the query's camera: give camera_id")
-    pairs: frozenset[tuple[str, str]] = frozenset()
-    if options.exclude_same_person_same_camera:
-        persons = _known(options.person_id, query.entries, lambda entry: entry.person_id)
-        pairs = frozenset((person, camera) for person in persons for camera in cameras)
-        if not pairs:
-            raise InvalidRequest("exclude_same_person_same_camera needs the query's person_id and camera_id")
+    if options.exclude_same_person_same_camera and not own_pairs:
+        raise InvalidRequest("exclude_same_person_same_camera needs the query's person_id and camera_id")
+    exclude_cameras = frozenset(options.exclude_cameras)
     return Filter(
         cameras=_set_or_none(options.cameras),
-        exclude_cameras=frozenset(options.exclude_cameras) | (cameras if options.exclude_same_camera else frozenset()),
+        exclude_cameras=exclude_cameras | own_cameras if options.exclude_same_camera else exclude_cameras,
         persons=_set_or_none(options.persons),
         exclude_persons=frozenset(options.exclude_persons),
         captured_from=microseconds(options.captured_from),
@@ -92,7 +92,7 @@ def as_filter(query: Query, options: SearchOptions) -> Filter:
             frozenset(tag(name, one) for one in (value if isinstance(value, list) else [value]))
             for name, value in options.attributes.items()
         ),
-        exclude_persons_at_cameras=pairs,
+        exclude_persons_at_cameras=own_pairs if options.exclude_same_person_same_camera else frozenset(),
         exclude_entries=frozenset(entry.id for entry in query.entries),
     )
 
@@ -100,13 +100,6 @@ def as_filter(query: Query, options: SearchOptions) -> Filter:
 def with_lists(members: dict[str, Any]) -> dict[str, Any]:
     """A form field or query parameter that came once is a list of one where a list is wanted."""
     return {name: [value] if name in _LISTS and isinstance(value, str) else value for name, value in members.items()}
-
-
-def _known(given: str | None, entries: tuple[EntryRow, ...], of: Callable[[EntryRow], str | None]) -> frozenset[str]:
-    """What is known of the query: what was given, or else what its entries say."""
-    if given is not None:
-        return frozenset({given})
-    return frozenset(name for entry in entries if (name := of(entry)) is not None)
 
 
 def _set_or_none(names: list[str] | None) -> frozenset[str] | None:

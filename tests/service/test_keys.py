@@ -72,6 +72,7 @@ def guarded(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 # What each call needs, said once more and apart from the code; None: any key.
 CALLS = [
     ("POST", "/v1/embeddings", "embed"),
+    ("POST", "/v1/explain", "embed"),
     ("POST", "/v1/compare", "embed"),
     ("POST", "/v1/galleries/lobby/search", "search"),
     ("GET", "/v1/galleries/lobby/entries/999999", "search"),

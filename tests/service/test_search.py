@@ -179,6 +179,9 @@ def test_several_entries_of_one_person_find_others_and_none_of_themselves(town: 
         check(
             town.post(PATH, json={"entry_ids": own, "top_k": 100, "fuse": fuse, "exclude_same_camera": True}), elsewhere
         )
+    rule = {"entry_ids": own, "top_k": 100, "exclude_same_person_same_camera": True}  # p1 at c1 and at c2
+    mean_truth = [hit for hit in truth if CROPS[hit[0] - 1][1:] not in {("p1", "c1"), ("p1", "c2")}]
+    check(town.post(PATH, json=rule), mean_truth)
     missing = town.post(PATH, json={"entry_ids": [1, 999]})
     assert (missing.status_code, "999" in missing.json()["detail"]) == (404, True)
 
@@ -269,6 +272,7 @@ def test_persons_are_ranked_by_their_best_entry_with_the_mean_beside(town: httpx
         ({"entry_id": 1, "captured_from": "2024-05-02T00:00:00Z", "captured_until": "2024-05-01T00:00:00Z"}, "before"),
         ({"entry_id": 1, "attributes": {"a": {"b": 1}}}, "attributes"),
         ({"entry_id": 1, "attributes": "nonsense"}, "JSON text"),
+        ({"entry_id": 1, "attributes": {"a": [1] * 101}}, "attributes"),
         ({"entry_id": 1, "rerank": {"k3": 1}}, "k3"),
         ({"entry_id": 1, "rerank": {"candidates": 10_000}}, "candidates"),
         ({"entry_id": 1, "rerank": {"candidates": 5}}, "top_k"),
