@@ -97,7 +97,7 @@ def test_a_gallery_that_could_not_follow_a_commit_is_made_anew(
         await enrol(2)
         assert len(galleries.memory("lobby")) == 3
         for row in range(3):
-            assert galleries.memory("lobby").search(vectors[row : row + 1], 1, Filter())[0][0].entry_id == row + 1
+            assert galleries.memory("lobby").search([vectors[row : row + 1]], 1, Filter())[0][0].entry_id == row + 1
 
     with_service(bundle, tmp_path, play)
 
