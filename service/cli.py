@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,7 @@ from service import backup_commands, key_commands
 from service.client import Client
 from service.enroll import enroll_folder
 from service.logs import log_to_stderr
+from service.schemas import Fuse, Hit, Judged, SearchAnswer
 from service.settings import Device, EngineChoice, PrecisionChoice, Settings
 from service.terminal import complain, err, out, read_secret, told
 from service.wheels import installed_wheels
@@ -135,29 +137,86 @@ def search(
     gallery: GalleryOption,
     url: Url = "http://127.0.0.1:8000",
     top_k: Annotated[int, typer.Option(min=1)] = 10,
+    fuse: Annotated[
+        Fuse, typer.Option(help="Several crops: search by the mean, or score by the crop that is nearest.")
+    ] = "mean",
+    fpr: Annotated[
+        float | None, typer.Option(help="Say match or unknown at this false-positive rate, one that the bundle states.")
+    ] = None,
+    camera: Annotated[list[str] | None, typer.Option(help="Only crops of this camera; may be repeated.")] = None,
+    since: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="Captured then or later: 2024-05-01T08:00:00Z.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Captured before then.")] = None,
+    attribute: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Only crops that have it; a name twice is any of both."),
+    ] = None,
+    rerank: Annotated[bool, typer.Option("--rerank", help="Order the best crops anew, by common neighbours.")] = False,
     group_by_person: Annotated[bool, typer.Option("--group-by-person", help="Answer persons, not crops.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the service's answer as JSON.")] = False,
     key_file: KeyFile = None,
 ) -> None:
     """Where else is this person?"""
-    options: dict[str, Any] = {"top_k": top_k, **({"group_by": "person"} if group_by_person else {})}
+    given: dict[str, Any] = {
+        "false_positive_rate": fpr,
+        "cameras": camera or None,
+        "captured_from": since,
+        "captured_until": until,
+        "attributes": _attributes(attribute or []) or None,
+        "rerank": {} if rerank else None,
+        "group_by": "person" if group_by_person else None,
+    }
+    options = {name: value for name, value in given.items() if value is not None}
     try:
         images = [path.read_bytes() for path in image]
     except OSError as error:
         raise typer.BadParameter(str(error)) from None
     with _client(url, key_file) as client:
-        answer = client.search(gallery, *images, **options)
+        answer = client.search(gallery, *images, top_k=top_k, fuse=fuse, **options)
     if as_json:
         sys.stdout.write(answer.model_dump_json(exclude_none=True) + "\n")
-        return
-    table = Table("score", "person", "camera", "entry", "file")
+    else:
+        _show(answer)
+
+
+def _attributes(pairs: list[str]) -> dict[str, list[Any]]:
+    """NAME=VALUE as the values an attribute may have: the text, and the number or other scalar that it reads as."""
+    wanted: dict[str, list[Any]] = {}
+    for pair in pairs:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"--attribute {pair}: give NAME=VALUE")
+        values = wanted.setdefault(name, [])
+        values.append(text)
+        with suppress(orjson.JSONDecodeError):
+            if not isinstance(scalar := orjson.loads(text), str | list | dict):
+                values.append(scalar)
+    return wanted
+
+
+def _show(answer: SearchAnswer) -> None:
+    table = Table("score", "probability", "verdict", "person", "camera", "entry", "file")
     for person in answer.persons or []:
         nearest = person.hits[0]
         score = f"{person.best:.4f} (mean {person.mean:.4f} of {person.entries})"
-        table.add_row(score, person.person_id, nearest.camera_id, str(nearest.entry_id), nearest.attributes.get("file"))
+        _add_row(table, score, person, nearest)
     for hit in answer.hits or []:
-        table.add_row(f"{hit.score:.4f}", hit.person_id, hit.camera_id, str(hit.entry_id), hit.attributes.get("file"))
+        _add_row(table, f"{hit.score:.4f}", hit, hit)
     out.print(table)
+    if decision := answer.decision:
+        out.print(
+            f"match from {decision.threshold:.4f} on: false-positive rate {decision.false_positive_rate:g} a pair, "
+            f"calibrated on {decision.calibrated_on}",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+
+def _add_row(table: Table, score: str, judged: Judged, hit: Hit) -> None:
+    probability = "" if judged.probability is None else f"{judged.probability:.4f}"
+    file = hit.attributes.get("file")
+    table.add_row(score, probability, judged.verdict, hit.person_id, hit.camera_id, str(hit.entry_id), file)
 
 
 @app.command()

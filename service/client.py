@@ -30,6 +30,7 @@ from service.schemas import (
     EntryInfo,
     EntryPage,
     Erased,
+    Explanations,
     Gallery,
     GalleryList,
     Model,
@@ -113,6 +114,11 @@ class Client:
         data = self._call("POST", "/v1/embeddings", files=_files(images), form=form, accept="application/octet-stream")
         vectors: npt.NDArray[np.float32] = np.load(BytesIO(data), allow_pickle=False)
         return vectors
+
+    def explain(self, images: Sequence[bytes], boxes: Sequence[Sequence[float]] | None = None) -> Explanations:
+        """Part masks and compatibility maps of a few images, or of boxes in one frame."""
+        form = _form({} if boxes is None else {"boxes": boxes})
+        return Explanations.model_validate_json(self._call("POST", "/v1/explain", files=_files(images), form=form))
 
     def galleries(self) -> list[Gallery]:
         """Every gallery, by name."""

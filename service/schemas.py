@@ -217,6 +217,9 @@ class Comparison(Judged):
 # -- search
 
 
+Fuse = Literal["mean", "best"]
+
+
 class Rerank(Request):
     """k-reciprocal re-ranking of the best hits; the defaults are those of its paper for Market-1501."""
 
@@ -238,7 +241,7 @@ class SearchOptions(DecisionOptions):
     """
 
     top_k: int = Field(default=10, ge=1, description="hits, or persons where grouped; the server has an upper limit")
-    fuse: Literal["mean", "best"] = Field(
+    fuse: Fuse = Field(
         default="mean",
         description="of several images, vectors or entries: search by the mean of their vectors, or score each entry "
         "by the one that it is nearest to",
