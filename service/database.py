@@ -227,6 +227,12 @@ def _translated(call: Callable[[], T]) -> T:
 def _storage_error(error: Exception) -> PanError | Exception:
     if not isinstance(error, sqlite3.DatabaseError):
         return error
-    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
         return StorageFull("the disk is full, nothing was written; free some space and send the request again")
+    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        return StorageFailed(
+            f"the database is damaged ({error}), nothing was written; stop the service and restore it from a backup, "
+            "or save what can still be read with `sqlite3 pan.sqlite3 .recover`"
+        )
     return StorageFailed(f"the database cannot be used ({error}), nothing was written; try again or look at the disk")

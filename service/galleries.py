@@ -20,6 +20,8 @@ from service.records import GalleryRow
 
 log = logging.getLogger(__name__)
 
+_UNIT = 1e-2  # of the squared length: engines in float16 and int8 give what they give, and damage is far from it
+
 
 @dataclass(slots=True)
 class Held:
@@ -153,6 +155,12 @@ def _rebuild(row: GalleryRow, db: sqlite3.Connection) -> Gallery:
                     "the database is damaged; restore it from a backup"
                 )
         vectors = np.frombuffer(b"".join(blobs), "<f4").reshape(len(blobs), row.dim)
+        damaged = np.flatnonzero(~(np.abs(np.square(vectors, dtype=np.float64).sum(1) - 1.0) < _UNIT))
+        if len(damaged):
+            raise StartupError(
+                f"entry {entries[damaged[0]].id} of gallery {row.name} holds something else than a unit vector: "
+                "the database is damaged; restore it from a backup"
+            )
         gallery.add([entry.id for entry in entries], entries, vectors)
     return gallery
 

@@ -89,7 +89,8 @@ def unit_vector(value: Any, dim: int) -> Vectors:
         if isinstance(value, str):
             vector = np.frombuffer(binascii.a2b_base64(value, strict_mode=True), "<f4")
         else:
-            vector = np.asarray(value, np.float32)
+            with np.errstate(over="ignore"):  # what no float32 can hold becomes infinite, and is refused below
+                vector = np.asarray(value, np.float32)
     except (ValueError, TypeError) as error:
         raise InvalidRequest(f"a vector is a list of numbers or base64 float32 ({error})") from None
     if vector.shape != (dim,):
