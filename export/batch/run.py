@@ -51,7 +51,7 @@ def run_batch(
         for job in jobs:
             try:
                 keys = keys_of(job)
-                record.require_ours(job)
+                record.begin(job)
                 held = finished(job, keys, record.passed(job))
                 twin = made.setdefault(keys[FLOAT32.label], job)
                 alike = twin is not job and FLOAT32.label not in held
@@ -70,13 +70,10 @@ class _Recorder:
     def passed(self, job: Job) -> list[Row]:
         return [row for row in self.state.bundles.get(job.name, ()) if row.verdict != "failed"]
 
-    def require_ours(self, job: Job) -> None:
-        """Raise TargetError where the bundle's folder holds what no batch has made; else note that it is begun."""
+    def begin(self, job: Job) -> None:
+        """Note that the bundle is of this batch, before there is anything of it. Raises TargetError."""
+        _require_ours(job, self.state)
         if job.name not in self.state.bundles:
-            if job.folder.exists():
-                raise TargetError(
-                    f"{job.folder} is there and is not of this batch; move it away, or give the model another name"
-                )
             self._save(job.name, [])
 
     def put(self, row: Row) -> Row:
@@ -131,6 +128,7 @@ def _fates(job: Job, state: State) -> dict[str, str]:
     rows = {row.engine: row for row in state.bundles.get(job.name, ())}
     try:
         keys = keys_of(job)
+        _require_ours(job, state)
     except PanError as error:
         return dict.fromkeys(job.labels, f"fails: {error}")
     held = finished(job, keys, list(rows.values()))
@@ -145,6 +143,14 @@ def _fates(job: Job, state: State) -> dict[str, str]:
         return "failed before" if rows[label].verdict == "failed" else "file lost"
 
     return {label: fate(label) for label in job.labels}
+
+
+def _require_ours(job: Job, state: State) -> None:
+    """Raise TargetError where the bundle's folder holds what no batch has made."""
+    if job.folder.exists() and job.name not in state.bundles:
+        raise TargetError(
+            f"{job.folder} is there and is not of this batch; move it away, or give the model another name"
+        )
 
 
 @contextmanager

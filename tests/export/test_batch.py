@@ -181,11 +181,13 @@ def test_a_dry_run_writes_nothing(batch: Batch) -> None:
 
     batch.run()
     batch.nudge("one", 1.01)
-    batch.plan(SMALL + IMPOSSIBLE + MODELS + "  - checkpoint: nowhere\n")
+    batch.plan(SMALL + IMPOSSIBLE + MODELS + "  - checkpoint: nowhere\n  - {checkpoint: one, name: three}\n")
+    (batch.out / "three").mkdir()
     before = everything(batch.folder)
     fates = [fate for *_, fate in foresee(*read_plan(batch.folder / "plan.yaml"))]
     assert fates[:3] == ["inputs changed", "kept", "failed before"]
     assert fates[3].startswith("fails: there is no checkpoint")
+    assert "is there and is not of this batch" in fates[4]
     assert everything(batch.folder) == before
 
 
