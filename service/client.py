@@ -128,9 +128,14 @@ class Client:
         """Raises ApiError with status 404 when there is none."""
         return Gallery.model_validate_json(self._call("GET", _path(name)))
 
-    def create_gallery(self, name: str, purpose: str = "") -> Gallery:
+    def create_gallery(self, name: str, purpose: str = "", *, retention_days: float | None = None) -> Gallery:
         """Raises ApiError with status 409 when the name is taken."""
-        return Gallery.model_validate_json(self._call("POST", "/v1/galleries", json={"name": name, "purpose": purpose}))
+        wanted = {"name": name, "purpose": purpose, "retention_days": retention_days}
+        return Gallery.model_validate_json(self._call("POST", "/v1/galleries", json=wanted))
+
+    def purge(self, gallery: str) -> Erased:
+        """Erase what has expired now, and know when it is done."""
+        return Erased.model_validate_json(self._call("POST", _path(gallery, "purge")))
 
     def delete_gallery(self, name: str) -> Erased:
         """Erase a gallery with all it holds."""

@@ -8,9 +8,10 @@ import numpy.typing as npt
 
 from service.growing import UNKNOWN, Column, Names, Tags
 from service.index import Mask, Rows
-from service.records import Known
+from service.records import Known, since
 
 _NEVER = np.iinfo(np.int64).min  # the time of a row without one
+_ALWAYS = np.iinfo(np.int64).max  # a row that is dead does not age
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,9 @@ class Columns:
         self._cameras = Names()
         self._captured = Column(np.int64)
         self._tags = Tags()
+        self._since = Column(np.int64)
         self._alive = Column(np.bool_)
+        self._oldest = _ALWAYS  # of those that are alive, so that most searches need not look at their ages
         self.dead = 0
 
     def __len__(self) -> int:
@@ -73,7 +76,9 @@ class Columns:
         self._cameras.append(one.camera_id for one in known)
         self._captured.append([_time(one) for one in known])
         self._tags.append(range(first, first + len(known)), (one.attributes for one in known))
+        self._since.append([since(one) for one in known])
         self._alive.append([True] * len(entries))
+        self._age(slice(first, None))
 
     def relabel(self, entry: int, known: Known) -> None:
         """Replace what is known of an entry."""
@@ -82,6 +87,8 @@ class Columns:
         self._persons.rename(rows, known.person_id)
         self._cameras.rename(rows, known.camera_id)
         self._captured.values[rows] = _time(known)
+        self._since.values[rows] = since(known)
+        self._age(rows)
         self._tags.wipe(rows)
         self._tags.append(rows.tolist(), [known.attributes] * len(rows))
         self._persons.forget(before, self._alive.values)
@@ -94,6 +101,8 @@ class Columns:
         self.dead += int(self._alive.values[rows].sum())
         self._alive.values[rows] = False
         self._captured.values[rows] = _NEVER
+        self._since.values[rows] = _ALWAYS
+        self._oldest = int(self._since.values.min(initial=_ALWAYS))
         self._tags.wipe(rows)
         self._persons.forget(self.persons[rows], self._alive.values)
         return rows
@@ -106,9 +115,11 @@ class Columns:
         found: Rows = rows[inside][self.entries[rows[inside]] == wanted[inside]]
         return found
 
-    def allowed(self, where: Filter) -> Mask:
-        """A boolean for each row: alive and let through by the filter."""
+    def allowed(self, where: Filter, expired: int = _NEVER) -> Mask:
+        """A boolean for each row: alive, let through by the filter, and aging from after `expired` (microseconds)."""
         mask: Mask = self._alive.values.copy()
+        if self._oldest <= expired:
+            mask &= self._since.values > expired
         if where.cameras is not None:
             mask &= self._cameras.among(where.cameras)
         if where.exclude_cameras:
@@ -142,8 +153,13 @@ class Columns:
         copy._persons, copy._cameras = self._persons.taken(rows), self._cameras.taken(rows)
         copy._captured.append(self._captured.values[rows])
         copy._tags = self._tags.taken(rows)
+        copy._since.append(self._since.values[rows])
+        copy._oldest = self._oldest
         copy._alive.append(self._alive.values[rows])
         return copy, rows
+
+    def _age(self, rows: Rows | slice) -> None:
+        self._oldest = int(self._since.values[rows].min(initial=self._oldest))
 
 
 def _time(known: Known) -> int:

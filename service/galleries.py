@@ -6,7 +6,7 @@ The database is the truth and is written first; the galleries in memory follow e
 import logging
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -17,6 +17,7 @@ from service.errors import Conflict, ModelMismatch, NotFound, StartupError
 from service.gallery import Gallery
 from service.metrics import Metrics
 from service.records import GalleryRow
+from service.schema import now
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +43,10 @@ class Erasure:
 class Galleries:
     """The galleries of one database, searched with one model. Every change says who made it."""
 
-    def __init__(self, database: Database, fingerprint: str, dim: int, metrics: Metrics) -> None:
+    def __init__(
+        self, database: Database, fingerprint: str, dim: int, metrics: Metrics, clock: Callable[[], int] = now
+    ) -> None:
+        self.clock = clock  # of retention; microseconds since 1970
         self._database = database
         self._fingerprint = fingerprint
         self._dim = dim
@@ -54,7 +58,7 @@ class Galleries:
         for row in await self._database.read(records.select_galleries):
             memory = None
             if (row.fingerprint, row.dim) == (self._fingerprint, self._dim):
-                memory = await self._database.read(partial(_rebuild, row))
+                memory = await self._database.read(partial(_rebuild, row, self.clock))
             self._hold(row, memory)
 
     def all(self) -> list[Held]:
@@ -72,32 +76,34 @@ class Galleries:
             )
         return held.memory
 
-    async def create(self, who: str, name: str, purpose: str, index_kind: str) -> Held:
+    async def create(self, who: str, name: str, purpose: str, index_kind: str, retention: int | None = None) -> Held:
         """Raises Conflict when the name is taken."""
 
         def apply(db: sqlite3.Connection) -> GalleryRow:
             try:
-                row = records.insert_gallery(db, name, purpose, index_kind, self._fingerprint, self._dim)
+                row = records.insert_gallery(db, name, purpose, index_kind, self._fingerprint, self._dim, retention)
             except sqlite3.IntegrityError:
                 raise Conflict(f"there is a gallery {name} already; choose another name or delete it first") from None
             records.insert_audit(db, who, "create-gallery", name, 0)
             return row
 
-        await self._database.write(apply, lambda row: self._hold(row, Gallery(self._dim)))
+        await self._database.write(apply, lambda row: self._hold(row, Gallery(self._dim, retention, self.clock)))
         return self.find(name)
 
-    async def update(self, who: str, name: str, purpose: str) -> Held:
-        """Raises NotFound."""
+    async def update(self, who: str, name: str, change: Callable[[GalleryRow], GalleryRow]) -> Held:
+        """Change the purpose or the retention. Raises NotFound."""
         held = self.find(name)
 
         def apply(db: sqlite3.Connection) -> GalleryRow:
-            require(db, held.row)
-            records.update_gallery(db, held.row.id, purpose)
+            row = change(require(db, held.row))
+            records.update_gallery(db, row)
             records.insert_audit(db, who, "update-gallery", name, 0)
-            return replace(held.row, purpose=purpose)
+            return row
 
         def committed(row: GalleryRow) -> None:
             held.row = row
+            if held.memory is not None:
+                held.memory.retention = row.retention
 
         await self._database.write(apply, committed)
         return held
@@ -136,7 +142,7 @@ class Galleries:
             log.exception(
                 "gallery in memory could not follow a commit; rebuilding it", extra={"gallery": held.row.name}
             )
-            held.memory = self._database.submit_read(partial(_rebuild, held.row)).result()
+            held.memory = self._database.submit_read(partial(_rebuild, held.row, self.clock)).result()
         self._metrics.gallery_entries.labels(held.row.name).set(len(held.memory))
 
     def _hold(self, row: GalleryRow, memory: Gallery | None) -> None:
@@ -144,8 +150,8 @@ class Galleries:
         self._metrics.gallery_entries.labels(row.name).set(len(memory) if memory is not None else 0)
 
 
-def _rebuild(row: GalleryRow, db: sqlite3.Connection) -> Gallery:
-    gallery = Gallery(row.dim)
+def _rebuild(row: GalleryRow, clock: Callable[[], int], db: sqlite3.Connection) -> Gallery:
+    gallery = Gallery(row.dim, row.retention, clock)
     for chunk in records.stream_vectors(db, row.id):
         entries, blobs = zip(*chunk, strict=True)
         for entry, blob in chunk:
@@ -165,7 +171,9 @@ def _rebuild(row: GalleryRow, db: sqlite3.Connection) -> Gallery:
     return gallery
 
 
-def require(db: sqlite3.Connection, row: GalleryRow) -> None:
-    """Another request may have deleted the gallery while this one waited."""
-    if not records.gallery_exists(db, row.id):
+def require(db: sqlite3.Connection, row: GalleryRow) -> GalleryRow:
+    """What the gallery is now: another request may have changed or deleted it while this one waited."""
+    current = records.select_gallery(db, row.id)
+    if current is None:
         raise NotFound(f"gallery {row.name} was deleted meanwhile")
+    return current

@@ -3,7 +3,7 @@
 A query is an (n, D) array of unit vectors of one person; the score of an entry is its greatest cosine with them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +15,7 @@ from service.index import FlatIndex, Mask, Rows
 from service.locks import ReadWriteLock
 from service.records import Known
 from service.reranking import Reranking, k_reciprocal
+from service.schema import now
 
 _FEW = 64  # with so few rows shut out, searching a little deeper is cheaper than looking at a mask for each row
 _COMPACT_AT = 0.2
@@ -56,7 +57,10 @@ class PersonHit:
 class Gallery:
     """Searched by many threads; changed only by the database's writer thread, after the commit."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, retention: int | None = None, clock: Callable[[], int] = now) -> None:
+        """Entries older than `retention` (microseconds) answer no search by `clock`, also while they are still here."""
+        self.retention = retention
+        self._clock = clock
         self._dim = dim
         self._index = FlatIndex(dim)
         self._columns = Columns()
@@ -107,7 +111,7 @@ class Gallery:
     def search_persons(self, query: Vectors, top_k: int, where: Filter, how: Grouping) -> list[PersonHit]:
         """The `top_k` persons with the greatest score, exactly, best first. `where` must let through none unnamed."""
         with self._lock.read():
-            allowed = self._columns.allowed(where)
+            allowed = self._allowed(where)
             if how.by == "best":
                 codes = self._persons_by_best(query, top_k, allowed)
             else:
@@ -157,7 +161,7 @@ class Gallery:
         return scores
 
     def _search_rows(self, queries: Vectors, top_k: int, where: Filter) -> tuple[Vectors, Rows]:
-        allowed = self._columns.allowed(where)
+        allowed = self._allowed(where)
         total = int(allowed.sum())
         shut_out = len(allowed) - total
         top_k = min(top_k, total)
@@ -170,6 +174,11 @@ class Gallery:
             kept = np.argsort(~allowed[rows], axis=1, kind="stable")[:, :top_k]
             scores, rows = np.take_along_axis(scores, kept, axis=1), np.take_along_axis(rows, kept, axis=1)
         return scores, rows
+
+    def _allowed(self, where: Filter) -> Mask:
+        if self.retention is None:
+            return self._columns.allowed(where)
+        return self._columns.allowed(where, self._clock() - self.retention)
 
     def _compact(self) -> None:
         # Only this thread changes the index, so reading it needs no lock; searches go on until the exchange.

@@ -27,4 +27,5 @@ class Metrics:
         self.search_seconds = Histogram("pan_search_seconds", "Time of an index search", buckets=_SECONDS, registry=on)
         self.commit_seconds = Histogram("pan_commit_seconds", "Time of a commit", buckets=_SECONDS, registry=on)
         self.commit_writes = Histogram("pan_commit_writes", "Writes a commit", buckets=_COUNTS, registry=on)
+        self.entries_purged = Counter("pan_entries_purged", "Entries deleted because they had expired", registry=on)
         self.gallery_entries = Gauge("pan_gallery_entries", "Entries a gallery", ["gallery"], registry=on)

@@ -23,6 +23,7 @@ class GalleryRow:
     fingerprint: str
     dim: int
     created_at: int
+    retention: int | None  # microseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,12 @@ class EntryRow:
 Known = NewEntry | EntryRow  # either says what is known of a crop
 
 
+def since(known: Known) -> int:
+    """When an entry begins to age, as the column of this name: when captured, and at the latest when enrolled."""
+    enrolled = known.created_at if isinstance(known, EntryRow) else now()
+    return enrolled if known.captured_at is None else min(known.captured_at, enrolled)
+
+
 @dataclass(frozen=True, slots=True)
 class PersonRow:
     """A person of a gallery, and how many entries from how many cameras there are."""
@@ -72,16 +79,23 @@ _ENTRY = "id, person_id, camera_id, captured_at, attributes, created_at"
 
 
 def insert_gallery(
-    db: sqlite3.Connection, name: str, purpose: str, index_kind: str, fingerprint: str, dim: int
+    db: sqlite3.Connection,
+    name: str,
+    purpose: str,
+    index_kind: str,
+    fingerprint: str,
+    dim: int,
+    retention: int | None = None,
 ) -> GalleryRow:
     """Raises sqlite3.IntegrityError when the name is taken."""
-    created_at = now()
+    values = (name, purpose, index_kind, fingerprint, dim, now(), retention)
     cursor = db.execute(
-        "INSERT INTO galleries (name, purpose, index_kind, fingerprint, dim, created_at) VALUES (?, ?, ?, ?, ?, ?)",
-        (name, purpose, index_kind, fingerprint, dim, created_at),
+        "INSERT INTO galleries (name, purpose, index_kind, fingerprint, dim, created_at, retention)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        values,
     )
     assert cursor.lastrowid is not None
-    return GalleryRow(cursor.lastrowid, name, purpose, index_kind, fingerprint, dim, created_at)
+    return GalleryRow(cursor.lastrowid, *values)
 
 
 def select_galleries(db: sqlite3.Connection) -> list[GalleryRow]:
@@ -89,9 +103,15 @@ def select_galleries(db: sqlite3.Connection) -> list[GalleryRow]:
     return [GalleryRow(*row) for row in db.execute("SELECT * FROM galleries ORDER BY name")]
 
 
-def update_gallery(db: sqlite3.Connection, gallery_id: int, purpose: str) -> None:
+def select_gallery(db: sqlite3.Connection, gallery_id: int) -> GalleryRow | None:
+    """A gallery, where it is still there."""
+    row = db.execute("SELECT * FROM galleries WHERE id = ?", (gallery_id,)).fetchone()
+    return None if row is None else GalleryRow(*row)
+
+
+def update_gallery(db: sqlite3.Connection, row: GalleryRow) -> None:
     """Write what a caller may change of a gallery."""
-    db.execute("UPDATE galleries SET purpose = ? WHERE id = ?", (purpose, gallery_id))
+    db.execute("UPDATE galleries SET purpose = ?, retention = ? WHERE id = ?", (row.purpose, row.retention, row.id))
 
 
 def delete_gallery(db: sqlite3.Connection, gallery_id: int) -> int:
@@ -99,11 +119,6 @@ def delete_gallery(db: sqlite3.Connection, gallery_id: int) -> int:
     count = count_entries(db, gallery_id)
     db.execute("DELETE FROM galleries WHERE id = ?", (gallery_id,))
     return count
-
-
-def gallery_exists(db: sqlite3.Connection, gallery_id: int) -> bool:
-    """Whether the gallery is still there."""
-    return db.execute("SELECT 1 FROM galleries WHERE id = ?", (gallery_id,)).fetchone() is not None
 
 
 def insert_entries(db: sqlite3.Connection, gallery_id: int, entries: Sequence[NewEntry], vectors: Vectors) -> list[int]:
@@ -177,6 +192,16 @@ def delete_person(db: sqlite3.Connection, gallery_id: int, person_id: str) -> li
     where = "WHERE gallery_id = ? AND person_id = ?"
     ids = [row[0] for row in db.execute(f"SELECT id FROM entries {where}", (gallery_id, person_id))]
     db.execute(f"DELETE FROM entries {where}", (gallery_id, person_id))
+    return ids
+
+
+def delete_expired(db: sqlite3.Connection, gallery_id: int, until: int, most: int) -> list[int]:
+    """Delete the oldest entries that count from `until` or earlier, at most so many; their ids."""
+    found = db.execute(
+        "SELECT id FROM entries WHERE gallery_id = ? AND since <= ? ORDER BY since LIMIT ?", (gallery_id, until, most)
+    )
+    ids = [row[0] for row in found]
+    db.executemany("DELETE FROM entries WHERE id = ?", [(id_,) for id_ in ids])
     return ids
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -19,6 +19,8 @@ from service.folder import DATABASE, alone_in
 from service.galleries import Galleries
 from service.keys import Keys
 from service.metrics import Metrics
+from service.purger import Purger
+from service.schema import now
 from service.searcher import Searcher
 from service.settings import Settings
 from service.wheels import installed_wheels
@@ -45,6 +47,7 @@ class Service:
     entries: Entries
     keys: Keys
     explainer: Explainer
+    purger: Purger
     _probing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def check_ready(self) -> None:
@@ -68,7 +71,7 @@ class Service:
 
 
 @asynccontextmanager
-async def open_service(settings: Settings) -> AsyncIterator[Service]:
+async def open_service(settings: Settings, clock: Callable[[], int] = now) -> AsyncIterator[Service]:
     """Load the bundle, choose and warm up the engine, open the database, rebuild the galleries.
 
     Raises StartupError, BundleError or EngineFailed.
@@ -93,10 +96,12 @@ async def open_service(settings: Settings) -> AsyncIterator[Service]:
         database = Database(settings.data / DATABASE, metrics)
         stack.push_async_callback(asyncio.to_thread, database.close)
         keys = Keys(database, settings.admin_key)
-        galleries = Galleries(database, model.fingerprint, loaded.engine.dim, metrics)
+        galleries = Galleries(database, model.fingerprint, loaded.engine.dim, metrics, clock)
         await galleries.load()
         log.info("galleries", extra={"names": [gallery.row.name for gallery in galleries.all()]})
         entries = Entries(database, galleries)
+        purger = Purger(database, galleries, metrics)
+        await stack.enter_async_context(purger.running())
         yield Service(
-            settings, bundle, metrics, loaded, embedder, searcher, database, galleries, entries, keys, explainer
+            settings, bundle, metrics, loaded, embedder, searcher, database, galleries, entries, keys, explainer, purger
         )

@@ -73,8 +73,15 @@ CREATE TABLE keys (
 ) STRICT
 """
 
+_RETENTION = """
+ALTER TABLE galleries ADD COLUMN retention INTEGER;  -- microseconds; null keeps an entry until it is deleted
+-- A crop with a time in the future, from a camera whose clock is wrong, is kept no longer than the others.
+ALTER TABLE entries ADD COLUMN since INTEGER AS (min(coalesce(captured_at, created_at), created_at)) VIRTUAL;
+CREATE INDEX entries_by_age ON entries (gallery_id, since)
+"""
+
 # A database of an earlier release is brought up to date by the steps it has not seen. A step is never changed.
-STEPS = (_GALLERIES, _KEYS)
+STEPS = (_GALLERIES, _KEYS, _RETENTION)
 SCHEMA_VERSION = len(STEPS)
 
 

@@ -55,13 +55,24 @@ class Answer(BaseModel):
 # -- galleries
 
 
+Days = Annotated[float, Field(gt=0, le=36_500)]
+
+
 class GalleryCreate(Request):
     name: GalleryName
     purpose: str = Field(default="", max_length=500, description="what the gallery is for, for the record")
+    retention_days: Days | None = Field(
+        default=None,
+        description="an entry expires so long after it was captured, or after it was enrolled where that is unknown or "
+        "earlier; it answers no search from then on, and is erased within a minute; 0.5 is 12 hours; null: never",
+    )
 
 
 class GalleryUpdate(Request):
-    purpose: str = Field(max_length=500)
+    """Members that are given replace those of the gallery."""
+
+    purpose: str = Field(default="", max_length=500)
+    retention_days: Days | None = Field(default=None, description="of the entries that are there, too; null: for good")
 
 
 class Gallery(Answer):
@@ -71,6 +82,7 @@ class Gallery(Answer):
     fingerprint: str = Field(description="of the model its vectors come from")
     dim: int
     created_at: datetime
+    retention_days: float | None = Field(description="null: entries are kept until they are deleted")
     searchable: bool = Field(description="false when it was enrolled with another model than the one that is loaded")
     entries: int
     persons: int
@@ -152,7 +164,7 @@ class Erased(Answer):
     """Receipt of an erasure; it is given when what it counts is gone for good, and no restart brings it back."""
 
     gallery: str
-    person_id: str | None = Field(default=None, description="absent where a whole gallery was erased")
+    person_id: str | None = Field(default=None, description="absent where other than a person was erased")
     entries: int
     overwritten: bool = Field(
         description="true: overwritten in the database's file, and the write-ahead log cut off; false: a long read or "

@@ -31,6 +31,7 @@ from service.engine import Vectors
 from service.entries import IdempotencyKey
 from service.errors import BodyTooLarge, InvalidRequest
 from service.frames import Box
+from service.purger import refuse_expired
 from service.records import EntryRow, NewEntry
 from service.runtime import Service
 from service.schemas import Enrolled, Entry, EntryInfo, EntryPage, EntryUpdate, Identifier
@@ -79,6 +80,8 @@ async def enrol(
     if len(crops.infos) > service.settings.max_images:
         most = service.settings.max_images
         raise BodyTooLarge(f"{len(crops.infos)} entries in one request; at most {most} are accepted")
+    known = [_new_entry(info) for info in crops.infos]
+    refuse_expired(known, service.galleries.find(gallery), service.galleries.clock())
     outcomes = await while_connected(request, _embed(service, crops))
     some_usable(outcomes, crops.names)
     good = [place for place, outcome in enumerate(outcomes) if not isinstance(outcome, ImageError)]
@@ -95,7 +98,7 @@ async def enrol(
         failed = len(outcomes) - len(ids)
         return 207 if failed else 201, dumps({"enrolled": len(ids), "failed": failed, "results": results})
 
-    entries = [_new_entry(crops.infos[place]) for place in good]
+    entries = [known[place] for place in good]
     answered = await service.entries.enrol(caller, gallery, entries, vectors, answer, key)
     return Json(answered.answer, answered.status)
 

@@ -1,16 +1,18 @@
 """/v1/galleries: make, look at, change and erase galleries."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
 from service.answers import Json
-from service.api.deps import AdminCaller, Caller, GalleryPath, ServiceDep, parse, problems
+from service.api.deps import AdminCaller, Caller, EraseCaller, GalleryPath, ServiceDep, parse, problems
 from service.api.docs import json_body
 from service.api.views import moment
 from service.body import read_json
 from service.galleries import Held
+from service.purger import DAY
+from service.records import GalleryRow
 from service.runtime import Service
 from service.schema import now
 from service.schemas import Erased, Gallery, GalleryCreate, GalleryList, GalleryUpdate
@@ -30,6 +32,7 @@ async def _view(service: Service, gallery: Held) -> dict[str, Any]:
         "fingerprint": row.fingerprint,
         "dim": row.dim,
         "created_at": moment(row.created_at),
+        "retention_days": None if row.retention is None else row.retention / DAY,
         "searchable": gallery.memory is not None,
         "entries": entries,
         "persons": persons,
@@ -52,7 +55,7 @@ async def list_galleries(service: ServiceDep, _: Caller) -> Response:
 async def create_gallery(request: Request, service: ServiceDep, caller: AdminCaller) -> Response:
     """A gallery belongs to the model that is loaded when it is created."""
     wanted = parse(GalleryCreate, await read_json(request, service.settings))
-    made = await service.galleries.create(caller, wanted.name, wanted.purpose, _INDEX_KIND)
+    made = await service.galleries.create(caller, wanted.name, wanted.purpose, _INDEX_KIND, _retention(wanted))
     return Json(await _view(service, made), 201, {"Location": f"/v1/galleries/{wanted.name}"})
 
 
@@ -69,10 +72,27 @@ async def get_gallery(gallery: GalleryPath, service: ServiceDep, _: Caller) -> R
     responses={200: {"model": Gallery}, **problems(404, 413, 415, 503, 507)},
 )
 async def update_gallery(gallery: GalleryPath, request: Request, service: ServiceDep, caller: AdminCaller) -> Response:
-    """Its purpose; what it was enrolled with never changes."""
+    """Its purpose and its retention; what it was enrolled with never changes."""
     service.galleries.find(gallery)
-    change = parse(GalleryUpdate, await read_json(request, service.settings))
-    return Json(await _view(service, await service.galleries.update(caller, gallery, change.purpose)))
+    wanted = parse(GalleryUpdate, await read_json(request, service.settings))
+
+    def change(row: GalleryRow) -> GalleryRow:
+        if "purpose" in wanted.model_fields_set:
+            row = replace(row, purpose=wanted.purpose)
+        if "retention_days" in wanted.model_fields_set:
+            row = replace(row, retention=_retention(wanted))
+        return row
+
+    return Json(await _view(service, await service.galleries.update(caller, gallery, change)))
+
+
+@router.post(
+    "/{gallery}/purge", summary="Erase what has expired", responses={200: {"model": Erased}, **problems(404, 503, 507)}
+)
+async def purge(gallery: GalleryPath, service: ServiceDep, caller: EraseCaller) -> Response:
+    """The service does so each minute by itself; this says when it is done. Nothing expires without retention_days."""
+    erasure = await service.purger.purge(caller, gallery)
+    return Json({"gallery": gallery, **asdict(erasure), "erased_at": moment(now())})
 
 
 @router.delete("/{gallery}", summary="Erase a gallery", responses={200: {"model": Erased}, **problems(404, 503, 507)})
@@ -80,3 +100,7 @@ async def delete_gallery(gallery: GalleryPath, service: ServiceDep, caller: Admi
     """All its entries and vectors go with it."""
     erasure = await service.galleries.delete(caller, gallery)
     return Json({"gallery": gallery, **asdict(erasure), "erased_at": moment(now())})
+
+
+def _retention(wanted: GalleryCreate | GalleryUpdate) -> int | None:
+    return None if wanted.retention_days is None else round(wanted.retention_days * DAY)

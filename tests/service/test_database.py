@@ -8,7 +8,9 @@ import pytest
 from service import records
 from service.database import Database
 from service.errors import StartupError, StorageFailed
+from service.keys import create_key
 from service.metrics import Metrics
+from service.schema import SCHEMA_VERSION, STEPS
 
 
 def opened(path: Path) -> Database:
@@ -124,3 +126,19 @@ def test_deleted_vectors_are_overwritten_on_disk(tmp_path: Path) -> None:
     database.submit_write(lambda db: records.delete_entry(db, row.id, ids[0])).result()
     database.close()
     assert vector.tobytes() not in path.read_bytes()
+
+
+@pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
+def test_a_database_of_an_earlier_release_is_brought_up_to_date(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "pan.sqlite3"
+    with sqlite3.connect(path) as db:
+        db.executescript(f"{';'.join(STEPS[:version])}; PRAGMA user_version = {version}")
+        db.execute("INSERT INTO galleries VALUES (1, 'g', 'a test', 'flat', '', 4, 0)")
+        db.execute("INSERT INTO entries VALUES (7, 1, 'ann', NULL, NULL, '{}', 0)")
+    db.close()
+    database = opened(tmp_path)
+    (row,) = database.submit_read(records.select_galleries).result()
+    assert (row.name, row.purpose, row.retention) == ("g", "a test", None)
+    assert list(database.submit_read(lambda db: records.select_entries_by_id(db, 1, [7])).result()) == [7]
+    database.submit_write(lambda db: create_key(db, "ann", frozenset(), None, None)).result()
+    database.close()

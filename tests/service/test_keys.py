@@ -80,6 +80,7 @@ CALLS = [
     ("PATCH", "/v1/galleries/lobby/entries/999999", "enrol"),
     ("DELETE", "/v1/galleries/lobby/entries/999999", "erase"),
     ("DELETE", "/v1/galleries/lobby/persons/nobody", "erase"),
+    ("POST", "/v1/galleries/lobby/purge", "erase"),
     ("GET", "/v1/galleries/lobby/entries", "export"),
     ("GET", "/v1/galleries/lobby/persons", "export"),
     ("POST", "/v1/galleries", "admin"),
@@ -296,19 +297,6 @@ def test_a_rate_lets_a_seconds_worth_through_at_once_and_then_steadily() -> None
         with pytest.raises(RateLimited) as refused:
             rates.take("ann", 8.0)
         assert refused.value.retry_after == 1
-
-
-def test_a_database_of_the_release_before_keys_is_brought_up_to_date(launch: Launch, tmp_path: Path) -> None:
-    server = launch()
-    with Client(server.url) as client:
-        client.create_gallery("lobby")
-        client.enrol("lobby", [Crop(png(1))])
-    server.stop()
-    with sqlite3.connect(tmp_path / "data" / "pan.sqlite3") as db:
-        db.executescript("DROP TABLE keys; PRAGMA user_version = 1")
-    db.close()
-    with Client(launch().url, api_key=make_key(tmp_path / "data", "ann", Scope.SEARCH)) as client:
-        assert len(client.search("lobby", png(1)).hits or []) == 1
 
 
 @pytest.mark.parametrize(
