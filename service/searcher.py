@@ -59,7 +59,7 @@ class Searcher:
     async def close(self) -> None:
         """Stop; waiting searches are cancelled."""
         await self._batcher.close()
-        self._alone.shutdown(cancel_futures=True)
+        await asyncio.to_thread(self._alone.shutdown, cancel_futures=True)
 
     async def _run_alone(self, search: Callable[[], T]) -> T:
         def run() -> T:

@@ -14,7 +14,7 @@ from service.errors import BodyTooLarge, InvalidRequest
 from service.growing import tag
 from service.records import EntryRow
 from service.runtime import Service
-from service.schemas import SearchOptions
+from service.schemas import Fuse, SearchOptions
 
 _QUERIES = ("images", "vector", "vectors", "entry_id", "entry_ids")
 _PLURAL = {"vector": "vectors", "entry_id": "entry_ids"}
@@ -28,7 +28,7 @@ class Query:
     vectors: Vectors
     entries: tuple[EntryRow, ...] = ()
 
-    def fused(self, how: str) -> Vectors:
+    def fused(self, how: Fuse) -> Vectors:
         """What to search by: (1, D) for the mean, all of them for the best match."""
         return self.vectors if how == "best" else fused(list(self.vectors))[None]
 

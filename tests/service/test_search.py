@@ -277,6 +277,7 @@ def test_persons_are_ranked_by_their_best_entry_with_the_mean_beside(town: httpx
         ({"entry_id": 1, "rerank": {"candidates": 10_000}}, "candidates"),
         ({"entry_id": 1, "rerank": {"candidates": 5}}, "top_k"),
         ({"entry_id": 1, "rerank": {}, "group_by": "person"}, "group_by"),
+        ({"entry_id": 1, "group_score": "mean"}, "group_by"),
     ],
 )
 def test_a_search_that_makes_no_sense_says_why(town: httpx.Client, body: dict[str, Any], says: str) -> None:
@@ -294,6 +295,22 @@ def test_a_bad_image_among_several_fails_the_search_and_is_named(town: httpx.Cli
     answer = town.post(PATH, files=[("images", ("a", png(1))), ("images", ("b", b"bad"))])
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["at"] == "images.1"
+
+
+def test_filters_know_at_once_what_was_changed_of_an_entry(town: httpx.Client) -> None:
+    town.post("/v1/galleries", json={"name": "village"})
+    entries = [{"vector": vector.tolist(), "attributes": {"coat": "red"}} for vector in VECTORS[:2]]
+    made = town.post("/v1/galleries/village/entries", json={"entries": entries}).json()["results"]
+    changed = {"attributes": {"coat": "blue"}, "captured_at": "2024-05-01T08:00:00Z"}
+    path = f"/v1/galleries/village/entries/{made[0]['entry_id']}"
+    assert town.patch(path, json=changed).status_code == 200
+
+    def found(**options: Any) -> list[int]:
+        body = {"vector": VECTORS[0].tolist(), **options}
+        return [hit["entry_id"] for hit in town.post("/v1/galleries/village/search", json=body).json()["hits"]]
+
+    assert found(attributes={"coat": "red"}) == [made[1]["entry_id"]]
+    assert found(attributes={"coat": "blue"}) == found(captured_from="2024-01-01T00:00:00Z") == [made[0]["entry_id"]]
 
 
 def test_a_search_in_an_empty_gallery_finds_nothing(town: httpx.Client) -> None:
