@@ -230,6 +230,7 @@ class Comparison(Judged):
 
 
 Fuse = Literal["mean", "best"]
+_Named = Annotated[list[Identifier], Field(max_length=1000)]
 
 
 class Rerank(Request):
@@ -258,10 +259,10 @@ class SearchOptions(DecisionOptions):
         description="of several images, vectors or entries: search by the mean of their vectors, or score each entry "
         "by the one that it is nearest to",
     )
-    cameras: list[Identifier] | None = Field(default=None, description="only entries of these cameras")
-    exclude_cameras: list[Identifier] = Field(default_factory=list)
-    persons: list[Identifier] | None = Field(default=None, description="only entries of these persons")
-    exclude_persons: list[Identifier] = Field(default_factory=list)
+    cameras: _Named | None = Field(default=None, description="only entries of these cameras")
+    exclude_cameras: _Named = Field(default_factory=list)
+    persons: _Named | None = Field(default=None, description="only entries of these persons")
+    exclude_persons: _Named = Field(default_factory=list)
     captured_from: AwareDatetime | None = Field(default=None, description="only entries captured then or later")
     captured_until: AwareDatetime | None = Field(default=None, description="only entries captured before then")
     attributes: Annotated[dict[Identifier, Scalar | Annotated[list[Scalar], Field(max_length=100)]], _OrItsText] = (

@@ -43,6 +43,8 @@ class Searcher:
 
     async def hits(self, gallery: Gallery, query: Vectors, top_k: int, where: Filter) -> list[Hit]:
         """The best entries."""
+        if len(query) > 1:
+            return await self._run_alone(lambda: gallery.search([query], top_k, where)[0])
         return await self._batcher.submit(_Query(gallery, query, top_k, where))
 
     async def reranked(self, gallery: Gallery, query: Vectors, top_k: int, where: Filter, how: Reranking) -> list[Hit]:

@@ -268,6 +268,7 @@ def test_persons_are_ranked_by_their_best_entry_with_the_mean_beside(town: httpx
         ({"vectors": 3}, "list"),
         ({"entry_id": 1, "entry_ids": [2]}, "exactly one"),
         ({"entry_id": 1, "fuse": "max"}, "fuse"),
+        ({"entry_id": 1, "exclude_persons": ["p"] * 1001}, "exclude_persons"),
         ({"entry_id": 1, "captured_from": "2024-05-01T00:00:00"}, "captured_from"),
         ({"entry_id": 1, "captured_from": "2024-05-02T00:00:00Z", "captured_until": "2024-05-01T00:00:00Z"}, "before"),
         ({"entry_id": 1, "attributes": {"a": {"b": 1}}}, "attributes"),
