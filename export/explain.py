@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from bundle import ImageArray, InputSpec, Parity
 from export.errors import ParityError
 from export.gates import DEFAULTS
-from export.onnx_graph import INPUT, trace
+from export.onnx_graph import INPUT, PixelsIn, trace
 from export.parity import BATCH_SIZES, in_words
-from training.model import PAN, Normalise, to_planes
+from training.model import PAN
 from training.model.explain import explain
 
 MASKS, COMPATIBILITY = "masks", "compatibility_{block}"
@@ -27,10 +27,10 @@ MASKS, COMPATIBILITY = "masks", "compatibility_{block}"
 class _Explained(nn.Module):
     def __init__(self, network: PAN, spec: InputSpec) -> None:
         super().__init__()
-        self.normalise, self.network = Normalise(spec), network
+        self.pixels, self.network = PixelsIn(spec), network
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        maps = explain(self.network, self.normalise(to_planes(images)))
+        maps = explain(self.network, self.pixels(images))
         return (maps.mask_BIhw, *maps.compatibility)
 
 

@@ -16,7 +16,6 @@ from export.quantise import calibrate
 from export.samples import calibration_crops
 from export.sensitivity import quantise_to_pass
 from export.targets import Measuring
-from export.tensorrt.network import pixels_cast_first
 from training.embed import Embed
 
 
@@ -38,14 +37,13 @@ def typed_graph(bundle: Bundle, precision: Precision, reference: Reference, meas
     try:
         if precision == "int8":
             crops = calibration_crops(measuring.data, bundle.manifest.input, measuring.calibration)
-            calibrated = calibrate(pixels_cast_first(_held(bundle, "float32")), crops)
+            calibrated = calibrate(_held(bundle, "float32"), crops)
             found = quantise_to_pass(calibrated, reference, gates, _open, scheme="tensorrt")
             kept = f"{found.float_blocks} of {found.blocks}" if found.float_blocks else None
             return TypedGraph(found.model, found.agreement, kept)
         model = _in_float(bundle, precision)
         if precision == "float16":
             require_room(_held(bundle, "float32"), model, reference.samples.images_NHW3)
-        model = pixels_cast_first(model)
         agreement = reference.compare(_open(model))
         require(agreement, gates)
         return TypedGraph(model, agreement)

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import onnx
-
 from bundle import InputSpec
 from export.errors import GraphError
 from export.onnx_graph import INPUT, OUTPUT
@@ -21,31 +19,6 @@ class ParsedNetwork:
     builder: Any
     network: Any
     parser: Any
-
-
-def pixels_cast_first(model: onnx.ModelProto) -> onnx.ModelProto:
-    """TensorRT takes uint8 in and does nothing with it but cast it, so that comes before the transposition.
-
-    No value changes. A graph that does not begin with a Transpose and a Cast is returned as it is.
-    """
-    lowered = onnx.ModelProto()
-    lowered.CopyFrom(model)
-    nodes = list(lowered.graph.node)
-    transpose = next((node for node in nodes if node.op_type == "Transpose" and node.input[0] == INPUT), None)
-    readers = [node for node in nodes if transpose and transpose.output[0] in node.input]
-    if transpose is None or [node.op_type for node in readers] != ["Cast"]:
-        return lowered
-    (cast,) = readers
-    nodes.remove(cast)
-    transpose.output[0], cast.input[0], cast.output[0] = cast.output[0], INPUT, f"{INPUT}.cast"
-    for node in nodes:
-        for position, name in enumerate(node.input):
-            if name == INPUT:
-                node.input[position] = cast.output[0]
-    lowered.graph.ClearField("node")
-    lowered.graph.node.extend([cast, *nodes])
-    lowered.graph.ClearField("value_info")  # one tensor has another type and shape now
-    return lowered
 
 
 def parse(library: Library, serialised: bytes, spec: InputSpec, dim: int) -> ParsedNetwork:

@@ -8,7 +8,6 @@ Shapes: B batch, I parts, C channels, N positions, E numbers per part.
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from training.model.attention import PartAttention
@@ -143,12 +142,18 @@ class PAN(nn.Module):
 
     def describe(self, image_B3HW: Tensor) -> Tensor:
         """Normalised images -> descriptors (B, D) of unit length, float32."""
-        descriptor_BD = F.normalize(self(image_B3HW).embedding_BIE.flatten(1).float(), dim=1)
-        return descriptor_BD if self.projection is None else F.normalize(self.projection(descriptor_BD), dim=1)
+        descriptor_BD = _unit(self(image_B3HW).embedding_BIE.flatten(1).float())
+        return descriptor_BD if self.projection is None else _unit(self.projection(descriptor_BD))
 
     def parameter_count(self) -> int:
         """Parameters that are exported; training classifiers are not part of this module."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+def _unit(row_BD: Tensor) -> Tensor:
+    """Rows of length 1. As F.normalize, which exports with the shape of the pixels; TensorRT cannot ask for that."""
+    length_B1: Tensor = torch.linalg.vector_norm(row_BD, dim=1, keepdim=True)
+    return row_BD / length_B1.clamp_min(1e-12)
 
 
 class PartClassifiers(nn.Module):
