@@ -47,7 +47,7 @@ class ModelConfig(Strict):
     def network(self) -> NetworkConfig:
         """The network this describes. Raises ConfigError for an unknown variant."""
         if self.variant not in VARIANTS:
-            raise ConfigError(f"model.variant: {_unknown(self.variant, list(VARIANTS))}")
+            raise ConfigError(f"model.variant: {unknown_name(self.variant, list(VARIANTS))}")
         config = VARIANTS[self.variant]
         backbone = BackboneConfig(
             depth=self.depth, width=self.width, stride_at=self.stride_at, stem_pool=self.stem_pool
@@ -193,7 +193,7 @@ def load_config(file: Path | None = None, overrides: Sequence[str] = ()) -> RunC
     _refuse_unknown(given, RunConfig, "")
     preset = given.get("preset", "paper")
     if preset not in PRESETS:
-        raise ConfigError(f"preset: {_unknown(str(preset), list(PRESETS))}")
+        raise ConfigError(f"preset: {unknown_name(str(preset), list(PRESETS))}")
     try:
         config = RunConfig.model_validate(_merge(PRESETS[preset], given))
     except ValidationError as error:
@@ -256,7 +256,7 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 def _refuse_unknown(given: Mapping[str, Any], model: type[BaseModel], prefix: str) -> None:
     for key, value in given.items():
         if key not in model.model_fields:
-            raise ConfigError(f"{prefix}{_unknown(key, list(model.model_fields))}")
+            raise ConfigError(f"{prefix}{unknown_name(key, list(model.model_fields))}")
         inner = model.model_fields[key].annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             if not isinstance(value, Mapping):
@@ -267,7 +267,7 @@ def _refuse_unknown(given: Mapping[str, Any], model: type[BaseModel], prefix: st
             _refuse_unknown(value, inner, f"{prefix}{key}.")
 
 
-def _unknown(name: str, known: list[str]) -> str:
+def unknown_name(name: str, known: Sequence[str]) -> str:
+    """That a name is unknown, in words, and which was probably meant."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]}?" if near else f"known are: {', '.join(known)}"
-    return f"{name} is unknown; {hint}"
+    return f"{name} is unknown; " + (f"did you mean {near[0]}?" if near else f"known are: {', '.join(known)}")

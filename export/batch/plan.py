@@ -1,7 +1,5 @@
 """The plan: a YAML file that names checkpoints, engines, batch profiles and gates. Nothing in it is guessed."""
 
-import difflib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -17,6 +15,7 @@ from export.reduce import Reduction
 from export.targets import FLOAT32, TARGETS, Measuring, Target
 from export.tensorrt.command import parse_batch
 from export.tensorrt.library import EXTRAS, LibraryName
+from training.config import unknown_name
 
 COMPILED: dict[str, tuple[LibraryName, Precision]] = {
     f"{library}:{precision}": (library, precision) for library in EXTRAS for precision in ("float32", "float16", "int8")
@@ -28,7 +27,7 @@ DEFAULT_BATCH = BatchProfile(min=1, opt=8, max=64)
 def _engine(label: str) -> str:
     known = [*TARGETS, *COMPILED]
     if label not in known:
-        raise ValueError(_unknown(label, known))
+        raise ValueError(unknown_name(label, known))
     return label
 
 
@@ -222,12 +221,7 @@ def _explain(path: Path, lines: Lines, issue: Any) -> str:
     if issue["type"] == "extra_forbidden":
         within: dict[str | int, type[BaseModel]] = {"models": Model, "gates": GateChange}
         model = within[place[0]] if len(place) > 1 else Plan
-        message = _unknown(str(place[-1]), list(model.model_fields))
+        message = unknown_name(str(place[-1]), list(model.model_fields))
     elif place[-1:] == ("[key]",):
-        message = _unknown(str(place[-2]), list(DEFAULTS))
+        message = unknown_name(str(place[-2]), list(DEFAULTS))
     return f"{path} line {line}, {key}: {message}"
-
-
-def _unknown(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f"{name} is unknown; " + (f"did you mean {near[0]}?" if near else f"known are: {', '.join(known)}")
