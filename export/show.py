@@ -13,7 +13,7 @@ from export.parity import Agreement, in_words
 from export.verify import Verdict
 
 # 1 - cosine with PyTorch, its greatest and mean; of a crop with itself in other batches; points of mAP and rank-1
-MEASURED = ("1-cos", "mean", "batches", "mAP", "rank-1")
+MEASURED = ("1-cos", "mean", "batch", "mAP", "rank-1")
 
 
 def exported_as_json(exported: Exported) -> dict[str, object]:
