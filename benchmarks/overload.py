@@ -26,10 +26,9 @@ import httpx
 import typer
 from PIL import Image
 
-from benchmarks.served import Served
+from benchmarks.served import MIB, Served, watch
 from tests.service.bundles import write_bundle
 
-MIB = 2**20
 DEADLINE = 2  # seconds; given to the server as its --request-timeout
 GRACE = 1.0  # seconds on top: the network, and a client that shares the machine
 FLAT = 64 * MIB  # growth of the server's memory that is still called flat
@@ -98,13 +97,6 @@ async def flood(http: httpx.AsyncClient, image: bytes, rate: float, seconds: flo
     return tally
 
 
-async def watch(server: Served, samples: list[int]) -> None:
-    """The server's memory, five times a second, until cancelled."""
-    while True:
-        samples.append(server.resident())
-        await asyncio.sleep(0.2)
-
-
 def connected(server: Served) -> httpx.AsyncClient:
     """A client without a limit of its own."""
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=200)
@@ -125,7 +117,7 @@ async def play(folder: Path, bundle: Path, seconds: float, times: float) -> dict
     samples: list[int] = []
     async with connected(server) as http:
         await capacity(http, image, 0.5)
-        watching = asyncio.create_task(watch(server, samples))
+        watching = asyncio.create_task(watch(server, samples, 0.2))
         tally = await flood(http, image, times * able, seconds)
         watching.cancel()
         ready = (await http.get("/readyz")).status_code

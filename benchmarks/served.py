@@ -1,10 +1,13 @@
 """`pan-serve run` in a process of its own, for whoever measures, overloads or kills it."""
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+
+MIB = 2**20
 
 
 class Served:
@@ -55,3 +58,10 @@ class Served:
         """Bytes of memory that the process holds now."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+async def watch(server: Served, samples: list[int], every: float) -> None:
+    """Append the server's memory every so many seconds, until cancelled."""
+    while True:
+        samples.append(server.resident())
+        await asyncio.sleep(every)
