@@ -9,15 +9,15 @@ from typing import Annotated, Any
 
 import orjson
 import typer
-from rich.table import Table
 
 from bundle import ImageLimits
 from service import backup_commands, key_commands
 from service.client import Client
 from service.enroll import enroll_folder
 from service.logs import log_to_stderr
-from service.schemas import Fuse, Hit, Judged, SearchAnswer
+from service.schemas import Fuse
 from service.settings import Device, EngineChoice, PrecisionChoice, Settings
+from service.show import show_found
 from service.terminal import complain, err, out, read_secret, told
 from service.wheels import installed_wheels
 
@@ -177,7 +177,7 @@ def search(
     if as_json:
         sys.stdout.write(answer.model_dump_json(exclude_none=True) + "\n")
     else:
-        _show(answer)
+        show_found(answer, out)
 
 
 def _attributes(pairs: list[str]) -> dict[str, list[Any]]:
@@ -193,30 +193,6 @@ def _attributes(pairs: list[str]) -> dict[str, list[Any]]:
             if not isinstance(scalar := orjson.loads(text), str | list | dict):
                 values.append(scalar)
     return wanted
-
-
-def _show(answer: SearchAnswer) -> None:
-    table = Table("score", "probability", "verdict", "person", "camera", "entry", "file")
-    for person in answer.persons or []:
-        nearest = person.hits[0]
-        score = f"{person.best:.4f} (mean {person.mean:.4f} of {person.entries})"
-        _add_row(table, score, person, nearest)
-    for hit in answer.hits or []:
-        _add_row(table, f"{hit.score:.4f}", hit, hit)
-    out.print(table)
-    if decision := answer.decision:
-        out.print(
-            f"match from {decision.threshold:.4f} on: false-positive rate {decision.false_positive_rate:g} a pair, "
-            f"calibrated on {decision.calibrated_on}",
-            soft_wrap=True,
-            highlight=False,
-        )
-
-
-def _add_row(table: Table, score: str, judged: Judged, hit: Hit) -> None:
-    probability = "" if judged.probability is None else f"{judged.probability:.4f}"
-    file = hit.attributes.get("file")
-    table.add_row(score, probability, judged.verdict, hit.person_id, hit.camera_id, str(hit.entry_id), file)
 
 
 @app.command()

@@ -33,8 +33,9 @@ Maps = dict[str, Vectors]
     },
 )
 async def explain(request: Request, service: ServiceDep, _: EmbedCaller) -> Response:
-    """Of few images, given as to /v1/embeddings: `masks`, the share of each part at each place, and, for each block of
-    part-aware attention, `compatibility_1` and so on. The bundle must have been exported with `--explain`.
+    """Of few images, given as to /v1/embeddings: `masks`, how much of each part is pooled from each place (0 or more),
+    and, for each block with part-aware attention, `compatibility_1` and so on: how well each place fits each part. The
+    bundle must have been exported with `--explain`.
     """
     body = await read_body(request, service.settings)
     pictures = take_pictures(body)

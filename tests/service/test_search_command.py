@@ -32,7 +32,11 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
                             person_id=f"p{person}",
                             camera_id=f"c{camera}",
                             captured_at=datetime(2024, 5, person, 10 + camera, tzinfo=UTC),
-                            attributes={"coat": ["red", "blue"][person % 2], "bags": camera},
+                            attributes={
+                                "coat": ["red", "blue"][person % 2],
+                                "bags": camera,
+                                "file": "[red]x[/red].jpg",
+                            },
                         ),
                     )
                     for person in range(1, 6)
@@ -47,7 +51,8 @@ def test_a_search_is_filtered_fused_and_judged(url: str, tmp_path: Path) -> None
         (tmp_path / f"{shot}.png").write_bytes(png(3, shot))
     pictures = [str(tmp_path / "7.png"), str(tmp_path / "8.png")]
     said = pan_serve(
-        "search", *pictures, "--gallery", "lobby", "--url", url, "--json", "--fuse", "best", "--fpr", "0.001", "--rerank",
+        "search", *pictures, "--gallery", "lobby", "--url", url, "--json", "--fuse", "best", "--fpr", "0.001",
+        "--rerank",
         "--camera", "c1", "--camera", "c2", "--from", "2024-05-02T00:00:00Z", "--until", "2024-05-04T13:00:00+02:00",
         "--attribute", "coat=red", "--attribute", "coat=blue", "--attribute", "bags=1",
     )  # fmt: skip
@@ -68,6 +73,7 @@ def test_the_table_says_the_verdict_and_what_it_was_calibrated_on(url: str, tmp_
     assert "match from 0.9000 on: false-positive rate 0.001 a pair, calibrated on three cameras" in said.stdout
     assert "match" in next(line for line in said.stdout.splitlines() if "p3" in line)
     assert said.stdout.count("unknown") == 2
+    assert "[red]x[/red].jpg" in said.stdout
     refused = pan_serve(*asked, "--fpr", "0.5")
     assert refused.returncode != 0
     assert "those it states: 0.001" in refused.stderr
