@@ -40,7 +40,7 @@ def back_up(data: Path, to: Path) -> list[Held]:
         raise BackupError(f"{data} holds no {DATABASE}; give the --data of the service")
     if to.exists():
         raise BackupError(f"{to} is there already; give another name")
-    with _replaced(to) as partial:
+    with replaced(to) as partial:
         with closing(_read_only(data / DATABASE)) as db:
             db.execute("VACUUM INTO ?", (str(partial),))
         return _examine(partial)
@@ -60,7 +60,7 @@ def restore(backup: Path, data: Path, *, replace: bool, fingerprint: str | None 
             raise BackupError(
                 f"{data} is not empty ({', '.join(held[:5])}); give another --data, or --force to give up its database"
             )
-        with _replaced(data / DATABASE) as partial:
+        with replaced(data / DATABASE) as partial:
             shutil.copyfile(backup, partial)
             galleries = _examine(partial)
             for one in galleries:
@@ -104,7 +104,7 @@ def _read_only(path: Path, options: str = "") -> sqlite3.Connection:
 
 
 @contextmanager
-def _replaced(path: Path) -> Iterator[Path]:
+def replaced(path: Path) -> Iterator[Path]:
     """A file to write beside `path`; it takes its place when it is on disk, or leaves nothing behind."""
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # readable for its owner only

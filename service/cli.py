@@ -12,6 +12,7 @@ import typer
 
 from bundle import ImageLimits
 from service import backup_commands, key_commands
+from service.backup import replaced
 from service.client import Client
 from service.enroll import enroll_folder
 from service.logs import log_to_stderr
@@ -193,6 +194,34 @@ def _attributes(pairs: list[str]) -> dict[str, list[Any]]:
             if not isinstance(scalar := orjson.loads(text), str | list | dict):
                 values.append(scalar)
     return wanted
+
+
+@app.command()
+@told
+def export(
+    gallery: Annotated[str, typer.Argument(help="Name of the gallery.")],
+    file: Annotated[Path, typer.Argument(help="The file to write, checked and whole or not at all.")],
+    url: Url = "http://127.0.0.1:8000",
+    key_file: KeyFile = None,
+) -> None:
+    """Write a whole gallery, vectors and all, to a file that another service of the same model can import."""
+    with _client(url, key_file) as client, replaced(file) as partial, partial.open("wb") as stream:
+        client.export_gallery(gallery, stream.write)
+    out.print(f"wrote {file}", highlight=False, soft_wrap=True)
+
+
+@app.command("import")
+@told
+def import_(
+    gallery: Annotated[str, typer.Argument(help="Name of the gallery to make.")],
+    file: Annotated[typer.FileBinaryRead, typer.Argument(help="What `pan-serve export` wrote.")],
+    url: Url = "http://127.0.0.1:8000",
+    key_file: KeyFile = None,
+) -> None:
+    """Make a gallery of an exported file."""
+    with _client(url, key_file) as client:
+        made = client.import_gallery(gallery, file)
+    out.print(f"made gallery {gallery} with {made.entries:,} entries", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -9,12 +9,12 @@ with Client("http://127.0.0.1:8000") as client:
 import os
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from io import BytesIO
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, BinaryIO, ClassVar, Self
 from urllib.parse import quote
 
 import httpx
@@ -23,6 +23,8 @@ import numpy.typing as npt
 import orjson
 
 from bundle import PanError
+from service.errors import InvalidRequest
+from service.lines import Reader
 from service.schemas import (
     Comparison,
     Enrolled,
@@ -41,6 +43,7 @@ from service.schemas import (
 
 _RETRIED = (429, 503)
 _LONGEST_WAIT = 60.0
+_LONGEST_IMPORT = 600.0  # seconds without a sign of the service: it builds the index at the end
 _JSON_FIELDS = ("attributes", "rerank", "boxes")  # of a form
 _NOTHING_KNOWN = EntryInfo()
 
@@ -132,6 +135,35 @@ class Client:
         """Raises ApiError with status 409 when the name is taken."""
         wanted = {"name": name, "purpose": purpose, "retention_days": retention_days}
         return Gallery.model_validate_json(self._call("POST", "/v1/galleries", json=wanted))
+
+    def export_gallery(self, gallery: str, write: Callable[[bytes], object]) -> None:
+        """Write the file of a gallery, chunk by chunk, and check that it is whole. Raises ClientError."""
+        reader = Reader()
+        try:
+            with self._http.stream("POST", _path(gallery, "export")) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise _api_error(answer)
+                for chunk in answer.iter_bytes():
+                    write(chunk)
+                    for _ in reader.feed(chunk):
+                        pass
+            reader.finish()
+        except (httpx.TransportError, InvalidRequest) as error:
+            raise ClientError(f"the export of {gallery} broke off ({error}); export it again") from error
+
+    def import_gallery(self, gallery: str, file: BinaryIO) -> Gallery:
+        """Make a gallery of an exported file. Raises ClientError, and then there is no such gallery."""
+        headers = {"Content-Type": "application/octet-stream"}
+        try:
+            answer = self._http.post(_path(gallery, "import"), content=file, headers=headers, timeout=_LONGEST_IMPORT)
+        except httpx.TransportError as error:
+            raise ClientError(
+                f"the import into {gallery} broke off ({error}); see whether the gallery is there"
+            ) from error
+        if not answer.is_success:
+            raise _api_error(answer)
+        return Gallery.model_validate_json(answer.content)
 
     def purge(self, gallery: str) -> Erased:
         """Erase what has expired now, and know when it is done."""

@@ -6,7 +6,7 @@ The database is the truth and is written first; the galleries in memory follow e
 import logging
 import sqlite3
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -56,10 +56,45 @@ class Galleries:
     async def load(self) -> None:
         """Rebuild every gallery of this model in memory. Raises StartupError for a vector that is damaged."""
         for row in await self._database.read(records.select_galleries):
+            if row.name.startswith(records.UNFINISHED):
+                self.drop_import(row)
+                continue
             memory = None
             if (row.fingerprint, row.dim) == (self._fingerprint, self._dim):
                 memory = await self._database.read(partial(_rebuild, row, self.clock))
             self._hold(row, memory)
+
+    async def begin_import(self, hidden: str, name: str, purpose: str, retention: int | None) -> GalleryRow:
+        """A gallery of this model that nobody sees. Raises Conflict when the name it is to have is taken."""
+        if name in self._held:
+            raise _taken(name)
+        return await self._database.write(
+            lambda db: records.insert_gallery(db, hidden, purpose, "flat", self._fingerprint, self._dim, retention)
+        )
+
+    async def finish_import(self, who: str, name: str, row: GalleryRow) -> None:
+        """Give it its name, and its place among the others. Raises Conflict when the name is taken."""
+        memory = await self._database.read(partial(_rebuild, row, self.clock))
+
+        def apply(db: sqlite3.Connection) -> GalleryRow:
+            try:
+                records.rename_gallery(db, row.id, name)
+            except sqlite3.IntegrityError:
+                raise _taken(name) from None
+            records.insert_audit(db, who, "import", name, len(memory))
+            return replace(row, name=name)
+
+        await self._database.write(apply, lambda named: self._hold(named, memory))
+
+    def drop_import(self, row: GalleryRow) -> None:
+        """Delete what came of it; should that fail, the next start does so."""
+
+        def apply(db: sqlite3.Connection) -> None:
+            left = records.select_gallery(db, row.id)
+            if left is not None and left.name.startswith(records.UNFINISHED):
+                records.delete_gallery(db, row.id)
+
+        self._database.submit_write(apply)
 
     def all(self) -> list[Held]:
         """Every gallery, by name."""
@@ -83,7 +118,7 @@ class Galleries:
             try:
                 row = records.insert_gallery(db, name, purpose, index_kind, self._fingerprint, self._dim, retention)
             except sqlite3.IntegrityError:
-                raise Conflict(f"there is a gallery {name} already; choose another name or delete it first") from None
+                raise _taken(name) from None
             records.insert_audit(db, who, "create-gallery", name, 0)
             return row
 
@@ -169,6 +204,10 @@ def _rebuild(row: GalleryRow, clock: Callable[[], int], db: sqlite3.Connection) 
             )
         gallery.add([entry.id for entry in entries], entries, vectors)
     return gallery
+
+
+def _taken(name: str) -> Conflict:
+    return Conflict(f"there is a gallery {name} already; choose another name or delete it first")
 
 
 def require(db: sqlite3.Connection, row: GalleryRow) -> GalleryRow:

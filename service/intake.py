@@ -27,6 +27,12 @@ class Intake:
             own += size
             return message
 
+        def let_go(size: int) -> None:
+            nonlocal own
+            self._held -= size
+            own -= size
+
+        scope["let_go"] = let_go  # for who works on a body while it arrives, and drops what it has worked on
         try:
             await self._app(scope, receive_within_budget, send)
         finally:

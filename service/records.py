@@ -10,6 +10,7 @@ from service.engine import Vectors
 from service.schema import SCHEMA_VERSION, now
 
 _IDEMPOTENCY_DAYS = 7
+UNFINISHED = "import:"  # begins the name of a gallery that is still arriving; no caller can give such a name
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +115,11 @@ def update_gallery(db: sqlite3.Connection, row: GalleryRow) -> None:
     db.execute("UPDATE galleries SET purpose = ?, retention = ? WHERE id = ?", (row.purpose, row.retention, row.id))
 
 
+def rename_gallery(db: sqlite3.Connection, gallery_id: int, name: str) -> None:
+    """Raises sqlite3.IntegrityError when the name is taken."""
+    db.execute("UPDATE galleries SET name = ? WHERE id = ?", (name, gallery_id))
+
+
 def delete_gallery(db: sqlite3.Connection, gallery_id: int) -> int:
     """Delete a gallery and all it holds; the number of entries that were in it."""
     count = count_entries(db, gallery_id)
@@ -121,8 +127,10 @@ def delete_gallery(db: sqlite3.Connection, gallery_id: int) -> int:
     return count
 
 
-def insert_entries(db: sqlite3.Connection, gallery_id: int, entries: Sequence[NewEntry], vectors: Vectors) -> list[int]:
-    """The ids of the new entries, ascending. `vectors` is (len(entries), D) float32."""
+def insert_entries(db: sqlite3.Connection, gallery_id: int, entries: Sequence[Known], vectors: Vectors) -> list[int]:
+    """The ids of the new entries, ascending. `vectors` is (len(entries), D) float32. An entry from elsewhere gets a new
+    id and keeps when it was enrolled.
+    """
     created_at = now()
     # The writer is the only one who inserts, so the ids of one statement are consecutive.
     sequence = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entries'").fetchone()
@@ -132,7 +140,15 @@ def insert_entries(db: sqlite3.Connection, gallery_id: int, entries: Sequence[Ne
         "INSERT INTO entries (id, gallery_id, person_id, camera_id, captured_at, attributes, created_at)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
         [
-            (id_, gallery_id, entry.person_id, entry.camera_id, entry.captured_at, entry.attributes, created_at)
+            (
+                id_,
+                gallery_id,
+                entry.person_id,
+                entry.camera_id,
+                entry.captured_at,
+                entry.attributes,
+                entry.created_at if isinstance(entry, EntryRow) else created_at,
+            )
             for id_, entry in zip(ids, entries, strict=True)
         ],
     )
@@ -238,6 +254,24 @@ def stream_vectors(
     )
     while rows := cursor.fetchmany(chunk):
         yield [(EntryRow(*row[:-1]), row[-1]) for row in rows]
+
+
+def last_entry(db: sqlite3.Connection, gallery_id: int) -> int:
+    """The greatest id of an entry of a gallery, 0 where it is empty."""
+    last: int = db.execute("SELECT coalesce(max(id), 0) FROM entries WHERE gallery_id = ?", (gallery_id,)).fetchone()[0]
+    return last
+
+
+def select_with_vectors(
+    db: sqlite3.Connection, gallery_id: int, *, after: int, last: int, limit: int
+) -> list[tuple[EntryRow, bytes]]:
+    """A page of entries with ids over `after` up to `last`, and the bytes of their vectors."""
+    rows = db.execute(
+        f"SELECT {_ENTRY}, vector FROM entries JOIN vectors ON entry_id = id"
+        " WHERE gallery_id = ? AND id > ? AND id <= ? ORDER BY id LIMIT ?",
+        (gallery_id, after, last, limit),
+    )
+    return [(EntryRow(*row[:-1]), row[-1]) for row in rows]
 
 
 def select_answered(db: sqlite3.Connection, gallery_id: int, key: str) -> Answered | None:

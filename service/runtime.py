@@ -23,6 +23,7 @@ from service.purger import Purger
 from service.schema import now
 from service.searcher import Searcher
 from service.settings import Settings
+from service.transfer import Transfer
 from service.wheels import installed_wheels
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Service:
     keys: Keys
     explainer: Explainer
     purger: Purger
+    transfer: Transfer
     _probing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def check_ready(self) -> None:
@@ -103,5 +105,17 @@ async def open_service(settings: Settings, clock: Callable[[], int] = now) -> As
         purger = Purger(database, galleries, metrics)
         await stack.enter_async_context(purger.running())
         yield Service(
-            settings, bundle, metrics, loaded, embedder, searcher, database, galleries, entries, keys, explainer, purger
+            settings,
+            bundle,
+            metrics,
+            loaded,
+            embedder,
+            searcher,
+            database,
+            galleries,
+            entries,
+            keys,
+            explainer,
+            purger,
+            Transfer(database, galleries),
         )

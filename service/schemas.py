@@ -127,6 +127,24 @@ class EntryPage(Answer):
     next_cursor: str | None = Field(description="give it as `cursor` for the next page; null on the last")
 
 
+class ExportedGallery(Request):
+    """The first line of an export."""
+
+    format: Literal["pan-gallery"]
+    version: Literal[1]
+    fingerprint: str
+    dim: int
+    purpose: str = Field(max_length=500)
+    retention_days: Days | None
+
+
+class ExportedEntry(EntryInfo):
+    """Each line of an export between the first and the last."""
+
+    created_at: AwareDatetime
+    vector: str = Field(description="base64 of float32, little-endian")
+
+
 class ItemError(Answer):
     """Why one item of a request failed; the others did not."""
 

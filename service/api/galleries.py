@@ -15,14 +15,15 @@ from service.purger import DAY
 from service.records import GalleryRow
 from service.runtime import Service
 from service.schema import now
-from service.schemas import Erased, Gallery, GalleryCreate, GalleryList, GalleryUpdate
+from service.schemas import Erased, ExportedGallery, Gallery, GalleryCreate, GalleryList, GalleryUpdate
 
 router = APIRouter(prefix="/v1/galleries", tags=["galleries"])
 
 _INDEX_KIND = "flat"
 
 
-async def _view(service: Service, gallery: Held) -> dict[str, Any]:
+async def gallery_view(service: Service, gallery: Held) -> dict[str, Any]:
+    """A gallery as the API shows it."""
     row = gallery.row
     entries, persons = await service.entries.counts(row.name)
     return {
@@ -42,7 +43,7 @@ async def _view(service: Service, gallery: Held) -> dict[str, Any]:
 @router.get("", summary="List galleries", responses={200: {"model": GalleryList}, **problems(503)})
 async def list_galleries(service: ServiceDep, _: Caller) -> Response:
     """Every gallery, by name."""
-    return Json({"galleries": [await _view(service, each) for each in service.galleries.all()]})
+    return Json({"galleries": [await gallery_view(service, each) for each in service.galleries.all()]})
 
 
 @router.post(
@@ -55,14 +56,14 @@ async def list_galleries(service: ServiceDep, _: Caller) -> Response:
 async def create_gallery(request: Request, service: ServiceDep, caller: AdminCaller) -> Response:
     """A gallery belongs to the model that is loaded when it is created."""
     wanted = parse(GalleryCreate, await read_json(request, service.settings))
-    made = await service.galleries.create(caller, wanted.name, wanted.purpose, _INDEX_KIND, _retention(wanted))
-    return Json(await _view(service, made), 201, {"Location": f"/v1/galleries/{wanted.name}"})
+    made = await service.galleries.create(caller, wanted.name, wanted.purpose, _INDEX_KIND, retention_of(wanted))
+    return Json(await gallery_view(service, made), 201, {"Location": f"/v1/galleries/{wanted.name}"})
 
 
 @router.get("/{gallery}", summary="A gallery", responses={200: {"model": Gallery}, **problems(404, 503)})
 async def get_gallery(gallery: GalleryPath, service: ServiceDep, _: Caller) -> Response:
     """With the number of its entries and persons."""
-    return Json(await _view(service, service.galleries.find(gallery)))
+    return Json(await gallery_view(service, service.galleries.find(gallery)))
 
 
 @router.patch(
@@ -80,10 +81,10 @@ async def update_gallery(gallery: GalleryPath, request: Request, service: Servic
         if "purpose" in wanted.model_fields_set:
             row = replace(row, purpose=wanted.purpose)
         if "retention_days" in wanted.model_fields_set:
-            row = replace(row, retention=_retention(wanted))
+            row = replace(row, retention=retention_of(wanted))
         return row
 
-    return Json(await _view(service, await service.galleries.update(caller, gallery, change)))
+    return Json(await gallery_view(service, await service.galleries.update(caller, gallery, change)))
 
 
 @router.post(
@@ -102,5 +103,6 @@ async def delete_gallery(gallery: GalleryPath, service: ServiceDep, caller: Admi
     return Json({"gallery": gallery, **asdict(erasure), "erased_at": moment(now())})
 
 
-def _retention(wanted: GalleryCreate | GalleryUpdate) -> int | None:
+def retention_of(wanted: GalleryCreate | GalleryUpdate | ExportedGallery) -> int | None:
+    """In microseconds."""
     return None if wanted.retention_days is None else round(wanted.retention_days * DAY)

@@ -81,6 +81,8 @@ CALLS = [
     ("DELETE", "/v1/galleries/lobby/entries/999999", "erase"),
     ("DELETE", "/v1/galleries/lobby/persons/nobody", "erase"),
     ("POST", "/v1/galleries/lobby/purge", "erase"),
+    ("POST", "/v1/galleries/lobby/export", "export"),
+    ("POST", "/v1/galleries/lobby/import", "admin"),
     ("GET", "/v1/galleries/lobby/entries", "export"),
     ("GET", "/v1/galleries/lobby/persons", "export"),
     ("POST", "/v1/galleries", "admin"),

@@ -1,0 +1,135 @@
+"""A gallery as one file: out of this service, and into another one of the same model."""
+
+import base64
+from collections.abc import AsyncIterator
+from typing import Any
+
+import numpy as np
+import orjson
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import StreamingResponse
+
+from service.answers import Json
+from service.api.deps import AdminCaller, ExportCaller, GalleryPath, ServiceDep, parse, problems
+from service.api.galleries import gallery_view, retention_of
+from service.api.inputs import unit_vector
+from service.api.views import microseconds, moment
+from service.engine import Vectors
+from service.errors import InvalidRequest, ModelMismatch, UnsupportedBody
+from service.lines import FORMAT, Reader, Writer
+from service.purger import DAY
+from service.records import EntryRow, GalleryRow
+from service.schemas import ExportedEntry, ExportedGallery, Gallery
+from service.transfer import BATCH, Keep
+
+router = APIRouter(prefix="/v1/galleries/{gallery}", tags=["galleries"])
+
+_FILE = "application/octet-stream"
+_BINARY = {_FILE: {"schema": {"type": "string", "format": "binary"}}}
+
+
+@router.post(
+    "/export",
+    summary="Export a gallery",
+    response_class=StreamingResponse,
+    responses={
+        200: {
+            "description": "JSON lines: the gallery, a line an entry with its vector, and a last line with the SHA-256 "
+            "of those before it. A file without that last line was cut off.",
+            "content": _BINARY,
+        },
+        **problems(404, 503, 507),
+    },
+)
+async def export(gallery: GalleryPath, service: ServiceDep, caller: ExportCaller) -> Response:
+    """Whoever has the file can compare its vectors with any picture: keep it as you would keep the pictures."""
+    row, batches = await service.transfer.outgoing(caller, gallery)
+    name = {"Content-Disposition": f'attachment; filename="{gallery}.jsonl"'}
+    return StreamingResponse(_lines(row, batches), media_type=_FILE, headers=name)
+
+
+@router.post(
+    "/import",
+    summary="Import a gallery",
+    status_code=201,
+    openapi_extra={"requestBody": {"required": True, "content": _BINARY}},
+    responses={201: {"model": Gallery}, **problems(404, 409, 415, 429, 503, 507)},
+)
+async def import_(gallery: GalleryPath, request: Request, service: ServiceDep, caller: AdminCaller) -> Response:
+    """A file of an export becomes a new gallery of this name, whole or not at all; its entries get new ids.
+
+    It may be larger than other requests, as nothing of it is held in memory.
+    """
+    if request.headers.get("content-type") != _FILE:
+        raise UnsupportedBody(f"send the file of an export as {_FILE}")
+    arriving = _records(request)
+    first = parse(ExportedGallery, await anext(arriving))
+    model = service.bundle.manifest
+    if (first.fingerprint, first.dim) != (model.model.fingerprint, model.output.dim):
+        raise ModelMismatch(
+            f"the export is of model {first.fingerprint[:12]} and {model.model.fingerprint[:12]} is loaded: start the "
+            "service with the bundle of the export to import it, or enrol its crops again into a new gallery"
+        )
+    async with service.transfer.incoming(caller, gallery, first.purpose, retention_of(first)) as keep:
+        await _keep_all(arriving, first.dim, keep)
+    return Json(await gallery_view(service, service.galleries.find(gallery)), 201)
+
+
+async def _lines(row: GalleryRow, batches: AsyncIterator[list[tuple[EntryRow, bytes]]]) -> AsyncIterator[bytes]:
+    writer = Writer()
+    days = None if row.retention is None else row.retention / DAY
+    yield writer.line(
+        {**FORMAT, "fingerprint": row.fingerprint, "dim": row.dim, "purpose": row.purpose, "retention_days": days}
+    )
+    async for batch in batches:
+        yield b"".join(writer.line(_exported(entry, vector)) for entry, vector in batch)
+    yield writer.last()
+
+
+def _exported(entry: EntryRow, vector: bytes) -> dict[str, Any]:
+    return {
+        "person_id": entry.person_id,
+        "camera_id": entry.camera_id,
+        "captured_at": moment(entry.captured_at),
+        "attributes": orjson.Fragment(entry.attributes),
+        "created_at": moment(entry.created_at),
+        "vector": base64.b64encode(vector).decode(),
+    }
+
+
+async def _records(request: Request) -> AsyncIterator[dict[str, Any]]:
+    """The lines of the body, as they arrive."""
+    reader = Reader()
+    async for chunk in request.stream():
+        for record in reader.feed(chunk):
+            yield record
+        request.scope["let_go"](len(chunk))
+    reader.finish()
+
+
+async def _keep_all(arriving: AsyncIterator[dict[str, Any]], dim: int, keep: Keep) -> None:
+    entries: list[EntryRow] = []
+    vectors: list[Vectors] = []
+    number = 1
+    async for record in arriving:
+        number += 1
+        try:
+            entry, vector = _arrived(record, dim)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"line {number}: {error}", error.problems) from None
+        entries.append(entry)
+        vectors.append(vector)
+        if len(entries) == BATCH:
+            await keep(entries, np.stack(vectors))
+            entries, vectors = [], []
+    if entries:
+        await keep(entries, np.stack(vectors))
+
+
+def _arrived(record: dict[str, Any], dim: int) -> tuple[EntryRow, Vectors]:
+    one = parse(ExportedEntry, record)
+    attributes = orjson.dumps(one.attributes).decode()
+    captured, enrolled = microseconds(one.captured_at), microseconds(one.created_at)
+    assert enrolled is not None
+    entry = EntryRow(0, one.person_id, one.camera_id, captured, attributes, enrolled)
+    return entry, unit_vector(one.vector, dim)
