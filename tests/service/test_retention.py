@@ -82,6 +82,10 @@ def test_an_entry_answers_until_its_time_and_then_neither_searches_nor_a_restart
             for days, there in [(0.9, everybody), (1.1, everybody - {"p1"}), (5.1, {"p0", "p2"}), (10.1, set())]:
                 clock.days = days
                 assert await found(http) == there
+                file = await http.post("/galleries/g/export")
+                assert [f'"{name}"' in file.text for name in sorted(everybody)] == [
+                    name in there for name in sorted(everybody)
+                ]
             clock.days = 5.1
             receipt = (await http.post("/galleries/g/purge")).json()
             assert (receipt["entries"], receipt["overwritten"]) == (2, True)
