@@ -149,6 +149,8 @@ class Client:
                     for _ in reader.feed(chunk):
                         pass
             reader.finish()
+        except httpx.ConnectError as error:
+            raise self._no_answer(error) from error
         except (httpx.TransportError, InvalidRequest) as error:
             raise ClientError(f"the export of {gallery} broke off ({error}); export it again") from error
 
@@ -157,6 +159,8 @@ class Client:
         headers = {"Content-Type": "application/octet-stream"}
         try:
             answer = self._http.post(_path(gallery, "import"), content=file, headers=headers, timeout=_LONGEST_IMPORT)
+        except httpx.ConnectError as error:
+            raise self._no_answer(error) from error
         except httpx.TransportError as error:
             raise ClientError(
                 f"the import into {gallery} broke off ({error}); see whether the gallery is there"
@@ -262,10 +266,7 @@ class Client:
                 # A request that changes something and has no key may have been carried out: it is not repeated.
                 repeatable = method == "GET" or idempotency_key is not None or isinstance(error, httpx.ConnectError)
                 if last or not repeatable or attempt >= 2:
-                    raise ClientError(
-                        f"no answer from {self._http.base_url} ({type(error).__name__}: {error}); "
-                        "is `pan-serve run` there?"
-                    ) from error
+                    raise self._no_answer(error) from error
             else:
                 if answer.is_success:
                     return answer.content
@@ -274,6 +275,11 @@ class Client:
                 wait = float(answer.headers.get("Retry-After", wait))
             time.sleep(min(wait, _LONGEST_WAIT))
         raise AssertionError("the last attempt returns or raises")
+
+    def _no_answer(self, error: httpx.TransportError) -> ClientError:
+        return ClientError(
+            f"no answer from {self._http.base_url} ({type(error).__name__}: {error}); is `pan-serve run` there?"
+        )
 
 
 def _path(gallery: str, *more: str) -> str:

@@ -164,3 +164,12 @@ def test_another_model_is_refused_with_the_way_out(bundle: Path, tmp_path: Path)
             there.import_gallery("lobby", BytesIO(data))
         assert refused.value.problem_code == "model-mismatch"
         assert http.get("/v1/galleries").json() == {"galleries": []}
+
+
+def test_an_export_that_fails_leaves_no_file(bundle: Path, tmp_path: Path) -> None:
+    nowhere = pan_serve("export", "lobby", str(tmp_path / "file"), "--url", "http://127.0.0.1:9")
+    assert (nowhere.returncode, "is `pan-serve run` there?" in nowhere.stderr) == (1, True)
+    with running(Settings(bundle=bundle, data=tmp_path / "data")) as http:
+        missing = pan_serve("export", "lobby", str(tmp_path / "file"), "--url", str(http.base_url))
+    assert (missing.returncode, "there is no gallery lobby" in missing.stderr) == (1, True)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
