@@ -1,0 +1,130 @@
+"""Galleries, their entries and persons."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, Field
+
+from service.schemas.base import ATTRIBUTES_MAX, Answer, Attributes, GalleryName, Identifier, ItemError, Request
+
+Days = Annotated[float, Field(gt=0, le=36_500)]
+
+
+class GalleryCreate(Request):
+    name: GalleryName
+    purpose: str = Field(default="", max_length=500, description="what the gallery is for, for the record")
+    retention_days: Days | None = Field(
+        default=None,
+        description="an entry expires so long after it was captured, or after it was enrolled where that is unknown or "
+        "earlier; it answers no search from then on, and is erased within a minute; 0.5 is 12 hours; null: never",
+    )
+
+
+class GalleryUpdate(Request):
+    """Members that are given replace those of the gallery."""
+
+    purpose: str = Field(default="", max_length=500)
+    retention_days: Days | None = Field(default=None, description="of the entries that are there, too; null: for good")
+
+
+class Gallery(Answer):
+    name: str
+    purpose: str
+    index: str = Field(description="index kind; `flat` is exact")
+    fingerprint: str = Field(description="of the model its vectors come from")
+    dim: int
+    created_at: datetime
+    retention_days: float | None = Field(description="null: entries are kept until they are deleted")
+    searchable: bool = Field(description="false when it was enrolled with another model than the one that is loaded")
+    entries: int
+    persons: int
+
+
+class GalleryList(Answer):
+    galleries: list[Gallery]
+
+
+class EntryInfo(Request):
+    """What is known of a crop."""
+
+    person_id: Identifier | None = None
+    camera_id: Identifier | None = None
+    captured_at: AwareDatetime | None = Field(default=None, description="with a time zone")
+    attributes: Attributes = Field(default_factory=dict, max_length=ATTRIBUTES_MAX, description="anything else, flat")
+
+
+class EntryUpdate(Request):
+    """Members that are given replace those of the entry; null clears one."""
+
+    person_id: Identifier | None = None
+    camera_id: Identifier | None = None
+    captured_at: AwareDatetime | None = None
+    attributes: Attributes = Field(default_factory=dict, max_length=ATTRIBUTES_MAX)
+
+
+class Entry(Answer):
+    entry_id: int
+    person_id: str | None
+    camera_id: str | None
+    captured_at: datetime | None
+    attributes: dict[str, Any]
+    created_at: datetime
+
+
+class EntryPage(Answer):
+    entries: list[Entry]
+    next_cursor: str | None = Field(description="give it as `cursor` for the next page; null on the last")
+
+
+class ExportedGallery(Request):
+    """The first line of an export."""
+
+    format: Literal["pan-gallery"]
+    version: Literal[1]
+    fingerprint: str
+    dim: int
+    purpose: str = Field(max_length=500)
+    retention_days: Days | None
+
+
+class ExportedEntry(EntryInfo):
+    """Each line of an export between the first and the last."""
+
+    created_at: AwareDatetime
+    vector: str = Field(description="base64 of float32, little-endian")
+
+
+class EnrolResult(Answer):
+    index: int = Field(description="place in the request, from 0")
+    entry_id: int | None = None
+    error: ItemError | None = None
+
+
+class Enrolled(Answer):
+    enrolled: int
+    failed: int
+    results: list[EnrolResult]
+
+
+class Person(Answer):
+    person_id: str
+    entries: int
+    cameras: int
+
+
+class PersonPage(Answer):
+    persons: list[Person]
+    next_cursor: str | None
+
+
+class Erased(Answer):
+    """Receipt of an erasure; it is given when what it counts is gone for good, and no restart brings it back."""
+
+    gallery: str
+    person_id: str | None = Field(default=None, description="absent where other than a person was erased")
+    entries: int
+    overwritten: bool = Field(
+        description="true: overwritten in the database's file, and the write-ahead log cut off; false: a long read or "
+        "the disk kept the log, which the next erasure or a restart catches up with"
+    )
+    erased_at: datetime
