@@ -11,12 +11,12 @@ from functools import partial
 
 import numpy as np
 
-from service import records
+from service import gallery_records, records
 from service.database import Database
 from service.errors import Conflict, ModelMismatch, NotFound, StartupError
 from service.gallery import Gallery
+from service.gallery_records import GalleryRow
 from service.metrics import Metrics
-from service.records import GalleryRow
 from service.schema import now
 
 log = logging.getLogger(__name__)
@@ -55,8 +55,8 @@ class Galleries:
 
     async def load(self) -> None:
         """Rebuild every gallery of this model in memory. Raises StartupError for a vector that is damaged."""
-        for row in await self._database.read(records.select_galleries):
-            if row.name.startswith(records.UNFINISHED):
+        for row in await self._database.read(gallery_records.select_galleries):
+            if row.name.startswith(gallery_records.UNFINISHED):
                 self.drop_import(row)
                 continue
             memory = None
@@ -69,7 +69,9 @@ class Galleries:
         if name in self._held:
             raise _taken(name)
         return await self._database.write(
-            lambda db: records.insert_gallery(db, hidden, purpose, "flat", self._fingerprint, self._dim, retention)
+            lambda db: gallery_records.insert_gallery(
+                db, hidden, purpose, "flat", self._fingerprint, self._dim, retention
+            )
         )
 
     async def finish_import(self, who: str, name: str, row: GalleryRow) -> None:
@@ -78,7 +80,7 @@ class Galleries:
 
         def apply(db: sqlite3.Connection) -> GalleryRow:
             try:
-                records.rename_gallery(db, row.id, name)
+                gallery_records.rename_gallery(db, row.id, name)
             except sqlite3.IntegrityError:
                 raise _taken(name) from None
             records.insert_audit(db, who, "import", name, len(memory))
@@ -90,9 +92,9 @@ class Galleries:
         """Delete what came of it; should that fail, the next start does so."""
 
         def apply(db: sqlite3.Connection) -> None:
-            left = records.select_gallery(db, row.id)
-            if left is not None and left.name.startswith(records.UNFINISHED):
-                records.delete_gallery(db, row.id)
+            left = gallery_records.select_gallery(db, row.id)
+            if left is not None and left.name.startswith(gallery_records.UNFINISHED):
+                gallery_records.delete_gallery(db, row.id)
 
         self._database.submit_write(apply)
 
@@ -116,7 +118,9 @@ class Galleries:
 
         def apply(db: sqlite3.Connection) -> GalleryRow:
             try:
-                row = records.insert_gallery(db, name, purpose, index_kind, self._fingerprint, self._dim, retention)
+                row = gallery_records.insert_gallery(
+                    db, name, purpose, index_kind, self._fingerprint, self._dim, retention
+                )
             except sqlite3.IntegrityError:
                 raise _taken(name) from None
             records.insert_audit(db, who, "create-gallery", name, 0)
@@ -131,7 +135,7 @@ class Galleries:
 
         def apply(db: sqlite3.Connection) -> GalleryRow:
             row = change(require(db, held.row))
-            records.update_gallery(db, row)
+            gallery_records.update_gallery(db, row)
             records.insert_audit(db, who, "update-gallery", name, 0)
             return row
 
@@ -149,7 +153,7 @@ class Galleries:
 
         def apply(db: sqlite3.Connection) -> int:
             require(db, row)
-            count = records.delete_gallery(db, row.id)
+            count = gallery_records.delete_gallery(db, row.id)
             records.insert_audit(db, who, "delete-gallery", name, count)
             return count
 
@@ -212,7 +216,7 @@ def _taken(name: str) -> Conflict:
 
 def require(db: sqlite3.Connection, row: GalleryRow) -> GalleryRow:
     """What the gallery is now: another request may have changed or deleted it while this one waited."""
-    current = records.select_gallery(db, row.id)
+    current = gallery_records.select_gallery(db, row.id)
     if current is None:
         raise NotFound(f"gallery {row.name} was deleted meanwhile")
     return current

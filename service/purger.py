@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
-from service import records
+from service import gallery_records, records
 from service.database import Database
 from service.errors import InvalidRequest
 from service.galleries import Erasure, Galleries, Held
@@ -63,7 +63,7 @@ class Purger:
 
     async def _erase_oldest(self, who: str, held: Held) -> int:
         def apply(db: sqlite3.Connection) -> list[int]:
-            row = records.select_gallery(db, held.row.id)
+            row = gallery_records.select_gallery(db, held.row.id)
             if row is None or row.retention is None:
                 return []
             ids = records.delete_expired(db, row.id, self._galleries.clock() - row.retention, _BATCH)

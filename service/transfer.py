@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
-from service import records
+from service import gallery_records, records
 from service.database import Database
 from service.engine import Vectors
 from service.galleries import Galleries
-from service.records import EntryRow, GalleryRow
+from service.gallery_records import GalleryRow
+from service.records import EntryRow
 
 BATCH = 500  # entries of one read, or of one commit
 
@@ -51,7 +52,9 @@ class Transfer:
 
         Raises Conflict where the name is taken, or a storage error.
         """
-        row = await self._galleries.begin_import(f"{records.UNFINISHED}{uuid.uuid4().hex}", name, purpose, retention)
+        row = await self._galleries.begin_import(
+            f"{gallery_records.UNFINISHED}{uuid.uuid4().hex}", name, purpose, retention
+        )
 
         async def keep(entries: Sequence[EntryRow], vectors: Vectors) -> None:
             await self._database.write(lambda db: records.insert_entries(db, row.id, entries, vectors))

@@ -11,8 +11,8 @@ from service.api.docs import json_body
 from service.api.views import moment
 from service.body import read_json
 from service.galleries import Held
+from service.gallery_records import GalleryRow
 from service.purger import DAY
-from service.records import GalleryRow
 from service.runtime import Service
 from service.schema import now
 from service.schemas import Erased, ExportedGallery, Gallery, GalleryCreate, GalleryList, GalleryUpdate

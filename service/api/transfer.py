@@ -16,9 +16,10 @@ from service.api.inputs import unit_vector
 from service.api.views import microseconds, moment
 from service.engine import Vectors
 from service.errors import InvalidRequest, ModelMismatch, UnsupportedBody
+from service.gallery_records import GalleryRow
 from service.lines import FORMAT, Reader, Writer
 from service.purger import DAY
-from service.records import EntryRow, GalleryRow
+from service.records import EntryRow
 from service.schemas import ExportedEntry, ExportedGallery, Gallery
 from service.transfer import BATCH, Keep
 

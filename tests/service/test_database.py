@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service import records
+from service import gallery_records, records
 from service.database import Database
 from service.errors import StartupError, StorageFailed
 from service.keys import create_key
@@ -18,11 +18,11 @@ def opened(path: Path) -> Database:
 
 
 def create(name: str):
-    return lambda db: records.insert_gallery(db, name, "", "flat", "0" * 64, 4)
+    return lambda db: gallery_records.insert_gallery(db, name, "", "flat", "0" * 64, 4)
 
 
 def names(database: Database) -> list[str]:
-    return [row.name for row in database.submit_read(records.select_galleries).result()]
+    return [row.name for row in database.submit_read(gallery_records.select_galleries).result()]
 
 
 def test_what_is_acknowledged_is_there_after_reopening(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_database_of_an_earlier_release_is_brought_up_to_date(tmp_path: Path, 
         db.execute("INSERT INTO entries VALUES (7, 1, 'ann', NULL, NULL, '{}', 0)")
     db.close()
     database = opened(tmp_path)
-    (row,) = database.submit_read(records.select_galleries).result()
+    (row,) = database.submit_read(gallery_records.select_galleries).result()
     assert (row.name, row.purpose, row.retention) == ("g", "a test", None)
     assert list(database.submit_read(lambda db: records.select_entries_by_id(db, 1, [7])).result()) == [7]
     database.submit_write(lambda db: create_key(db, "ann", frozenset(), None, None)).result()

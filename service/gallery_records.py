@@ -1,0 +1,71 @@
+"""The SQL of galleries themselves, one function a statement; that of their entries is in `service.records`."""
+
+import sqlite3
+from dataclasses import dataclass
+
+from service.records import count_entries
+from service.schema import now
+
+UNFINISHED = "import:"  # begins the name of a gallery that is still arriving; no caller can give such a name
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryRow:
+    """A gallery: what it is for and which model its vectors come from."""
+
+    id: int
+    name: str
+    purpose: str
+    index_kind: str
+    fingerprint: str
+    dim: int
+    created_at: int
+    retention: int | None  # microseconds
+
+
+def insert_gallery(
+    db: sqlite3.Connection,
+    name: str,
+    purpose: str,
+    index_kind: str,
+    fingerprint: str,
+    dim: int,
+    retention: int | None = None,
+) -> GalleryRow:
+    """Raises sqlite3.IntegrityError when the name is taken."""
+    values = (name, purpose, index_kind, fingerprint, dim, now(), retention)
+    cursor = db.execute(
+        "INSERT INTO galleries (name, purpose, index_kind, fingerprint, dim, created_at, retention)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        values,
+    )
+    assert cursor.lastrowid is not None
+    return GalleryRow(cursor.lastrowid, *values)
+
+
+def select_galleries(db: sqlite3.Connection) -> list[GalleryRow]:
+    """Every gallery, by name."""
+    return [GalleryRow(*row) for row in db.execute("SELECT * FROM galleries ORDER BY name")]
+
+
+def select_gallery(db: sqlite3.Connection, gallery_id: int) -> GalleryRow | None:
+    """A gallery, where it is still there."""
+    row = db.execute("SELECT * FROM galleries WHERE id = ?", (gallery_id,)).fetchone()
+    return None if row is None else GalleryRow(*row)
+
+
+def update_gallery(db: sqlite3.Connection, row: GalleryRow) -> None:
+    """Write what a caller may change of a gallery."""
+    db.execute("UPDATE galleries SET purpose = ?, retention = ? WHERE id = ?", (row.purpose, row.retention, row.id))
+
+
+def rename_gallery(db: sqlite3.Connection, gallery_id: int, name: str) -> None:
+    """Raises sqlite3.IntegrityError when the name is taken."""
+    db.execute("UPDATE galleries SET name = ? WHERE id = ?", (name, gallery_id))
+
+
+def delete_gallery(db: sqlite3.Connection, gallery_id: int) -> int:
+    """Delete a gallery and all it holds; the number of entries that were in it."""
+    count = count_entries(db, gallery_id)
+    db.execute("DELETE FROM galleries WHERE id = ?", (gallery_id,))
+    return count
