@@ -40,3 +40,13 @@ def test_the_cost_of_attention_is_measured_in_training_too() -> None:
 def test_an_unknown_loop_is_refused_with_the_known_ones() -> None:
     with pytest.raises(AssertionError, match="plain bfloat16"):
         benchmark("training_speed", "--loop", "fastreid")
+
+
+def test_engines_are_timed_against_the_peak() -> None:
+    pytest.importorskip("openvino", reason="the extra [openvino] is not installed")
+    size = ["--variant", "pan_c", "--width", "0.125", "--height-pixels", "48", "--width-pixels", "32", "--batch", "2"]
+    found = benchmark("engines", *size, "--engine", "OpenVINO int8")
+    assert found["peak_gflops"].keys() == {"float32", "int8", "bfloat16"}
+    assert [row["engine"] for row in found["rows"]] == ["PyTorch eager", "ONNX Runtime float32", "OpenVINO int8"]
+    assert found["rows"][0]["times_eager"] == found["rows"][1]["times_float32"] == 1
+    assert all(row["milliseconds"] > 0 and row["per_cent_of_peak"] > 0 for row in found["rows"])
