@@ -13,7 +13,7 @@ from export.batch.command import batch
 from export.build import export_checkpoint
 from export.diff import compare_graphs, first_departure, input_spec, read_graph
 from export.errors import ParityError
-from export.gates import DEFAULTS, parse_gate
+from export.gates import parse_gates
 from export.onnx_graph import OPSET
 from export.options import AsJson, Crops, Data, Gate, Images, Ranked
 from export.reduce import Reduction
@@ -75,7 +75,7 @@ def onnx(
     Where float32 fails nothing is written; where another fails it is left out, and the exit status is 1.
     """
     targets = list(map(parse_target, engine or ()))
-    gates = {**DEFAULTS, **dict(map(parse_gate, gate or ()))}
+    gates = parse_gates(gate or ())
     measuring = Measuring(data=data, images=images, ranked=ranked, calibration=calibration, gates=gates)
     with errors.status("loading the checkpoint") as status:
         exported = export_checkpoint(

@@ -1,5 +1,6 @@
 """What an engine must reach to be written, by precision."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from bundle import Precision
@@ -43,3 +44,8 @@ def parse_gate(text: str) -> tuple[Precision, Gates]:
             f"precisions are {', '.join(DEFAULTS)}"
         )
     return precision, gates
+
+
+def parse_gates(texts: Iterable[str]) -> Mapping[Precision, Gates]:
+    """The gates of every precision: the defaults, and in their place what `texts` say. Raises ExportError."""
+    return {**DEFAULTS, **dict(map(parse_gate, texts))}

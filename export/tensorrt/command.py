@@ -10,7 +10,7 @@ from rich.table import Table
 
 from bundle import BatchProfile, Precision
 from export.errors import BuildError
-from export.gates import DEFAULTS, parse_gate
+from export.gates import parse_gates
 from export.options import AsJson, Crops, Data, Gate, Images, Ranked
 from export.parity import Agreement, in_words
 from export.targets import Measuring
@@ -67,7 +67,7 @@ def tensorrt(
         hardware_compatibility=hardware_compatibility,
         compute_capability=compute_capability,
     )
-    gates = {**DEFAULTS, **dict(map(parse_gate, gate or ()))}
+    gates = parse_gates(gate or ())
     measuring = Measuring(data=data, images=images, ranked=ranked, calibration=calibration, gates=gates)
     with Console(stderr=True, highlight=False).status("loading the library") as status:
         built = export_tensorrt(
