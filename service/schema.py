@@ -80,8 +80,18 @@ ALTER TABLE entries ADD COLUMN since INTEGER AS (min(coalesce(captured_at, creat
 CREATE INDEX entries_by_age ON entries (gallery_id, since)
 """
 
+_SNAPSHOTS = """
+-- Which file of a gallery's index is the right one. A database that was restored from a backup names another than the
+-- one that lies there, or none.
+CREATE TABLE snapshots (
+    gallery_id INTEGER PRIMARY KEY REFERENCES galleries ON DELETE CASCADE,
+    sequence INTEGER NOT NULL,
+    digest BLOB NOT NULL  -- SHA-256 of the file
+) STRICT
+"""
+
 # A database of an earlier release is brought up to date by the steps it has not seen. A step is never changed.
-STEPS = (_GALLERIES, _KEYS, _RETENTION)
+STEPS = (_GALLERIES, _KEYS, _RETENTION, _SNAPSHOTS)
 SCHEMA_VERSION = len(STEPS)
 
 
