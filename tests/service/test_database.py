@@ -133,7 +133,10 @@ def test_a_database_of_an_earlier_release_is_brought_up_to_date(tmp_path: Path, 
     path = tmp_path / "pan.sqlite3"
     with sqlite3.connect(path) as db:
         db.executescript(f"{';'.join(STEPS[:version])}; PRAGMA user_version = {version}")
-        db.execute("INSERT INTO galleries VALUES (1, 'g', 'a test', 'flat', '', 4, 0)")
+        db.execute(
+            "INSERT INTO galleries (id, name, purpose, index_kind, fingerprint, dim, created_at)"
+            " VALUES (1, 'g', 'a test', 'flat', '', 4, 0)"
+        )
         db.execute("INSERT INTO entries VALUES (7, 1, 'ann', NULL, NULL, '{}', 0)")
     db.close()
     database = opened(tmp_path)
