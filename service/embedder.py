@@ -20,6 +20,7 @@ from service.batcher import Batcher
 from service.engine import Engine, Vectors
 from service.errors import BodyTooLarge, DeadlineExceeded, Overloaded
 from service.frames import Box, cut
+from service.kept import encode_crop
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -55,6 +56,12 @@ class Embedder:
         raised. Raises BodyTooLarge, Overloaded, DeadlineExceeded or EngineFailed for the whole request.
         """
         return await self._each(self._embed, images, boxes)
+
+    async def embed_keeping(
+        self, images: Sequence[bytes | ImageError], boxes: Sequence[Box] | None = None
+    ) -> list[tuple[Vectors, bytes] | ImageError]:
+        """As `embed`, and with each vector the crop as a gallery keeps it."""
+        return await self._each(self._embed_keeping, images, boxes)
 
     async def crops(
         self, images: Sequence[bytes | ImageError], boxes: Sequence[Box] | None = None
@@ -109,6 +116,10 @@ class Embedder:
     async def _embed(self, image: bytes | ImageArray) -> Vectors:
         return await self._batcher.submit(await self._prepare(image))
 
+    async def _embed_keeping(self, image: bytes | ImageArray) -> tuple[Vectors, bytes]:
+        crop, kept = await self._on_decoder(self._decode_keeping, image)
+        return await self._batcher.submit(crop), kept
+
     async def _prepare(self, image: bytes | ImageArray) -> ImageArray:
         return await self._on_decoder(self._decode, image)
 
@@ -125,6 +136,10 @@ class Embedder:
     def _decode(self, image: bytes | ImageArray) -> ImageArray:
         pixels = decode_image(image, self._settings.images) if isinstance(image, bytes) else image
         return resize_image(pixels, self._engine.height, self._engine.width)
+
+    def _decode_keeping(self, image: bytes | ImageArray) -> tuple[ImageArray, bytes]:
+        pixels = decode_image(image, self._settings.images) if isinstance(image, bytes) else image
+        return self._decode(pixels), encode_crop(pixels)
 
     def _embed_batch(self, crops: list[ImageArray]) -> Sequence[Vectors]:
         started = time.monotonic()

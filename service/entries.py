@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from service import records
 from service.database import Database
 from service.engine import Vectors
-from service.errors import InvalidRequest, NotFound
+from service.errors import InvalidRequest, NoImage, NotFound
 from service.galleries import Erasure, Galleries, require
 from service.records import Answered, EntryRow, NewEntry, PersonRow
 
@@ -40,9 +40,11 @@ class Entries:
         vectors: Vectors,
         answer: Callable[[list[int]], tuple[int, bytes]],
         key: IdempotencyKey | None,
+        images: Sequence[bytes | None] | None = None,
     ) -> Answered:
-        """Keep (n, D) unit vectors with what is known of each. `answer` makes status and body from the new ids; they
-        are kept under the key, and a second request with it gets them again and enrols nothing.
+        """Keep (n, D) unit vectors with what is known of each, and `images` where the gallery keeps crops. `answer`
+        makes status and body from the new ids; they are kept under the key, and a second request with it gets them
+        again and enrols nothing.
 
         Raises NotFound, ModelMismatch, InvalidRequest for a key that was used for another request, or a storage error.
         """
@@ -51,10 +53,12 @@ class Entries:
         row = held.row
 
         def apply(db: sqlite3.Connection) -> tuple[list[int], Answered]:
-            require(db, row)
+            current = require(db, row)
             if key is not None and (earlier := _same(records.select_answered(db, row.id, key.key), key)):
                 return [], earlier
             ids = records.insert_entries(db, row.id, entries, vectors)
+            if current.keep_crops and images is not None:
+                records.insert_crops(db, ids, images)
             answered = Answered(key.request if key else "", *answer(ids))
             if key is not None:
                 records.insert_answered(db, row.id, key.key, answered)
@@ -91,6 +95,22 @@ class Entries:
         if entry_id not in found:
             raise _no_entry(name, entry_id)
         return found[entry_id]
+
+    async def kept(self, ids: Sequence[int]) -> set[int]:
+        """Those of these entries whose picture is kept. At most 10,000."""
+        return await self._database.read(lambda db: records.select_kept(db, ids))
+
+    async def image(self, who: str, name: str, entry_id: int) -> bytes:
+        """The picture of an entry, as JPEG. Raises NotFound, NoImage, or a storage error."""
+        await self.get(name, entry_id)
+        image = await self._database.read(lambda db: records.select_crop(db, entry_id))
+        if image is None:
+            raise NoImage(
+                f"no picture of entry {entry_id} is kept: gallery {name} kept no crops when it was enrolled, or it "
+                "came as a vector"
+            )
+        await self.audit(who, "image", name, 1)
+        return image
 
     async def with_vectors(self, name: str, ids: Sequence[int]) -> list[tuple[EntryRow, Vectors]]:
         """These entries and their (D,) unit vectors. Raises NotFound where one is missing."""

@@ -9,6 +9,7 @@
     +-- Forbidden               403     the key is not for this call
     +-- ForeignPage             403     a web page of another site asks, and no key is required
     +-- NotFound                404     no such gallery, entry, person or route
+    |   +-- NoImage             404     no picture of this entry is kept
     +-- Conflict                409     the name is taken
     |   +-- ModelMismatch       409     the gallery was enrolled with another model
     +-- NoExplainGraph          409     the bundle has no graph of part masks
@@ -111,6 +112,12 @@ class NotFound(ServiceError):
 
     code = "not-found"
     status = 404
+
+
+class NoImage(NotFound):
+    """The entry is there; its gallery kept no crops when it was enrolled, or it was enrolled by its vector."""
+
+    code = "no-image"
 
 
 class Conflict(ServiceError):

@@ -113,13 +113,21 @@ class Galleries:
             )
         return held.memory
 
-    async def create(self, who: str, name: str, purpose: str, index_kind: str, retention: int | None = None) -> Held:
+    async def create(
+        self,
+        who: str,
+        name: str,
+        purpose: str,
+        index_kind: str,
+        retention: int | None = None,
+        keep_crops: bool = False,
+    ) -> Held:
         """Raises Conflict when the name is taken."""
 
         def apply(db: sqlite3.Connection) -> GalleryRow:
             try:
                 row = gallery_records.insert_gallery(
-                    db, name, purpose, index_kind, self._fingerprint, self._dim, retention
+                    db, name, purpose, index_kind, self._fingerprint, self._dim, retention, keep_crops
                 )
             except sqlite3.IntegrityError:
                 raise _taken(name) from None
@@ -130,11 +138,16 @@ class Galleries:
         return self.find(name)
 
     async def update(self, who: str, name: str, change: Callable[[GalleryRow], GalleryRow]) -> Held:
-        """Change the purpose or the retention. Raises NotFound."""
+        """Change the purpose, the retention, or whether crops are kept; those that were are erased where they are to
+        be no more. Raises NotFound.
+        """
         held = self.find(name)
 
         def apply(db: sqlite3.Connection) -> GalleryRow:
-            row = change(require(db, held.row))
+            before = require(db, held.row)
+            row = change(before)
+            if before.keep_crops and not row.keep_crops:
+                records.insert_audit(db, who, "erase-crops", name, records.delete_crops(db, row.id))
             gallery_records.update_gallery(db, row)
             records.insert_audit(db, who, "update-gallery", name, 0)
             return row
@@ -144,7 +157,10 @@ class Galleries:
             if held.memory is not None:
                 held.memory.retention = row.retention
 
-        await self._database.write(apply, committed)
+        kept = held.row.keep_crops
+        row = await self._database.write(apply, committed)
+        if kept and not row.keep_crops:
+            await self._database.empty_log()
         return held
 
     async def delete(self, who: str, name: str) -> Erasure:

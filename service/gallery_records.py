@@ -21,6 +21,7 @@ class GalleryRow:
     dim: int
     created_at: int
     retention: int | None  # microseconds
+    keep_crops: bool
 
 
 def insert_gallery(
@@ -31,12 +32,13 @@ def insert_gallery(
     fingerprint: str,
     dim: int,
     retention: int | None = None,
+    keep_crops: bool = False,
 ) -> GalleryRow:
     """Raises sqlite3.IntegrityError when the name is taken."""
-    values = (name, purpose, index_kind, fingerprint, dim, now(), retention)
+    values = (name, purpose, index_kind, fingerprint, dim, now(), retention, keep_crops)
     cursor = db.execute(
-        "INSERT INTO galleries (name, purpose, index_kind, fingerprint, dim, created_at, retention)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO galleries (name, purpose, index_kind, fingerprint, dim, created_at, retention, keep_crops)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         values,
     )
     assert cursor.lastrowid is not None
@@ -45,18 +47,25 @@ def insert_gallery(
 
 def select_galleries(db: sqlite3.Connection) -> list[GalleryRow]:
     """Every gallery, by name."""
-    return [GalleryRow(*row) for row in db.execute("SELECT * FROM galleries ORDER BY name")]
+    return [_gallery(row) for row in db.execute("SELECT * FROM galleries ORDER BY name")]
 
 
 def select_gallery(db: sqlite3.Connection, gallery_id: int) -> GalleryRow | None:
     """A gallery, where it is still there."""
     row = db.execute("SELECT * FROM galleries WHERE id = ?", (gallery_id,)).fetchone()
-    return None if row is None else GalleryRow(*row)
+    return None if row is None else _gallery(row)
+
+
+def _gallery(row: sqlite3.Row) -> GalleryRow:
+    return GalleryRow(**{**row, "keep_crops": bool(row["keep_crops"])})
 
 
 def update_gallery(db: sqlite3.Connection, row: GalleryRow) -> None:
     """Write what a caller may change of a gallery."""
-    db.execute("UPDATE galleries SET purpose = ?, retention = ? WHERE id = ?", (row.purpose, row.retention, row.id))
+    db.execute(
+        "UPDATE galleries SET purpose = ?, retention = ?, keep_crops = ? WHERE id = ?",
+        (row.purpose, row.retention, row.keep_crops, row.id),
+    )
 
 
 def rename_gallery(db: sqlite3.Connection, gallery_id: int, name: str) -> None:

@@ -90,8 +90,16 @@ CREATE TABLE snapshots (
 ) STRICT
 """
 
+_CROPS = """
+ALTER TABLE galleries ADD COLUMN keep_crops INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE crops (
+    entry_id INTEGER PRIMARY KEY REFERENCES entries ON DELETE CASCADE,
+    image BLOB NOT NULL  -- JPEG, of this service's making
+) STRICT
+"""
+
 # A database of an earlier release is brought up to date by the steps it has not seen. A step is never changed.
-STEPS = (_GALLERIES, _KEYS, _RETENTION, _SNAPSHOTS)
+STEPS = (_GALLERIES, _KEYS, _RETENTION, _SNAPSHOTS, _CROPS)
 SCHEMA_VERSION = len(STEPS)
 
 

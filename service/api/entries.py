@@ -1,5 +1,6 @@
 """/v1/galleries/{gallery}/entries: enrol crops, look at them, change what is known of them, delete them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -82,10 +83,11 @@ async def enrol(
         raise BodyTooLarge(f"{len(crops.infos)} entries in one request; at most {most} are accepted")
     known = [_new_entry(info) for info in crops.infos]
     refuse_expired(known, service.galleries.find(gallery), service.galleries.clock())
-    outcomes = await while_connected(request, _embed(service, crops))
+    keep = service.galleries.find(gallery).row.keep_crops
+    outcomes = await while_connected(request, _embed(service, crops, keep))
     some_usable(outcomes, crops.names)
     good = [place for place, outcome in enumerate(outcomes) if not isinstance(outcome, ImageError)]
-    vectors = np.stack([outcome for outcome in outcomes if not isinstance(outcome, ImageError)])
+    vectors, images = zip(*(outcome for outcome in outcomes if not isinstance(outcome, ImageError)), strict=True)
 
     def answer(ids: list[int]) -> tuple[int, bytes]:
         ids_by_place = dict(zip(good, ids, strict=True))
@@ -99,7 +101,7 @@ async def enrol(
         return 207 if failed else 201, dumps({"enrolled": len(ids), "failed": failed, "results": results})
 
     entries = [known[place] for place in good]
-    answered = await service.entries.enrol(caller, gallery, entries, vectors, answer, key)
+    answered = await service.entries.enrol(caller, gallery, entries, np.stack(vectors), answer, key, images)
     return Json(answered.answer, answered.status)
 
 
@@ -117,13 +119,33 @@ async def list_entries(
     rows = await service.entries.page(gallery, after=cursor, limit=limit + 1, person_id=person_id, camera_id=camera_id)
     more = len(rows) > limit
     rows = rows[:limit]
-    return Json({"entries": [entry_view(row) for row in rows], "next_cursor": str(rows[-1].id) if more else None})
+    kept = await service.entries.kept([row.id for row in rows])
+    return Json(
+        {
+            "entries": [entry_view(row, row.id in kept) for row in rows],
+            "next_cursor": str(rows[-1].id) if more else None,
+        }
+    )
 
 
 @router.get("/{entry_id}", summary="An entry", responses={200: {"model": Entry}, **problems(404, 503)})
 async def get_entry(gallery: GalleryPath, entry_id: EntryId, service: ServiceDep, _: SearchCaller) -> Response:
     """What is known of an enrolled crop."""
-    return Json(entry_view(await service.entries.get(gallery, entry_id)))
+    return await _shown(service, await service.entries.get(gallery, entry_id))
+
+
+@router.get(
+    "/{entry_id}/image",
+    summary="The kept picture of an entry",
+    response_class=Response,
+    responses={
+        200: {"content": {"image/jpeg": {"schema": {"type": "string", "format": "binary"}}}},
+        **problems(404, 503, 507),
+    },
+)
+async def get_image(gallery: GalleryPath, entry_id: EntryId, service: ServiceDep, caller: ExportCaller) -> Response:
+    """The crop as this service encoded it, where the gallery keeps crops; each look is in the audit."""
+    return Response(await service.entries.image(caller, gallery, entry_id), media_type="image/jpeg")
 
 
 @router.patch(
@@ -144,7 +166,7 @@ async def update_entry(
     def change(entry: EntryRow) -> EntryRow:
         return replace(entry, **given)
 
-    return Json(entry_view(await service.entries.update(caller, gallery, entry_id, change)))
+    return await _shown(service, await service.entries.update(caller, gallery, entry_id, change))
 
 
 @router.delete(
@@ -155,9 +177,14 @@ async def update_entry(
     responses=problems(404, 503, 507),
 )
 async def delete_entry(gallery: GalleryPath, entry_id: EntryId, service: ServiceDep, caller: EraseCaller) -> Response:
-    """Its vector goes with it. To forget a person for good, erase the person: that also empties the database's log."""
+    """Its vector and picture go with it. To forget a person for good, erase the person: that also empties the log of
+    the database.
+    """
     await service.entries.delete(caller, gallery, entry_id)
     return Response(status_code=204)
+
+
+_Outcome = tuple[Vectors, bytes | None]  # of a crop: its embedding, and its picture where that is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,14 +197,23 @@ class _Crops:
     names: list[str]
 
 
-async def _embed(service: Service, crops: _Crops) -> list[Vectors | ImageError]:
-    """Vectors that came ready stay as they are; images are embedded."""
+async def _shown(service: Service, row: EntryRow) -> Response:
+    return Json(entry_view(row, bool(await service.entries.kept([row.id]))))
+
+
+async def _embed(service: Service, crops: _Crops, keep: bool) -> list[_Outcome | ImageError]:
+    """Vectors that came ready stay as they are; images are embedded, and made ready to be kept."""
     images = [crop for crop in crops.crops if isinstance(crop, bytes | ImageError)]
-    embedded = await service.embedder.embed(images, crops.boxes) if images else []
+    embedded: Sequence[_Outcome | ImageError] = []
+    if images and keep:
+        embedded = await service.embedder.embed_keeping(images, crops.boxes)
+    elif images:
+        vectors = await service.embedder.embed(images, crops.boxes)
+        embedded = [one if isinstance(one, ImageError) else (one, None) for one in vectors]
     if crops.boxes is not None:
-        return embedded
+        return list(embedded)
     rest = iter(embedded)
-    return [next(rest) if isinstance(crop, bytes | ImageError) else crop for crop in crops.crops]
+    return [next(rest) if isinstance(crop, bytes | ImageError) else (crop, None) for crop in crops.crops]
 
 
 def _json_crops(body: Body, service: Service) -> _Crops:

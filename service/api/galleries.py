@@ -34,6 +34,7 @@ async def gallery_view(service: Service, gallery: Held) -> dict[str, Any]:
         "dim": row.dim,
         "created_at": moment(row.created_at),
         "retention_days": None if row.retention is None else row.retention / DAY,
+        "keep_crops": row.keep_crops,
         "searchable": gallery.memory is not None,
         "entries": entries,
         "persons": persons,
@@ -56,7 +57,9 @@ async def list_galleries(service: ServiceDep, _: Caller) -> Response:
 async def create_gallery(request: Request, service: ServiceDep, caller: AdminCaller) -> Response:
     """A gallery belongs to the model that is loaded when it is created."""
     wanted = parse(GalleryCreate, await read_json(request, service.settings))
-    made = await service.galleries.create(caller, wanted.name, wanted.purpose, _INDEX_KIND, retention_of(wanted))
+    made = await service.galleries.create(
+        caller, wanted.name, wanted.purpose, _INDEX_KIND, retention_of(wanted), wanted.keep_crops
+    )
     return Json(await gallery_view(service, made), 201, {"Location": f"/v1/galleries/{wanted.name}"})
 
 
@@ -73,7 +76,7 @@ async def get_gallery(gallery: GalleryPath, service: ServiceDep, _: Caller) -> R
     responses={200: {"model": Gallery}, **problems(404, 413, 415, 503, 507)},
 )
 async def update_gallery(gallery: GalleryPath, request: Request, service: ServiceDep, caller: AdminCaller) -> Response:
-    """Its purpose and its retention; what it was enrolled with never changes."""
+    """Its purpose, its retention, and whether it keeps crops: where it no longer does, those it kept are erased."""
     service.galleries.find(gallery)
     wanted = parse(GalleryUpdate, await read_json(request, service.settings))
 
@@ -82,6 +85,8 @@ async def update_gallery(gallery: GalleryPath, request: Request, service: Servic
             row = replace(row, purpose=wanted.purpose)
         if "retention_days" in wanted.model_fields_set:
             row = replace(row, retention=retention_of(wanted))
+        if "keep_crops" in wanted.model_fields_set:
+            row = replace(row, keep_crops=wanted.keep_crops)
         return row
 
     return Json(await gallery_view(service, await service.galleries.update(caller, gallery, change)))
@@ -98,7 +103,7 @@ async def purge(gallery: GalleryPath, service: ServiceDep, caller: EraseCaller) 
 
 @router.delete("/{gallery}", summary="Erase a gallery", responses={200: {"model": Erased}, **problems(404, 503, 507)})
 async def delete_gallery(gallery: GalleryPath, service: ServiceDep, caller: AdminCaller) -> Response:
-    """All its entries and vectors go with it."""
+    """All its entries, vectors and pictures go with it."""
     erasure = await service.galleries.delete(caller, gallery)
     return Json({"gallery": gallery, **asdict(erasure), "erased_at": moment(now())})
 

@@ -23,24 +23,25 @@ def microseconds(at: datetime | None) -> int | None:
     return None if at is None else (at - _EPOCH) // timedelta(microseconds=1)
 
 
-def entry_view(row: EntryRow) -> dict[str, Any]:
-    """An entry as the API shows it."""
+def entry_view(row: EntryRow, image: bool) -> dict[str, Any]:
+    """An entry as the API shows it; `image`: whether its picture is kept."""
+    return {**_known(row), "created_at": moment(row.created_at), "image": image}
+
+
+def _known(row: EntryRow) -> dict[str, Any]:
     return {
         "entry_id": row.id,
         "person_id": row.person_id,
         "camera_id": row.camera_id,
         "captured_at": moment(row.captured_at),
         "attributes": orjson.Fragment(row.attributes),
-        "created_at": moment(row.created_at),
     }
 
 
 def hit_view(hit: Hit, row: EntryRow, decision: Decision) -> dict[str, Any]:
     """A hit as the API shows it."""
-    view = entry_view(row)
-    del view["created_at"]
     reranked = {} if hit.distance is None else {"distance": hit.distance}
-    return {"score": hit.score, **reranked, **decision.judge(hit.score), **view}
+    return {"score": hit.score, **reranked, **decision.judge(hit.score), **_known(row)}
 
 
 def person_view(person: PersonHit, rows: Mapping[int, EntryRow], decision: Decision) -> dict[str, Any]:

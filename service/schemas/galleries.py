@@ -18,6 +18,11 @@ class GalleryCreate(Request):
         description="an entry expires so long after it was captured, or after it was enrolled where that is unknown or "
         "earlier; it answers no search from then on, and is erased within a minute; 0.5 is 12 hours; null: never",
     )
+    keep_crops: bool = Field(
+        default=False,
+        description="keep each enrolled picture, encoded anew and without its metadata; only then can another model "
+        "take the gallery over",
+    )
 
 
 class GalleryUpdate(Request):
@@ -25,6 +30,9 @@ class GalleryUpdate(Request):
 
     purpose: str = Field(default="", max_length=500)
     retention_days: Days | None = Field(default=None, description="of the entries that are there, too; null: for good")
+    keep_crops: bool = Field(
+        default=False, description="true: of what is enrolled from now on; false: kept pictures are erased at once"
+    )
 
 
 class Gallery(Answer):
@@ -35,6 +43,7 @@ class Gallery(Answer):
     dim: int
     created_at: datetime
     retention_days: float | None = Field(description="null: entries are kept until they are deleted")
+    keep_crops: bool
     searchable: bool = Field(description="false when it was enrolled with another model than the one that is loaded")
     entries: int
     persons: int
@@ -69,6 +78,7 @@ class Entry(Answer):
     captured_at: datetime | None
     attributes: dict[str, Any]
     created_at: datetime
+    image: bool = Field(description="whether its picture is kept: GET .../image")
 
 
 class EntryPage(Answer):
