@@ -69,6 +69,13 @@ class Embedder:
         """What the network would see of each picture, (H, W, 3) uint8 RGB, or the reason why it cannot. As `embed`."""
         return await self._each(self._prepare, images, boxes)
 
+    async def kept(self, image: bytes) -> bytes:
+        """A picture that was kept elsewhere, encoded anew as every crop that is kept here. Raises ImageError.
+
+        It takes no place among the requests: who has many gives one at a time.
+        """
+        return await self._on_decoder(lambda: encode_crop(decode_image(image)))
+
     async def probe(self) -> None:
         """Push one grey picture through the engine, past admission: does it still answer?"""
         grey = np.full((self._engine.height, self._engine.width, 3), 128, np.uint8)

@@ -64,13 +64,15 @@ class Galleries:
                 memory = await self._database.read(partial(_rebuild, row, self.clock))
             self._hold(row, memory)
 
-    async def begin_import(self, hidden: str, name: str, purpose: str, retention: int | None) -> GalleryRow:
+    async def begin_import(
+        self, hidden: str, name: str, purpose: str, retention: int | None, keep_crops: bool
+    ) -> GalleryRow:
         """A gallery of this model that nobody sees. Raises Conflict when the name it is to have is taken."""
         if name in self._held:
             raise _taken(name)
         return await self._database.write(
             lambda db: gallery_records.insert_gallery(
-                db, hidden, purpose, "flat", self._fingerprint, self._dim, retention
+                db, hidden, purpose, "flat", self._fingerprint, self._dim, retention, keep_crops
             )
         )
 

@@ -1,11 +1,14 @@
 """The file of an exported gallery: JSON lines, and a last one that says how many they were and their SHA-256.
 
-    {"format": "pan-gallery", "version": 1, "fingerprint": ..., "dim": ..., "purpose": ..., "retention_days": ...}
-    {"person_id": ..., "camera_id": ..., "captured_at": ..., "attributes": {...}, "created_at": ..., "vector": "base64"}
+    {"format": "pan-gallery", "version": 2, "fingerprint": ..., "dim": ..., "purpose": ..., "retention_days": ...,
+     "keep_crops": true}
+    {"person_id": ..., "camera_id": ..., "captured_at": ..., "attributes": {...}, "created_at": ..., "vector": "base64",
+     "image": "base64"}
     ...
     {"lines": 2, "sha256": "..."}
 
-It can be written and checked line by line, however large it is, and a file that was cut off has no last line.
+A line has an `image` where the gallery keeps one of the entry; version 1, which is read as well, knew none. The file
+can be written and checked line by line, however large it is, and one that was cut off has no last line.
 """
 
 import hashlib
@@ -16,8 +19,9 @@ import orjson
 
 from service.errors import InvalidRequest
 
-FORMAT = {"format": "pan-gallery", "version": 1}
-_LONGEST = 2**20  # bytes; 32 attributes and a vector of 8,192 numbers take a tenth of it
+FORMAT = {"format": "pan-gallery", "version": 2}
+_READ = (FORMAT, {"format": "pan-gallery", "version": 1})
+_LONGEST = 2**23  # bytes; a kept crop of pure noise takes half of it, attributes and a vector of 8,192 numbers little
 
 
 class Writer:
@@ -80,6 +84,8 @@ class Reader:
             record = orjson.loads(line)
         except orjson.JSONDecodeError as error:
             raise InvalidRequest(f"{where}: not JSON ({error}); this is no exported gallery") from None
-        if not isinstance(record, dict) or (not self._count and {name: record.get(name) for name in FORMAT} != FORMAT):
+        if not isinstance(record, dict) or (
+            not self._count and {name: record.get(name) for name in FORMAT} not in _READ
+        ):
             raise InvalidRequest(f"{where}: this is no gallery that this release can read; it begins with {FORMAT}")
         return record

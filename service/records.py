@@ -226,16 +226,31 @@ def last_entry(db: sqlite3.Connection, gallery_id: int) -> int:
     return last
 
 
-def select_with_vectors(
-    db: sqlite3.Connection, gallery_id: int, *, after: int, last: int, limit: int
-) -> list[tuple[EntryRow, bytes]]:
-    """A page of entries with ids over `after` up to `last`, and the bytes of their vectors."""
-    rows = db.execute(
-        f"SELECT {_ENTRY}, vector FROM entries JOIN vectors ON entry_id = id"
-        " WHERE gallery_id = ? AND id > ? AND id <= ? ORDER BY id LIMIT ?",
+@dataclass(frozen=True, slots=True)
+class WholeEntry:
+    """All that is kept of a crop: what is known of it, the bytes of its vector, and the picture where there is one."""
+
+    row: EntryRow
+    vector: bytes
+    image: bytes | None
+
+
+def select_whole(
+    db: sqlite3.Connection, gallery_id: int, *, after: int, last: int, limit: int, size: int
+) -> list[WholeEntry]:
+    """A page of entries with ids over `after` up to `last`, which ends where `size` bytes have gathered."""
+    cursor = db.execute(
+        f"SELECT {_ENTRY}, vector, image FROM entries JOIN vectors ON vectors.entry_id = id"
+        " LEFT JOIN crops ON crops.entry_id = id WHERE gallery_id = ? AND id > ? AND id <= ? ORDER BY id LIMIT ?",
         (gallery_id, after, last, limit),
     )
-    return [(EntryRow(*row[:-1]), row[-1]) for row in rows]
+    page: list[WholeEntry] = []
+    for *known, vector, image in cursor:
+        page.append(WholeEntry(EntryRow(*known), vector, image))
+        size -= len(vector) + len(image or b"")
+        if size <= 0:
+            break
+    return page
 
 
 def select_answered(db: sqlite3.Connection, gallery_id: int, key: str) -> Answered | None:

@@ -11,11 +11,12 @@ from service.database import Database
 from service.engine import Vectors
 from service.galleries import Galleries
 from service.gallery_records import GalleryRow
-from service.records import EntryRow
+from service.records import EntryRow, WholeEntry
 
 BATCH = 500  # entries of one read, or of one commit
+BATCH_BYTES = 4 * 2**20  # and no more of their vectors and pictures than this and one entry's
 
-Keep = Callable[[Sequence[EntryRow], Vectors], Awaitable[None]]
+Keep = Callable[[Sequence[EntryRow], Vectors, Sequence[bytes | None]], Awaitable[None]]
 
 
 class Transfer:
@@ -25,9 +26,9 @@ class Transfer:
         self._database = database
         self._galleries = galleries
 
-    async def outgoing(self, who: str, name: str) -> tuple[GalleryRow, AsyncIterator[list[tuple[EntryRow, bytes]]]]:
-        """A gallery, and its entries with the bytes of their vectors: those that were enrolled by now and are neither
-        deleted nor expired when it is their turn. Raises NotFound or a storage error.
+    async def outgoing(self, who: str, name: str) -> tuple[GalleryRow, AsyncIterator[list[WholeEntry]]]:
+        """A gallery and its entries: those that were enrolled by now and are neither deleted nor expired when it is
+        their turn. Raises NotFound or a storage error.
         """
         row = self._galleries.find(name).row
 
@@ -37,27 +38,31 @@ class Transfer:
 
         return row, self._batches(row, await self._database.write(begin))
 
-    async def _batches(self, row: GalleryRow, last: int) -> AsyncIterator[list[tuple[EntryRow, bytes]]]:
+    async def _batches(self, row: GalleryRow, last: int) -> AsyncIterator[list[WholeEntry]]:
         after = 0
-        while batch := await self._database.read(
-            partial(records.select_with_vectors, gallery_id=row.id, after=after, last=last, limit=BATCH)
-        ):
-            after = batch[-1][0].id
+        page = partial(records.select_whole, gallery_id=row.id, last=last, limit=BATCH, size=BATCH_BYTES)
+        while batch := await self._database.read(partial(page, after=after)):
+            after = batch[-1].row.id
             oldest = None if row.retention is None else self._galleries.clock() - row.retention
-            yield [(entry, vector) for entry, vector in batch if oldest is None or records.since(entry) > oldest]
+            yield [one for one in batch if oldest is None or records.since(one.row) > oldest]
 
     @asynccontextmanager
-    async def incoming(self, who: str, name: str, purpose: str, retention: int | None) -> AsyncIterator[Keep]:
+    async def incoming(
+        self, who: str, name: str, purpose: str, retention: int | None, keep_crops: bool
+    ) -> AsyncIterator[Keep]:
         """Within it entries are kept that nobody sees; at its end there is the gallery, or after an error nothing.
 
         Raises Conflict where the name is taken, or a storage error.
         """
         row = await self._galleries.begin_import(
-            f"{gallery_records.UNFINISHED}{uuid.uuid4().hex}", name, purpose, retention
+            f"{gallery_records.UNFINISHED}{uuid.uuid4().hex}", name, purpose, retention, keep_crops
         )
 
-        async def keep(entries: Sequence[EntryRow], vectors: Vectors) -> None:
-            await self._database.write(lambda db: records.insert_entries(db, row.id, entries, vectors))
+        async def keep(entries: Sequence[EntryRow], vectors: Vectors, images: Sequence[bytes | None]) -> None:
+            def apply(db: sqlite3.Connection) -> None:
+                records.insert_crops(db, records.insert_entries(db, row.id, entries, vectors), images)
+
+            await self._database.write(apply)
 
         try:
             yield keep

@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,21 +10,31 @@ import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
+from bundle import ImageError
 from service.answers import Json
 from service.api.deps import AdminCaller, ExportCaller, GalleryPath, ServiceDep, parse, problems
 from service.api.galleries import gallery_view, retention_of
-from service.api.inputs import unit_vector
+from service.api.inputs import image_from_base64, unit_vector
 from service.api.views import microseconds, moment
+from service.embedder import Embedder
 from service.engine import Vectors
 from service.errors import InvalidRequest, ModelMismatch, UnsupportedBody
 from service.gallery_records import GalleryRow
 from service.lines import FORMAT, Reader, Writer
 from service.purger import DAY
-from service.records import EntryRow
+from service.records import EntryRow, WholeEntry
 from service.schemas import ExportedEntry, ExportedGallery, Gallery
-from service.transfer import BATCH, Keep
+from service.transfer import BATCH, BATCH_BYTES, Keep
 
 router = APIRouter(prefix="/v1/galleries/{gallery}", tags=["galleries"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrived:
+    row: EntryRow
+    vector: Vectors
+    image: bytes | None
+
 
 _FILE = "application/octet-stream"
 _BINARY = {_FILE: {"schema": {"type": "string", "format": "binary"}}}
@@ -35,15 +46,17 @@ _BINARY = {_FILE: {"schema": {"type": "string", "format": "binary"}}}
     response_class=StreamingResponse,
     responses={
         200: {
-            "description": "JSON lines: the gallery, a line an entry with its vector, and a last line with the SHA-256 "
-            "of those before it. A file without that last line was cut off.",
+            "description": "JSON lines: the gallery, a line an entry with its vector and the picture that is kept of "
+            "it, and a last line with the SHA-256 of those before it. A file without that last line was cut off.",
             "content": _BINARY,
         },
         **problems(404, 503, 507),
     },
 )
 async def export(gallery: GalleryPath, service: ServiceDep, caller: ExportCaller) -> Response:
-    """Whoever has the file can compare its vectors with any picture: keep it as you would keep the pictures."""
+    """Whoever has the file can compare its vectors with any picture, and sees those that the gallery keeps: guard it
+    as you would guard pictures.
+    """
     row, batches = await service.transfer.outgoing(caller, gallery)
     name = {"Content-Disposition": f'attachment; filename="{gallery}.jsonl"'}
     return StreamingResponse(_lines(row, batches), media_type=_FILE, headers=name)
@@ -71,30 +84,40 @@ async def import_(gallery: GalleryPath, request: Request, service: ServiceDep, c
             f"the export is of model {first.fingerprint[:12]} and {model.model.fingerprint[:12]} is loaded: start the "
             "service with the bundle of the export to import it, or enrol its crops again into a new gallery"
         )
-    async with service.transfer.incoming(caller, gallery, first.purpose, retention_of(first)) as keep:
-        await _keep_all(arriving, first.dim, keep)
+    async with service.transfer.incoming(caller, gallery, first.purpose, retention_of(first), first.keep_crops) as keep:
+        await _keep_all(arriving, first, service.embedder, keep)
     return Json(await gallery_view(service, service.galleries.find(gallery)), 201)
 
 
-async def _lines(row: GalleryRow, batches: AsyncIterator[list[tuple[EntryRow, bytes]]]) -> AsyncIterator[bytes]:
+async def _lines(row: GalleryRow, batches: AsyncIterator[list[WholeEntry]]) -> AsyncIterator[bytes]:
     writer = Writer()
     days = None if row.retention is None else row.retention / DAY
     yield writer.line(
-        {**FORMAT, "fingerprint": row.fingerprint, "dim": row.dim, "purpose": row.purpose, "retention_days": days}
+        {
+            **FORMAT,
+            "fingerprint": row.fingerprint,
+            "dim": row.dim,
+            "purpose": row.purpose,
+            "retention_days": days,
+            "keep_crops": row.keep_crops,
+        }
     )
     async for batch in batches:
-        yield b"".join(writer.line(_exported(entry, vector)) for entry, vector in batch)
+        yield b"".join(writer.line(_exported(one)) for one in batch)
     yield writer.last()
 
 
-def _exported(entry: EntryRow, vector: bytes) -> dict[str, Any]:
+def _exported(one: WholeEntry) -> dict[str, Any]:
+    entry = one.row
+    image = {} if one.image is None else {"image": base64.b64encode(one.image).decode()}
     return {
         "person_id": entry.person_id,
         "camera_id": entry.camera_id,
         "captured_at": moment(entry.captured_at),
         "attributes": orjson.Fragment(entry.attributes),
         "created_at": moment(entry.created_at),
-        "vector": base64.b64encode(vector).decode(),
+        "vector": base64.b64encode(one.vector).decode(),
+        **image,
     }
 
 
@@ -108,29 +131,47 @@ async def _records(request: Request) -> AsyncIterator[dict[str, Any]]:
     reader.finish()
 
 
-async def _keep_all(arriving: AsyncIterator[dict[str, Any]], dim: int, keep: Keep) -> None:
-    entries: list[EntryRow] = []
-    vectors: list[Vectors] = []
+async def _keep_all(
+    arriving: AsyncIterator[dict[str, Any]], gallery: ExportedGallery, embedder: Embedder, keep: Keep
+) -> None:
+    batch: list[_Arrived] = []
+    size = 0
     number = 1
     async for record in arriving:
         number += 1
         try:
-            entry, vector = _arrived(record, dim)
-        except InvalidRequest as error:
-            raise InvalidRequest(f"line {number}: {error}", error.problems) from None
-        entries.append(entry)
-        vectors.append(vector)
-        if len(entries) == BATCH:
-            await keep(entries, np.stack(vectors))
-            entries, vectors = [], []
-    if entries:
-        await keep(entries, np.stack(vectors))
+            one = await _arrived(record, gallery, embedder)
+        except (InvalidRequest, ImageError) as error:
+            raise InvalidRequest(f"line {number}: {error}", getattr(error, "problems", ())) from None
+        batch.append(one)
+        size += one.vector.nbytes + len(one.image or b"")
+        if len(batch) == BATCH or size >= BATCH_BYTES:
+            await _keep_batch(batch, keep)
+            batch, size = [], 0
+    if batch:
+        await _keep_batch(batch, keep)
 
 
-def _arrived(record: dict[str, Any], dim: int) -> tuple[EntryRow, Vectors]:
+async def _keep_batch(batch: list[_Arrived], keep: Keep) -> None:
+    await keep([one.row for one in batch], np.stack([one.vector for one in batch]), [one.image for one in batch])
+
+
+async def _arrived(record: dict[str, Any], gallery: ExportedGallery, embedder: Embedder) -> _Arrived:
     one = parse(ExportedEntry, record)
     attributes = orjson.dumps(one.attributes).decode()
     captured, enrolled = microseconds(one.captured_at), microseconds(one.created_at)
     assert enrolled is not None
     entry = EntryRow(0, one.person_id, one.camera_id, captured, attributes, enrolled)
-    return entry, unit_vector(one.vector, dim)
+    return _Arrived(entry, unit_vector(one.vector, gallery.dim), await _image(one, gallery, embedder))
+
+
+async def _image(one: ExportedEntry, gallery: ExportedGallery, embedder: Embedder) -> bytes | None:
+    """Whoever made the file: no bytes of a picture are kept that this service did not write itself."""
+    if one.image is None:
+        return None
+    if not gallery.keep_crops:
+        raise InvalidRequest("there is a picture, and by its first line the gallery keeps none")
+    image = image_from_base64(one.image)
+    if isinstance(image, ImageError):
+        raise image
+    return await embedder.kept(image)

@@ -90,11 +90,12 @@ class ExportedGallery(Request):
     """The first line of an export."""
 
     format: Literal["pan-gallery"]
-    version: Literal[1]
+    version: Literal[1, 2]
     fingerprint: str
     dim: int
     purpose: str = Field(max_length=500)
     retention_days: Days | None
+    keep_crops: bool = False
 
 
 class ExportedEntry(EntryInfo):
@@ -102,6 +103,7 @@ class ExportedEntry(EntryInfo):
 
     created_at: AwareDatetime
     vector: str = Field(description="base64 of float32, little-endian")
+    image: str | None = Field(default=None, description="base64 of a JPEG")
 
 
 class EnrolResult(Answer):

@@ -13,6 +13,7 @@ import httpx
 import numpy as np
 import orjson
 import pytest
+from PIL import Image
 
 from service.client import ApiError, Client, Crop
 from service.schemas import EntryInfo
@@ -100,7 +101,7 @@ def test_what_is_not_whole_or_not_right_leaves_nothing_behind(bundle: Path, tmp_
             "empty": (b"", 422, "ends after 0 lines"),
             "no json": (b"PK\x03\x04\n", 422, "not JSON"),
             "another format": (b'{"format": "else"}\n', 422, "no gallery that this release can read"),
-            "endless": (b"x" * 3_000_000, 422, "more than 1,048,576 bytes"),
+            "endless": (b"x" * 9_000_000, 422, "more than 8,388,608 bytes"),
             "another model": (
                 sealed([orjson.dumps({**first, "fingerprint": "f" * 64}), *lines[1:]]),
                 409,
@@ -108,7 +109,8 @@ def test_what_is_not_whole_or_not_right_leaves_nothing_behind(bundle: Path, tmp_
             ),
             "zero": (with_entry(vector=zero), 422, "no direction"),
             "short": (with_entry(vector=zero[:16]), 422, "line 601: the vector has shape"),
-            "unknown": (with_entry(image="x"), 422, "image"),
+            "unknown": (with_entry(picture="x"), 422, "picture"),
+            "an image where none is kept": (with_entry(image="x"), 422, "by its first line the gallery keeps none"),
             "no time zone": (with_entry(created_at="2024-01-01T00:00:00"), 422, "created_at"),
         }
         for name, (body, status, says) in wrong.items():
@@ -151,6 +153,54 @@ def test_an_import_larger_than_all_bodies_together_may_be_and_one_that_a_kill_cu
         assert db.execute("SELECT count(*) FROM galleries").fetchone() == (2,)
         assert db.execute("SELECT count(*) FROM vectors").fetchone() == (6200,)
     db.close()
+
+
+def test_kept_crops_move_with_their_gallery_and_are_encoded_anew(bundle: Path, tmp_path: Path) -> None:
+    keeps = {"name": "lobby", "keep_crops": True}
+    crops = [Crop(png(n), EntryInfo(person_id=f"p{n}")) for n in range(3)]
+    with running(Settings(bundle=bundle, data=tmp_path / "a")) as http, Client(str(http.base_url)) as source:
+        http.post("/v1/galleries", json=keeps)
+        source.enrol("lobby", crops[:2])
+        http.patch("/v1/galleries/lobby", json={"keep_crops": False})
+        http.patch("/v1/galleries/lobby", json={"keep_crops": True})
+        source.enrol("lobby", crops)  # so that the first two entries have no picture
+        lines = exported(source, "lobby").splitlines()[:-1]
+        first, *entries = [orjson.loads(line) for line in lines]
+        assert (first["version"], first["keep_crops"]) == (2, True)
+        assert ["image" in entry for entry in entries] == [False, False, True, True, True]
+        kept = [http.get(f"/v1/galleries/lobby/entries/{n}/image").content for n in (3, 4, 5)]
+        assert [base64.b64decode(entry["image"]) for entry in entries[2:]] == kept
+    comment = base64.b64encode(kept[0] + b"<script>alert(1)</script>").decode()
+    changed = sealed([*lines[:3], orjson.dumps({**entries[2], "image": comment}), *lines[4:]])
+    with running(Settings(bundle=bundle, data=tmp_path / "b")) as http, Client(str(http.base_url)) as there:
+        assert there.import_gallery("hall", BytesIO(changed)).keep_crops
+        found = [http.get(f"/v1/galleries/hall/entries/{entry.entry_id}/image") for entry in there.entries("hall")]
+        assert [one.status_code for one in found] == [404, 404, 200, 200, 200]
+        for one, original in zip(found[2:], kept, strict=True):
+            assert b"script" not in one.content
+            pixels, before = (np.asarray(Image.open(BytesIO(data)), np.float64) for data in (one.content, original))
+            assert np.abs(pixels - before).mean() < 1  # of 255 levels
+        for damaged in ("x", base64.b64encode(b"GIF89a").decode(), base64.b64encode(kept[0][:500]).decode()):
+            wrong = sealed([*lines[:3], orjson.dumps({**entries[2], "image": damaged})])
+            answer = http.post("/v1/galleries/never/import", content=wrong, headers=_FILE)
+            assert (answer.status_code, answer.json()["detail"][:7]) == (422, "line 4:")
+        assert [one.name for one in there.galleries()] == ["hall"]
+
+
+def test_a_file_of_the_first_version_is_still_read(bundle: Path, tmp_path: Path) -> None:
+    with running(Settings(bundle=bundle, data=tmp_path)) as http, Client(str(http.base_url)) as client:
+        vector = np.eye(DIM, dtype="<f4")[3]
+        first = {
+            **{"format": "pan-gallery", "version": 1, "fingerprint": client.model().fingerprint, "dim": DIM},
+            **{"purpose": "of old", "retention_days": None},
+        }
+        entry = {
+            **{"person_id": "a", "camera_id": None, "captured_at": None, "attributes": {}},
+            **{"created_at": "2024-01-01T00:00:00Z", "vector": base64.b64encode(vector.tobytes()).decode()},
+        }
+        made = client.import_gallery("old", BytesIO(sealed([orjson.dumps(first), orjson.dumps(entry)])))
+        assert (made.purpose, made.entries, made.keep_crops) == ("of old", 1, False)
+        assert [hit.person_id for hit in client.search_vector("old", vector).hits or []] == ["a"]
 
 
 def test_another_model_is_refused_with_the_way_out(bundle: Path, tmp_path: Path) -> None:
