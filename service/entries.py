@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from service import records
-from service.database import Database
+from service.database import Database, one_moment
 from service.engine import Vectors
-from service.errors import InvalidRequest, NoImage, NotFound
+from service.errors import Conflict, InvalidRequest, NoImage, NotFound
 from service.galleries import Erasure, Galleries, require
+from service.gallery_records import GalleryRow
 from service.records import Answered, EntryRow, NewEntry, PersonRow
 
 
@@ -48,9 +49,9 @@ class Entries:
 
         Raises NotFound, ModelMismatch, InvalidRequest for a key that was used for another request, or a storage error.
         """
-        self._galleries.memory(name)
         held = self._galleries.find(name)
         row = held.row
+        self._galleries.require_current(row)
 
         def apply(db: sqlite3.Connection) -> tuple[list[int], Answered]:
             current = require(db, row)
@@ -112,15 +113,21 @@ class Entries:
         await self.audit(who, "image", name, 1)
         return image
 
-    async def with_vectors(self, name: str, ids: Sequence[int]) -> list[tuple[EntryRow, Vectors]]:
-        """These entries and their (D,) unit vectors. Raises NotFound where one is missing."""
-        row = self._galleries.find(name).row
-        entries, vectors = await self._database.read(
-            lambda db: (records.select_entries_by_id(db, row.id, ids), records.select_vectors(db, ids))
-        )
+    async def with_vectors(self, row: GalleryRow, ids: Sequence[int]) -> list[tuple[EntryRow, Vectors]]:
+        """These entries and their (D,) unit vectors, of the model that the gallery had. Raises NotFound where one is
+        missing, Conflict where the gallery has gone over to another model since.
+        """
+
+        def query(db: sqlite3.Connection) -> tuple[dict[int, EntryRow], dict[int, Vectors]]:
+            with one_moment(db):
+                if require(db, row).fingerprint != row.fingerprint:
+                    raise Conflict(f"gallery {row.name} has just gone over to another model; ask again")
+                return records.select_entries_by_id(db, row.id, ids), records.select_vectors(db, ids)
+
+        entries, vectors = await self._database.read(query)
         for entry_id in ids:
             if entry_id not in entries or entry_id not in vectors:
-                raise _no_entry(name, entry_id)
+                raise _no_entry(row.name, entry_id)
         return [(entries[entry_id], vectors[entry_id]) for entry_id in ids]
 
     async def update(self, who: str, name: str, entry_id: int, change: Callable[[EntryRow], EntryRow]) -> EntryRow:

@@ -1,10 +1,11 @@
-"""Which galleries there are: their rows in the database and, of those of the loaded model, their vectors in memory.
+"""Which galleries there are: their rows in the database, and their vectors in memory.
 
 The database is the truth and is written first; the galleries in memory follow each commit.
 """
 
 import logging
 import sqlite3
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,7 +30,7 @@ class Held:
     """A gallery: what it is, and its vectors in memory."""
 
     row: GalleryRow
-    memory: Gallery | None  # None: enrolled with another model, so never searched
+    memory: Gallery
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,9 @@ class Erasure:
 
 
 class Galleries:
-    """The galleries of one database, searched with one model. Every change says who made it."""
+    """The galleries of one database. Those of another model than the loaded one are searched by their own vectors only.
+    Every change says who made it.
+    """
 
     def __init__(
         self, database: Database, fingerprint: str, dim: int, metrics: Metrics, clock: Callable[[], int] = now
@@ -52,17 +55,15 @@ class Galleries:
         self._dim = dim
         self._metrics = metrics
         self._held: dict[str, Held] = {}
+        self._exchanging = threading.Lock()
 
     async def load(self) -> None:
-        """Rebuild every gallery of this model in memory. Raises StartupError for a vector that is damaged."""
+        """Rebuild every gallery in memory. Raises StartupError for a vector that is damaged."""
         for row in await self._database.read(gallery_records.select_galleries):
             if row.name.startswith(gallery_records.UNFINISHED):
                 self.drop_import(row)
                 continue
-            memory = None
-            if (row.fingerprint, row.dim) == (self._fingerprint, self._dim):
-                memory = await self._database.read(partial(_rebuild, row, self.clock))
-            self._hold(row, memory)
+            self._hold(row, await self._database.read(partial(_rebuild, row, self.clock)))
 
     async def begin_import(
         self, hidden: str, name: str, purpose: str, retention: int | None, keep_crops: bool
@@ -104,16 +105,24 @@ class Galleries:
         """Every gallery, by name."""
         return [self._held[name] for name in sorted(self._held)]
 
-    def memory(self, name: str) -> Gallery:
-        """The gallery to search. Raises NotFound, and ModelMismatch for one that was enrolled with another model."""
-        held = self.find(name)
-        if held.memory is None:
+    def is_current(self, row: GalleryRow) -> bool:
+        """Whether its vectors are of the loaded model."""
+        return (row.fingerprint, row.dim) == (self._fingerprint, self._dim)
+
+    def require_current(self, row: GalleryRow) -> None:
+        """Raises ModelMismatch where its vectors are of another model than the loaded one."""
+        if not self.is_current(row):
             raise ModelMismatch(
-                f"gallery {name} was enrolled with model {held.row.fingerprint[:12]}, and {self._fingerprint[:12]} "
+                f"gallery {row.name} was enrolled with model {row.fingerprint[:12]}, and {self._fingerprint[:12]} "
                 "is loaded: vectors of two models cannot be compared; start the service with the gallery's bundle, "
-                "or enrol its crops again into a new gallery"
+                f"or let `pan-serve re-embed {row.name}` bring its kept crops to the loaded model"
             )
-        return held.memory
+
+    def searched(self, name: str) -> tuple[GalleryRow, Gallery]:
+        """A gallery as it is and its vectors, both of one model. Raises NotFound."""
+        held = self.find(name)
+        with self._exchanging:
+            return held.row, held.memory
 
     async def create(
         self,
@@ -156,8 +165,7 @@ class Galleries:
 
         def committed(row: GalleryRow) -> None:
             held.row = row
-            if held.memory is not None:
-                held.memory.retention = row.retention
+            held.memory.retention = row.retention
 
         kept = held.row.keep_crops
         row = await self._database.write(apply, committed)
@@ -191,8 +199,6 @@ class Galleries:
 
     def follow(self, held: Held, change: Callable[[Gallery], None]) -> None:
         """Bring memory up to date with a commit; where that fails, it is made anew from the database."""
-        if held.memory is None:
-            return
         try:
             change(held.memory)
         except Exception:
@@ -202,9 +208,9 @@ class Galleries:
             held.memory = self._database.submit_read(partial(_rebuild, held.row, self.clock)).result()
         self._metrics.gallery_entries.labels(held.row.name).set(len(held.memory))
 
-    def _hold(self, row: GalleryRow, memory: Gallery | None) -> None:
+    def _hold(self, row: GalleryRow, memory: Gallery) -> None:
         self._held[row.name] = Held(row, memory)
-        self._metrics.gallery_entries.labels(row.name).set(len(memory) if memory is not None else 0)
+        self._metrics.gallery_entries.labels(row.name).set(len(memory))
 
 
 def _rebuild(row: GalleryRow, clock: Callable[[], int], db: sqlite3.Connection) -> Gallery:

@@ -72,7 +72,7 @@ async def enrol(
     each with an `image` (base64) or a `vector` of this model; or one raw `image/*` body with its metadata in the query.
     With `boxes`, one file or raw image is a frame that is cut into crops, and `metadata` describes one crop a box.
     """
-    service.galleries.memory(gallery)
+    service.galleries.require_current(service.galleries.find(gallery).row)
     body = await read_body(request, service.settings)
     key = IdempotencyKey(idempotency_key, body.digest()) if idempotency_key else None
     if key is not None and (earlier := await service.entries.answered(gallery, key)):

@@ -35,7 +35,7 @@ async def gallery_view(service: Service, gallery: Held) -> dict[str, Any]:
         "created_at": moment(row.created_at),
         "retention_days": None if row.retention is None else row.retention / DAY,
         "keep_crops": row.keep_crops,
-        "searchable": gallery.memory is not None,
+        "searchable": service.galleries.is_current(row),
         "entries": entries,
         "persons": persons,
     }

@@ -10,7 +10,8 @@ from service.api.views import microseconds
 from service.body import Body
 from service.columns import Filter
 from service.engine import Vectors
-from service.errors import BodyTooLarge, InvalidRequest
+from service.errors import BodyTooLarge, InvalidRequest, ModelMismatch
+from service.gallery_records import GalleryRow
 from service.growing import tag
 from service.records import EntryRow
 from service.runtime import Service
@@ -52,8 +53,20 @@ def take_query(body: Body) -> tuple[str, Any]:
     return (_PLURAL[name], [value]) if name in _PLURAL else (name, value)
 
 
-async def embed_query(service: Service, gallery: str, kind: str, value: Any) -> Query:
-    """Raises InvalidRequest, NotFound for an entry, BodyTooLarge, or as embedding does."""
+def require_model(service: Service, row: GalleryRow, kind: str, options: SearchOptions) -> None:
+    """Raises ModelMismatch where the query, or a rate that was asked for, is not of the gallery's model."""
+    of_loaded = kind == "images" or (kind == "vectors" and options.fingerprint is None)
+    if of_loaded or options.false_positive_rate is not None:
+        service.galleries.require_current(row)
+    if options.fingerprint is not None and options.fingerprint != row.fingerprint:
+        raise ModelMismatch(
+            f"the query is of model {options.fingerprint[:12]} and gallery {row.name} of {row.fingerprint[:12]}: "
+            "vectors of two models cannot be compared"
+        )
+
+
+async def embed_query(service: Service, row: GalleryRow, kind: str, value: Any) -> Query:
+    """Raises InvalidRequest, NotFound for an entry, Conflict, BodyTooLarge, or as embedding does."""
     if isinstance(value, Pictures):
         outcomes = await service.embedder.embed(value.images, value.boxes)
         return Query(np.stack(all_usable(outcomes, value.names)))
@@ -62,10 +75,10 @@ async def embed_query(service: Service, gallery: str, kind: str, value: Any) -> 
     if len(value) > service.settings.max_images:
         raise BodyTooLarge(f"{len(value)} {kind} in one request; at most {service.settings.max_images} are accepted")
     if kind == "vectors":
-        return Query(np.stack([unit_vector(one, service.bundle.manifest.output.dim) for one in value]))
+        return Query(np.stack([unit_vector(one, row.dim) for one in value]))
     if not all(type(one) is int and 0 < one < 2**63 for one in value):
         raise InvalidRequest("an `entry_id` is a positive integer")
-    entries, vectors = zip(*await service.entries.with_vectors(gallery, value), strict=True)
+    entries, vectors = zip(*await service.entries.with_vectors(row, value), strict=True)
     return Query(np.stack(vectors), entries)
 
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from service.answers import Json
 from service.api.deps import EMBEDDING_PROBLEMS, GalleryPath, SearchCaller, ServiceDep, parse, problems, while_connected
 from service.api.docs import search_body
-from service.api.queries import as_filter, embed_query, take_query, with_lists
+from service.api.queries import as_filter, embed_query, require_model, take_query, with_lists
 from service.api.views import hit_view, person_view
 from service.body import read_body
 from service.decision import decide
@@ -33,14 +33,17 @@ async def search(gallery: GalleryPath, request: Request, service: ServiceDep, ca
     or in JSON: one of `images` (base64), `vector`, `vectors` (numbers, or base64 float32), `entry_id` and `entry_ids`,
     beside the options. With `boxes`, one image is a frame that is cut into crops.
     """
-    memory = service.galleries.memory(gallery)
+    service.galleries.find(gallery)
     body = await read_body(request, service.settings)
     kind, value = take_query(body)
     options = parse(SearchOptions, with_lists(body.members))
     if options.top_k > service.settings.max_top_k:
         raise BodyTooLarge(f"top_k is {options.top_k}; at most {service.settings.max_top_k} hits are given")
-    decision = decide(service.bundle.manifest.calibration, options.false_positive_rate, options.threshold)
-    query = await while_connected(request, embed_query(service, gallery, kind, value))
+    row, memory = service.galleries.searched(gallery)
+    require_model(service, row, kind, options)
+    calibration = service.bundle.manifest.calibration if service.galleries.is_current(row) else None
+    decision = decide(calibration, options.false_positive_rate, options.threshold)
+    query = await while_connected(request, embed_query(service, row, kind, value))
     where, vectors = as_filter(query, options), query.fused(options.fuse)
     audit = service.entries.audit(caller, "search", gallery, len(query.vectors))
     asked = (memory, vectors, options.top_k, where)

@@ -44,7 +44,10 @@ class Gallery(Answer):
     created_at: datetime
     retention_days: float | None = Field(description="null: entries are kept until they are deleted")
     keep_crops: bool
-    searchable: bool = Field(description="false when it was enrolled with another model than the one that is loaded")
+    searchable: bool = Field(
+        description="by pictures; false when it was enrolled with another model than the one that is loaded: then only "
+        "its entries, and vectors that say so by `fingerprint`, find anything in it"
+    )
     entries: int
     persons: int
 

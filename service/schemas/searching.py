@@ -99,6 +99,11 @@ class SearchOptions(DecisionOptions):
         max_length=ATTRIBUTES_MAX,
         description="only entries that have each of these attributes, with this value or any of this list",
     )
+    fingerprint: str | None = Field(
+        default=None,
+        max_length=64,
+        description="of the model that the vectors searched by come from; left out: the one that is loaded",
+    )
     camera_id: Identifier | None = Field(default=None, description="the query's own camera")
     person_id: Identifier | None = Field(default=None, description="the query's person, where known")
     exclude_same_camera: bool = False

@@ -92,12 +92,14 @@ def test_a_gallery_that_could_not_follow_a_commit_is_made_anew(
             raise MemoryError
 
         with monkeypatch.context() as broken:
-            broken.setattr(galleries.memory("lobby"), "add", fails)
+            broken.setattr(galleries.find("lobby").memory, "add", fails)
             await enrol(1)
         await enrol(2)
-        assert len(galleries.memory("lobby")) == 3
+        assert len(galleries.find("lobby").memory) == 3
         for row in range(3):
-            assert galleries.memory("lobby").search([vectors[row : row + 1]], 1, Filter())[0][0].entry_id == row + 1
+            assert (
+                galleries.find("lobby").memory.search([vectors[row : row + 1]], 1, Filter())[0][0].entry_id == row + 1
+            )
 
     with_service(bundle, tmp_path, play)
 

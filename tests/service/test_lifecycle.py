@@ -139,23 +139,30 @@ def test_a_stop_finishes_what_is_in_flight(launch: Launch) -> None:
         assert client.gallery("lobby").entries == 1
 
 
-def test_a_gallery_of_another_model_is_kept_and_never_searched(launch: Launch, tmp_path: Path) -> None:
+def test_a_gallery_of_another_model_is_kept_and_answers_by_its_own_vectors_only(launch: Launch, tmp_path: Path) -> None:
     server = launch()
     with Client(server.url) as client:
         client.create_gallery("lobby")
         client.enrol("lobby", [Crop(png(1), EntryInfo(person_id="a")), Crop(png(2), EntryInfo(person_id="b"))])
+        model, (vector,) = client.model().fingerprint, client.embed([png(2)])
     server.stop()
     other = launch(bundle=write_bundle(tmp_path / "other", seed=1))
     with Client(other.url) as client:
         assert not client.gallery("lobby").searchable
         for refused in (
             lambda: client.search("lobby", png(1)),
-            lambda: client.search_entry("lobby", 1),
+            lambda: client.search_vector("lobby", vector),
+            lambda: client.search_entry("lobby", 1, false_positive_rate=0.01),
             lambda: client.enrol("lobby", [Crop(png(1))]),
         ):
             with pytest.raises(ApiError, match="start the service with the gallery's bundle") as error:
                 refused()
             assert (error.value.status, error.value.problem_code) == (409, "model-mismatch")
+        with pytest.raises(ApiError, match="the query is of model"):
+            client.search_vector("lobby", vector, fingerprint=client.model().fingerprint)
+        by_vector = client.search_vector("lobby", vector, fingerprint=model, top_k=1).hits or []
+        assert [(hit.person_id, hit.probability) for hit in by_vector] == [("b", None)]
+        assert [hit.person_id for hit in client.search_entry("lobby", 2).hits or []] == ["a"]
         assert client.erase_person("lobby", "a").entries == 1  # the right to be forgotten does not wait for a model
         client.create_gallery("new")
         client.enrol("new", [Crop(png(1))])

@@ -185,7 +185,7 @@ class Store(RuleBasedStateMachine):
                 (Filter(cameras=frozenset({"c1"})), {id_ for id_, entry in kept.items() if entry.camera == "c1"}),
             ]:
                 truth = sorted((-float(kept[id_].vector @ query), id_) for id_ in allowed)[:7]
-                hits = self.galleries.memory(name).search([query[None]], 7, where)[0]
+                hits = self.galleries.find(name).memory.search([query[None]], 7, where)[0]
                 assert [hit.entry_id for hit in hits] == [id_ for _, id_ in truth]
                 np.testing.assert_allclose([-hit.score for hit in hits], [score for score, _ in truth], atol=1e-6)
 
