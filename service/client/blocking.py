@@ -1,0 +1,133 @@
+"""The client for ordinary code: each call returns when it is answered."""
+
+import time
+from collections.abc import Callable, Iterator
+from itertools import count
+from types import TracebackType
+from typing import BinaryIO, Concatenate, ParamSpec, Self, TypeVar
+
+import httpx
+
+from service.client import calls
+from service.client.call import LONGEST_IMPORT, Call, Listing, Retries, authorization, gallery_path
+from service.client.errors import api_error, may_break_off
+from service.client.method import like
+from service.lines import Reader
+from service.schemas import Gallery
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _answered(describe: Callable[P, Call[T]]) -> Callable[Concatenate["Client", P], T]:
+    @like(describe)
+    def method(self: "Client", /, *arguments: P.args, **options: P.kwargs) -> T:
+        return self._answer(describe(*arguments, **options))
+
+    return method
+
+
+def _listed(describe: Callable[P, Listing[T]]) -> Callable[Concatenate["Client", P], Iterator[T]]:
+    @like(describe, Iterator)
+    def method(self: "Client", /, *arguments: P.args, **options: P.kwargs) -> Iterator[T]:
+        return self._items(describe(*arguments, **options))
+
+    return method
+
+
+class Client:
+    """Calls are safe from several threads. A full queue and a short outage are waited for, up to `retries` times.
+
+    The API key is the one given, or that in the environment variable PAN_API_KEY, where there is one.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8000",
+        *,
+        api_key: str | None = None,
+        timeout: float = 60.0,
+        retries: int = 8,
+    ) -> None:
+        self._http = httpx.Client(base_url=url, timeout=timeout, headers=authorization(api_key))
+        self._retries = Retries(retries)
+
+    def __enter__(self) -> Self:
+        """The client itself; leaving closes its connections."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    model = _answered(calls.model)
+    embed = _answered(calls.embed)
+    explain = _answered(calls.explain)
+    compare = _answered(calls.compare)
+    galleries = _answered(calls.galleries)
+    gallery = _answered(calls.gallery)
+    create_gallery = _answered(calls.create_gallery)
+    delete_gallery = _answered(calls.delete_gallery)
+    purge = _answered(calls.purge)
+    enrol = _answered(calls.enrol)
+    entries = _listed(calls.entries)
+    delete_entry = _answered(calls.delete_entry)
+    persons = _listed(calls.persons)
+    erase_person = _answered(calls.erase_person)
+    search = _answered(calls.search)
+    search_vector = _answered(calls.search_vector)
+    search_entry = _answered(calls.search_entry)
+
+    def export_gallery(self, gallery: str, write: Callable[[bytes], object]) -> None:
+        """Write the file of a gallery, chunk by chunk, and check that it is whole. Raises ClientError."""
+        reader = Reader()
+        with (
+            may_break_off(f"the export of {gallery}", "export it again"),
+            self._http.stream("POST", gallery_path(gallery, "export")) as answer,
+        ):
+            if not answer.is_success:
+                answer.read()
+                raise api_error(answer)
+            for chunk in answer.iter_bytes():
+                write(chunk)
+                for _ in reader.feed(chunk):
+                    pass
+            reader.finish()
+
+    def import_gallery(self, gallery: str, file: BinaryIO) -> Gallery:
+        """Make a gallery of an exported file. Raises ClientError, and then there is no such gallery."""
+        headers = {"Content-Type": "application/octet-stream"}
+        with may_break_off(f"the import into {gallery}", "see whether the gallery is there"):
+            answer = self._http.post(
+                gallery_path(gallery, "import"), content=file, headers=headers, timeout=LONGEST_IMPORT
+            )
+        if not answer.is_success:
+            raise api_error(answer)
+        return Gallery.model_validate_json(answer.content)
+
+    def _answer(self, call: Call[T]) -> T:
+        for attempt in count():
+            try:
+                answer = self._http.send(call.request(self._http))
+            except httpx.TransportError as error:
+                wait = self._retries.after_failure(attempt, call, error)
+            else:
+                if answer.is_success:
+                    return call.read(answer.content)
+                wait = self._retries.after_problem(attempt, answer)
+            time.sleep(wait)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _items(self, listing: Listing[T]) -> Iterator[T]:
+        cursor: str | None = None
+        while True:
+            items, cursor = self._answer(listing.page(cursor))
+            yield from items
+            if cursor is None:
+                return

@@ -1,0 +1,125 @@
+"""A call of the API as data: what to send, how to read the answer, and when to send it again."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+import httpx
+import orjson
+
+from service.client.errors import api_error, no_answer
+
+T = TypeVar("T")
+
+LONGEST_IMPORT = 600.0  # seconds without a sign of the service: it builds the index at the end
+_RETRIED = (429, 503)
+_LONGEST_WAIT = 60.0
+_MOST_LOST = 2  # connections in a row, before it is no short outage
+_JSON_FIELDS = ("attributes", "rerank", "boxes")  # of a form
+
+Files = Sequence[tuple[str, tuple[str, bytes]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One request. A call that changes something can be repeated when it has a key: the service knows it by that."""
+
+    method: str
+    path: str
+    read: Callable[[bytes], T]
+    json: Mapping[str, Any] | None = None
+    files: Files = ()
+    form: Mapping[str, Any] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    accept: str = "application/json"
+    key: str | None = None
+
+    def request(self, http: httpx.Client | httpx.AsyncClient) -> httpx.Request:
+        """As httpx sends it."""
+        headers = {"Accept": self.accept}
+        content = None
+        if self.json is not None:
+            headers["Content-Type"] = "application/json"
+            content = orjson.dumps(self.json, option=orjson.OPT_SERIALIZE_NUMPY)
+        if self.key is not None:
+            headers["Idempotency-Key"] = self.key
+        return http.build_request(
+            self.method,
+            self.path,
+            content=content,
+            files=self.files or None,
+            data=self.form or None,
+            params=self.query or None,
+            headers=headers,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Listing(Generic[T]):
+    """Calls for page after page; `read` gives the items of one, and the cursor of the next where there is one."""
+
+    path: str
+    query: Mapping[str, str]
+    read: Callable[[bytes], tuple[Sequence[T], str | None]]
+
+    def page(self, cursor: str | None) -> Call[tuple[Sequence[T], str | None]]:
+        """The page at a cursor; the first without one."""
+        query = {**self.query, "limit": "1000"} | ({"cursor": cursor} if cursor else {})
+        return Call("GET", self.path, self.read, query=query)
+
+
+@dataclass(frozen=True, slots=True)
+class Retries:
+    """A full queue and a short outage are waited for, `most` times."""
+
+    most: int
+
+    def after_problem(self, attempt: int, answer: httpx.Response) -> float:
+        """Seconds to wait after this answer to attempt 0, 1, ... Raises ApiError where waiting does not help."""
+        if attempt >= self.most or answer.status_code not in _RETRIED:
+            raise api_error(answer)
+        return min(float(answer.headers.get("Retry-After", _pause(attempt))), _LONGEST_WAIT)
+
+    def after_failure(self, attempt: int, call: Call[Any], error: httpx.TransportError) -> float:
+        """Seconds to wait after a connection that failed. Raises ClientError where the call may not be repeated.
+
+        A call that changes something and has no key may have been carried out, if there was a connection.
+        """
+        repeatable = call.method == "GET" or call.key is not None or isinstance(error, httpx.ConnectError)
+        if attempt >= min(self.most, _MOST_LOST) or not repeatable:
+            raise no_answer(error) from error
+        return _pause(attempt)
+
+
+def _pause(attempt: int) -> float:
+    return min(_LONGEST_WAIT, 0.25 * 2.0**attempt)
+
+
+def authorization(api_key: str | None) -> dict[str, str]:
+    """The header for the key given, or for that in the environment variable PAN_API_KEY, where there is one."""
+    api_key = api_key or os.environ.get("PAN_API_KEY")
+    return {"Authorization": f"Bearer {api_key}"} if api_key else {}
+
+
+def gallery_path(gallery: str, *more: str) -> str:
+    """The path of a gallery, or of what is below it."""
+    return "/".join(["/v1/galleries", *(quote(part, safe="") for part in (gallery, *more))])
+
+
+def files(images: Sequence[bytes], name: str = "images") -> list[tuple[str, tuple[str, bytes]]]:
+    """Images as the files of a form."""
+    return [(name, (str(index), image)) for index, image in enumerate(images)]
+
+
+def form(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as the fields of a form."""
+    return {name: _field(name, value) for name, value in options.items()}
+
+
+def _field(name: str, value: Any) -> Any:
+    if name in _JSON_FIELDS:
+        return orjson.dumps(value).decode()
+    return value.isoformat() if isinstance(value, datetime) else value

@@ -1,0 +1,165 @@
+"""Every call of the API: a function that describes it. The clients' methods are made of these, names and all."""
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+from pydantic import BaseModel
+
+from service.client.call import Call, Listing, files, form, gallery_path
+from service.schemas import (
+    Comparison,
+    Enrolled,
+    Entry,
+    EntryInfo,
+    EntryPage,
+    Erased,
+    Explanations,
+    Gallery,
+    GalleryList,
+    Model,
+    Person,
+    PersonPage,
+    SearchAnswer,
+)
+
+M = TypeVar("M", bound=BaseModel)
+
+_NOTHING_KNOWN = EntryInfo()
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """The bytes of a picture of one person, and what is known of it."""
+
+    image: bytes
+    info: EntryInfo = _NOTHING_KNOWN
+
+
+def model() -> Call[Model]:
+    """The model that is loaded."""
+    return Call("GET", "/v1/model", _as(Model))
+
+
+def embed(images: Sequence[bytes], boxes: Sequence[Sequence[float]] | None = None) -> Call[npt.NDArray[np.float32]]:
+    """(images, dim) unit vectors; or (boxes, dim), of the boxes (x, y, width, height in pixels) in one frame.
+
+    Raises ApiError if any image or box cannot be used.
+    """
+    binary = "application/octet-stream"
+    return Call("POST", "/v1/embeddings", _array, files=files(images), form=_boxes(boxes), accept=binary)
+
+
+def explain(images: Sequence[bytes], boxes: Sequence[Sequence[float]] | None = None) -> Call[Explanations]:
+    """Part masks and compatibility maps of a few images, or of boxes in one frame."""
+    return Call("POST", "/v1/explain", _as(Explanations), files=files(images), form=_boxes(boxes))
+
+
+def compare(a: Sequence[bytes], b: Sequence[bytes], **options: Any) -> Call[Comparison]:
+    """Do two sets of images show one person? Options are those of `service.schemas.DecisionOptions`."""
+    both = files(a, "a") + files(b, "b")
+    return Call("POST", "/v1/compare", _as(Comparison), files=both, form=form(options))
+
+
+def galleries() -> Call[list[Gallery]]:
+    """Every gallery, by name."""
+    return Call("GET", "/v1/galleries", lambda data: GalleryList.model_validate_json(data).galleries)
+
+
+def gallery(name: str) -> Call[Gallery]:
+    """Raises ApiError with status 404 when there is none."""
+    return Call("GET", gallery_path(name), _as(Gallery))
+
+
+def create_gallery(name: str, purpose: str = "", *, retention_days: float | None = None) -> Call[Gallery]:
+    """Raises ApiError with status 409 when the name is taken."""
+    wanted = {"name": name, "purpose": purpose, "retention_days": retention_days}
+    return Call("POST", "/v1/galleries", _as(Gallery), json=wanted)
+
+
+def delete_gallery(name: str) -> Call[Erased]:
+    """Erase a gallery with all it holds."""
+    return Call("DELETE", gallery_path(name), _as(Erased))
+
+
+def purge(gallery: str) -> Call[Erased]:
+    """Erase what has expired now, and know when it is done."""
+    return Call("POST", gallery_path(gallery, "purge"), _as(Erased))
+
+
+def enrol(gallery: str, crops: Sequence[Crop]) -> Call[Enrolled]:
+    """Enrol crops; the answer says for each whether it was. Sent again after a failure, none is enrolled twice."""
+    metadata = orjson.dumps([crop.info.model_dump(exclude_unset=True) for crop in crops])
+    return Call(
+        "POST",
+        gallery_path(gallery, "entries"),
+        _as(Enrolled),
+        files=files([crop.image for crop in crops]),
+        form={"metadata": metadata.decode()},
+        key=uuid.uuid4().hex,
+    )
+
+
+def entries(gallery: str, **filters: str) -> Listing[Entry]:
+    """Every entry in the order of enrolment; filters are person_id and camera_id."""
+
+    def read(data: bytes) -> tuple[Sequence[Entry], str | None]:
+        page = EntryPage.model_validate_json(data)
+        return page.entries, page.next_cursor
+
+    return Listing(gallery_path(gallery, "entries"), filters, read)
+
+
+def delete_entry(gallery: str, entry_id: int) -> Call[None]:
+    """Delete an entry and its vector."""
+    return Call("DELETE", gallery_path(gallery, "entries", str(entry_id)), lambda _: None)
+
+
+def persons(gallery: str) -> Listing[Person]:
+    """Every person, by id."""
+
+    def read(data: bytes) -> tuple[Sequence[Person], str | None]:
+        page = PersonPage.model_validate_json(data)
+        return page.persons, page.next_cursor
+
+    return Listing(gallery_path(gallery, "persons"), {}, read)
+
+
+def erase_person(gallery: str, person_id: str) -> Call[Erased]:
+    """Erase every entry of a person in this gallery."""
+    return Call("DELETE", gallery_path(gallery, "persons", person_id), _as(Erased))
+
+
+def search(gallery: str, *images: bytes, **options: Any) -> Call[SearchAnswer]:
+    """Search by one image, or by several of one person. Options are those of `service.schemas.SearchOptions`."""
+    return Call("POST", gallery_path(gallery, "search"), _as(SearchAnswer), files=files(images), form=form(options))
+
+
+def search_vector(gallery: str, vector: npt.NDArray[np.float32], **options: Any) -> Call[SearchAnswer]:
+    """Search by a (dim,) vector of the same model, or by (n, dim) of one person."""
+    wanted = {"vectors": np.atleast_2d(vector), **options}
+    return Call("POST", gallery_path(gallery, "search"), _as(SearchAnswer), json=wanted)
+
+
+def search_entry(gallery: str, *entry_ids: int, **options: Any) -> Call[SearchAnswer]:
+    """Search by an entry of the gallery, or several of one person; they are not among their own hits."""
+    wanted = {"entry_ids": entry_ids, **options}
+    return Call("POST", gallery_path(gallery, "search"), _as(SearchAnswer), json=wanted)
+
+
+def _as(answer: type[M]) -> Callable[[bytes], M]:
+    return answer.model_validate_json
+
+
+def _array(data: bytes) -> npt.NDArray[np.float32]:
+    vectors: npt.NDArray[np.float32] = np.load(BytesIO(data), allow_pickle=False)
+    return vectors
+
+
+def _boxes(boxes: Sequence[Sequence[float]] | None) -> dict[str, Any]:
+    return form({} if boxes is None else {"boxes": boxes})
