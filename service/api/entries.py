@@ -81,7 +81,7 @@ async def enrol(
     if len(crops.infos) > service.settings.max_images:
         most = service.settings.max_images
         raise BodyTooLarge(f"{len(crops.infos)} entries in one request; at most {most} are accepted")
-    known = [_new_entry(info) for info in crops.infos]
+    known = [new_entry(info) for info in crops.infos]
     refuse_expired(known, service.galleries.find(gallery), service.galleries.clock())
     keep = service.galleries.find(gallery).row.keep_crops
     outcomes = await while_connected(request, _embed(service, crops, keep))
@@ -160,7 +160,7 @@ async def update_entry(
     """Give it a person, camera, time or attributes; the vector stays."""
     await service.entries.get(gallery, entry_id)
     update = parse(EntryUpdate, await read_json(request, service.settings))
-    wanted = _new_entry(EntryInfo.model_construct(**dict(update)))
+    wanted = new_entry(EntryInfo.model_construct(**dict(update)))
     given = {name: getattr(wanted, name) for name in update.model_fields_set}
 
     def change(entry: EntryRow) -> EntryRow:
@@ -204,16 +204,21 @@ async def _shown(service: Service, row: EntryRow) -> Response:
 async def _embed(service: Service, crops: _Crops, keep: bool) -> list[_Outcome | ImageError]:
     """Vectors that came ready stay as they are; images are embedded, and made ready to be kept."""
     images = [crop for crop in crops.crops if isinstance(crop, bytes | ImageError)]
-    embedded: Sequence[_Outcome | ImageError] = []
-    if images and keep:
-        embedded = await service.embedder.embed_keeping(images, crops.boxes)
-    elif images:
-        vectors = await service.embedder.embed(images, crops.boxes)
-        embedded = [one if isinstance(one, ImageError) else (one, None) for one in vectors]
+    embedded = await embed_crops(service, images, crops.boxes, keep) if images else []
     if crops.boxes is not None:
         return list(embedded)
     rest = iter(embedded)
     return [next(rest) if isinstance(crop, bytes | ImageError) else (crop, None) for crop in crops.crops]
+
+
+async def embed_crops(
+    service: Service, images: Sequence[Image], boxes: Sequence[Box] | None, keep: bool
+) -> Sequence[tuple[Vectors, bytes | None] | ImageError]:
+    """The (D,) vector of each, and its picture where that is to be kept. Raises as `Embedder.embed`."""
+    if keep:
+        return await service.embedder.embed_keeping(images, boxes)
+    vectors = await service.embedder.embed(images, boxes)
+    return [one if isinstance(one, ImageError) else (one, None) for one in vectors]
 
 
 def _json_crops(body: Body, service: Service) -> _Crops:
@@ -221,7 +226,7 @@ def _json_crops(body: Body, service: Service) -> _Crops:
     _nothing_left(body)
     if not isinstance(items, list) or not items or not all(isinstance(item, dict) for item in items):
         raise InvalidRequest("`entries` is a list of objects, and there is at least one")
-    crops = [_pop_crop(item, service.bundle.manifest.output.dim) for item in items]
+    crops = [pop_crop(item, service.bundle.manifest.output.dim) for item in items]
     return _Crops(parse_list(EntryInfo, items), crops, None, [f"entries.{index}" for index in range(len(items))])
 
 
@@ -230,7 +235,8 @@ def _pictures(body: Body) -> _Crops:
     return _Crops(_metadata(body, len(pictures)), list(pictures.images), pictures.boxes, pictures.names)
 
 
-def _pop_crop(item: dict[str, Any], dim: int) -> Image | Vectors:
+def pop_crop(item: dict[str, Any], dim: int) -> Image | Vectors:
+    """The crop of an entry in JSON, taken out of its members. Raises InvalidRequest."""
     if ("image" in item) == ("vector" in item):
         raise InvalidRequest("each entry has either an `image` or a `vector`")
     return image_from_base64(item.pop("image")) if "image" in item else unit_vector(item.pop("vector"), dim)
@@ -255,6 +261,7 @@ def _nothing_left(body: Body) -> None:
         raise InvalidRequest(f"unknown members: {', '.join(sorted(body.members))}")
 
 
-def _new_entry(info: EntryInfo) -> NewEntry:
+def new_entry(info: EntryInfo) -> NewEntry:
+    """What is known of a crop as the database takes it."""
     attributes = orjson.dumps(info.attributes).decode()
     return NewEntry(info.person_id, info.camera_id, microseconds(info.captured_at), attributes)
