@@ -9,7 +9,19 @@ from starlette.exceptions import HTTPException
 
 from bundle import PanError
 from service.answers import problem, problem_of
-from service.api import compare, embeddings, entries, explain, galleries, pages, persons, search, system, transfer
+from service.api import (
+    compare,
+    embeddings,
+    entries,
+    explain,
+    galleries,
+    pages,
+    persons,
+    reembedding,
+    search,
+    system,
+    transfer,
+)
 from service.envelope import Envelope
 from service.errors import InvalidRequest
 from service.intake import Intake
@@ -47,7 +59,19 @@ def _routes() -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
     )
-    for module in (embeddings, explain, compare, galleries, entries, persons, search, transfer, system, pages):
+    for module in (
+        embeddings,
+        explain,
+        compare,
+        galleries,
+        entries,
+        persons,
+        search,
+        transfer,
+        reembedding,
+        system,
+        pages,
+    ):
         app.include_router(module.router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app

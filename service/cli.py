@@ -11,15 +11,14 @@ import orjson
 import typer
 
 from bundle import ImageLimits
-from service import backup_commands, key_commands
+from service import backup_commands, gallery_commands, key_commands
 from service.backup import replaced
-from service.client import Client
 from service.enroll import enroll_folder
 from service.logs import log_to_stderr
 from service.schemas import Fuse
 from service.settings import Device, EngineChoice, PrecisionChoice, Settings
 from service.show import show_found
-from service.terminal import complain, err, out, read_secret, told
+from service.terminal import KeyFile, Url, complain, connect, err, out, read_secret, told
 from service.wheels import installed_wheels
 
 app = typer.Typer(
@@ -28,11 +27,8 @@ app = typer.Typer(
 app.add_typer(key_commands.app, name="key")
 app.command()(backup_commands.backup)
 app.command()(backup_commands.restore)
+app.command("re-embed")(gallery_commands.re_embed)
 
-Url = Annotated[str, typer.Option(help="Of a running service.")]
-KeyFile = Annotated[
-    Path | None, typer.Option("--api-key-file", help="Holds the API key; PAN_API_KEY is read if left out.")
-]
 GalleryOption = Annotated[str, typer.Option("--gallery", help="Name of the gallery.")]
 
 
@@ -123,7 +119,7 @@ def enroll(
     key_file: KeyFile = None,
 ) -> None:
     """Enrol every crop under a folder into a gallery, which is made if missing."""
-    with _client(url, key_file) as client:
+    with connect(url, key_file) as client:
         failures = enroll_folder(client, folder, gallery, batch, in_flight, err)
     for path, reason in failures:
         complain(f"{path}: {reason}")
@@ -173,7 +169,7 @@ def search(
         images = [path.read_bytes() for path in image]
     except OSError as error:
         raise typer.BadParameter(str(error)) from None
-    with _client(url, key_file) as client:
+    with connect(url, key_file) as client:
         answer = client.search(gallery, *images, top_k=top_k, fuse=fuse, **options)
     if as_json:
         sys.stdout.write(answer.model_dump_json(exclude_none=True) + "\n")
@@ -205,7 +201,7 @@ def export(
     key_file: KeyFile = None,
 ) -> None:
     """Write a whole gallery, vectors and all, to a file that another service of the same model can import."""
-    with _client(url, key_file) as client, replaced(file) as partial, partial.open("wb") as stream:
+    with connect(url, key_file) as client, replaced(file) as partial, partial.open("wb") as stream:
         client.export_gallery(gallery, stream.write)
     out.print(f"wrote {file}", highlight=False, soft_wrap=True)
 
@@ -219,7 +215,7 @@ def import_(
     key_file: KeyFile = None,
 ) -> None:
     """Make a gallery of an exported file."""
-    with _client(url, key_file) as client:
+    with connect(url, key_file) as client:
         made = client.import_gallery(gallery, file)
     out.print(f"made gallery {gallery} with {made.entries:,} entries", highlight=False, soft_wrap=True)
 
@@ -231,10 +227,6 @@ def openapi() -> None:
     from service.app import openapi_document
 
     sys.stdout.write(orjson.dumps(openapi_document(), option=orjson.OPT_INDENT_2).decode() + "\n")
-
-
-def _client(url: str, key_file: Path | None) -> Client:
-    return Client(url, api_key=None if key_file is None else read_secret(key_file))
 
 
 def main() -> None:

@@ -26,6 +26,9 @@ from service.settings import Settings
 
 T = TypeVar("T")
 
+_PATIENCE = 1.0  # seconds for which what is not urgent waits behind the requests
+_LOOK_AGAIN = 0.02
+
 
 class Embedder:
     """Everything between the bytes of a picture and its embedding. Lives on one event loop."""
@@ -41,6 +44,11 @@ class Embedder:
         self._admitted = 0
         self._images_per_second = 50.0  # a guess until the first batch was timed; only Retry-After depends on it
         self._last_success = -math.inf
+
+    @property
+    def dim(self) -> int:
+        """D of the vectors."""
+        return self._engine.dim
 
     @property
     def seconds_since_success(self) -> float:
@@ -68,6 +76,18 @@ class Embedder:
     ) -> list[ImageArray | ImageError]:
         """What the network would see of each picture, (H, W, 3) uint8 RGB, or the reason why it cannot. As `embed`."""
         return await self._each(self._prepare, images, boxes)
+
+    async def embed_kept(self, images: Sequence[bytes]) -> list[Vectors | ImageError]:
+        """As `embed`, of crops that were kept, and behind the requests: once none is there, or none has gone away for
+        a while.
+        """
+        give_up = time.monotonic() + _PATIENCE
+        while self._admitted and time.monotonic() < give_up:
+            await asyncio.sleep(_LOOK_AGAIN)
+        outcomes: list[Vectors | ImageError] = []
+        for start in range(0, len(images), self._settings.max_images):
+            outcomes += await self._each(self._embed_kept, images[start : start + self._settings.max_images], None)
+        return outcomes
 
     async def kept(self, image: bytes) -> bytes:
         """A picture that was kept elsewhere, encoded anew as every crop that is kept here. Raises ImageError.
@@ -126,6 +146,10 @@ class Embedder:
     async def _embed_keeping(self, image: bytes | ImageArray) -> tuple[Vectors, bytes]:
         crop, kept = await self._on_decoder(self._decode_keeping, image)
         return await self._batcher.submit(crop), kept
+
+    async def _embed_kept(self, image: bytes | ImageArray) -> Vectors:
+        pixels = await self._on_decoder(lambda: decode_image(image) if isinstance(image, bytes) else image)
+        return await self._batcher.submit(await self._prepare(pixels))
 
     async def _prepare(self, image: bytes | ImageArray) -> ImageArray:
         return await self._on_decoder(self._decode, image)

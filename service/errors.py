@@ -12,6 +12,7 @@
     |   +-- NoImage             404     no picture of this entry is kept
     +-- Conflict                409     the name is taken
     |   +-- ModelMismatch       409     the gallery was enrolled with another model
+    |   +-- CropsMissing        409     entries of a gallery that is to go to another model keep no picture
     +-- NoExplainGraph          409     the bundle has no graph of part masks
     +-- NotCalibrated           409     the bundle states no threshold for a false-positive rate
     +-- Overloaded              429     the queue is full
@@ -131,6 +132,13 @@ class ModelMismatch(ServiceError):
     """The gallery's vectors come from another model than the one that is loaded."""
 
     code = "model-mismatch"
+    status = 409
+
+
+class CropsMissing(ServiceError):
+    """Entries keep no picture from which another model could embed them."""
+
+    code = "crops-missing"
     status = 409
 
 

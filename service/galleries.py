@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from service import gallery_records, records
+from service import gallery_records, records, reembedding_records
 from service.database import Database
 from service.errors import Conflict, ModelMismatch, NotFound, StartupError
 from service.gallery import Gallery
@@ -101,6 +101,16 @@ class Galleries:
 
         self._database.submit_write(apply)
 
+    def rebuilt(self, row: GalleryRow, db: sqlite3.Connection) -> Gallery:
+        """The vectors of a gallery in memory, as this connection sees them."""
+        return _rebuild(row, self.clock, db)
+
+    def exchange(self, held: Held, row: GalleryRow, memory: Gallery) -> None:
+        """From now on a gallery is this, with these vectors; whoever searches the former ones ends in peace."""
+        with self._exchanging:
+            held.row, held.memory = row, memory
+        self._metrics.gallery_entries.labels(row.name).set(len(memory))
+
     def all(self) -> list[Held]:
         """Every gallery, by name."""
         return [self._held[name] for name in sorted(self._held)]
@@ -159,6 +169,7 @@ class Galleries:
             row = change(before)
             if before.keep_crops and not row.keep_crops:
                 records.insert_audit(db, who, "erase-crops", name, records.delete_crops(db, row.id))
+                reembedding_records.forget_reembedding(db, row.id)
             gallery_records.update_gallery(db, row)
             records.insert_audit(db, who, "update-gallery", name, 0)
             return row

@@ -20,6 +20,7 @@ from service.galleries import Galleries
 from service.keys import Keys
 from service.metrics import Metrics
 from service.purger import Purger
+from service.reembedding import ReEmbedder
 from service.schema import now
 from service.searcher import Searcher
 from service.settings import Settings
@@ -50,6 +51,7 @@ class Service:
     explainer: Explainer
     purger: Purger
     transfer: Transfer
+    reembedder: ReEmbedder
     _probing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def check_ready(self) -> None:
@@ -102,6 +104,8 @@ async def open_service(settings: Settings, clock: Callable[[], int] = now) -> As
         await galleries.load()
         log.info("galleries", extra={"names": [gallery.row.name for gallery in galleries.all()]})
         entries = Entries(database, galleries)
+        reembedder = ReEmbedder(database, galleries, embedder, model.fingerprint)
+        await stack.enter_async_context(reembedder.running())
         purger = Purger(database, galleries, metrics)
         await stack.enter_async_context(purger.running())
         yield Service(
@@ -118,4 +122,5 @@ async def open_service(settings: Settings, clock: Callable[[], int] = now) -> As
             explainer,
             purger,
             Transfer(database, galleries),
+            reembedder,
         )

@@ -98,8 +98,24 @@ CREATE TABLE crops (
 ) STRICT
 """
 
+_REEMBEDDING = """
+-- Galleries on their way to another model, and the last way of each that has arrived.
+CREATE TABLE reembeddings (
+    gallery_id INTEGER PRIMARY KEY REFERENCES galleries ON DELETE CASCADE,
+    fingerprint TEXT NOT NULL,  -- of that model
+    droppable INTEGER NOT NULL,  -- entries that may be erased at the end because they keep no usable picture
+    finished_at INTEGER,
+    dropped INTEGER NOT NULL,
+    overwritten INTEGER NOT NULL
+) STRICT;
+CREATE TABLE reembedded (
+    entry_id INTEGER PRIMARY KEY REFERENCES entries ON DELETE CASCADE,
+    vector BLOB  -- as in vectors, by that model; null where the picture cannot be used
+) STRICT
+"""
+
 # A database of an earlier release is brought up to date by the steps it has not seen. A step is never changed.
-STEPS = (_GALLERIES, _KEYS, _RETENTION, _SNAPSHOTS, _CROPS)
+STEPS = (_GALLERIES, _KEYS, _RETENTION, _SNAPSHOTS, _CROPS, _REEMBEDDING)
 SCHEMA_VERSION = len(STEPS)
 
 

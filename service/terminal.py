@@ -3,15 +3,21 @@
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec
+from typing import Annotated, ParamSpec
 
 import typer
 from rich.console import Console
 
 from bundle import PanError
+from service.client import Client
 from service.errors import StartupError
 
 P = ParamSpec("P")
+
+Url = Annotated[str, typer.Option(help="Of a running service.")]
+KeyFile = Annotated[
+    Path | None, typer.Option("--api-key-file", help="Holds the API key; PAN_API_KEY is read if left out.")
+]
 
 out = Console()
 err = Console(stderr=True)
@@ -34,6 +40,11 @@ def told(command: Callable[P, None]) -> Callable[P, None]:
 def complain(message: str) -> None:
     """A line on stderr, in red where there are colours."""
     err.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def connect(url: str, key_file: Path | None) -> Client:
+    """A client of a running service. Raises StartupError for a key that cannot be read."""
+    return Client(url, api_key=None if key_file is None else read_secret(key_file))
 
 
 def read_secret(path: Path) -> str:

@@ -4,12 +4,12 @@ import sqlite3
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 
 from service import gallery_records, records
-from service.database import Database
+from service.database import Database, one_moment
 from service.engine import Vectors
-from service.galleries import Galleries
+from service.errors import Conflict
+from service.galleries import Galleries, require
 from service.gallery_records import GalleryRow
 from service.records import EntryRow, WholeEntry
 
@@ -39,9 +39,14 @@ class Transfer:
         return row, self._batches(row, await self._database.write(begin))
 
     async def _batches(self, row: GalleryRow, last: int) -> AsyncIterator[list[WholeEntry]]:
+        def page(db: sqlite3.Connection) -> list[WholeEntry]:
+            with one_moment(db):
+                if require(db, row).fingerprint != row.fingerprint:
+                    raise Conflict(f"gallery {row.name} has gone over to another model meanwhile; export it again")
+                return records.select_whole(db, row.id, after=after, last=last, limit=BATCH, size=BATCH_BYTES)
+
         after = 0
-        page = partial(records.select_whole, gallery_id=row.id, last=last, limit=BATCH, size=BATCH_BYTES)
-        while batch := await self._database.read(partial(page, after=after)):
+        while batch := await self._database.read(page):
             after = batch[-1].row.id
             oldest = None if row.retention is None else self._galleries.clock() - row.retention
             yield [one for one in batch if oldest is None or records.since(one.row) > oldest]

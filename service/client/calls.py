@@ -25,6 +25,7 @@ from service.schemas import (
     Model,
     Person,
     PersonPage,
+    ReEmbedding,
     SearchAnswer,
 )
 
@@ -76,9 +77,11 @@ def gallery(name: str) -> Call[Gallery]:
     return Call("GET", gallery_path(name), _as(Gallery))
 
 
-def create_gallery(name: str, purpose: str = "", *, retention_days: float | None = None) -> Call[Gallery]:
+def create_gallery(
+    name: str, purpose: str = "", *, retention_days: float | None = None, keep_crops: bool = False
+) -> Call[Gallery]:
     """Raises ApiError with status 409 when the name is taken."""
-    wanted = {"name": name, "purpose": purpose, "retention_days": retention_days}
+    wanted = {"name": name, "purpose": purpose, "retention_days": retention_days, "keep_crops": keep_crops}
     return Call("POST", "/v1/galleries", _as(Gallery), json=wanted)
 
 
@@ -90,6 +93,20 @@ def delete_gallery(name: str) -> Call[Erased]:
 def purge(gallery: str) -> Call[Erased]:
     """Erase what has expired now, and know when it is done."""
     return Call("POST", gallery_path(gallery, "purge"), _as(Erased))
+
+
+def re_embed(gallery: str, *, drop_without_crop: bool = False) -> Call[ReEmbedding]:
+    """Let the service bring a gallery to the loaded model, from the crops it keeps; it goes on by itself.
+
+    Raises ApiError with status 409 where entries keep none, unless they may be erased at the end.
+    """
+    query = {"drop_without_crop": "true"} if drop_without_crop else {}
+    return Call("POST", gallery_path(gallery, "re-embed"), _as(ReEmbedding), query=query)
+
+
+def re_embedding(gallery: str) -> Call[ReEmbedding]:
+    """How far a gallery is on its way to the loaded model."""
+    return Call("GET", gallery_path(gallery, "re-embed"), _as(ReEmbedding))
 
 
 def enrol(gallery: str, crops: Sequence[Crop]) -> Call[Enrolled]:
@@ -118,6 +135,11 @@ def entries(gallery: str, **filters: str) -> Listing[Entry]:
 def delete_entry(gallery: str, entry_id: int) -> Call[None]:
     """Delete an entry and its vector."""
     return Call("DELETE", gallery_path(gallery, "entries", str(entry_id)), lambda _: None)
+
+
+def image(gallery: str, entry_id: int) -> Call[bytes]:
+    """The kept picture of an entry, JPEG. Raises ApiError with status 404 where none is kept."""
+    return Call("GET", gallery_path(gallery, "entries", str(entry_id), "image"), bytes, accept="image/jpeg")
 
 
 def persons(gallery: str) -> Listing[Person]:

@@ -22,6 +22,7 @@ from service.schemas.galleries import (
     GalleryUpdate,
     Person,
     PersonPage,
+    ReEmbedding,
 )
 from service.schemas.searching import (
     Comparison,
@@ -76,6 +77,7 @@ __all__ = [
     "PersonHit",
     "PersonPage",
     "Problem",
+    "ReEmbedding",
     "Request",
     "Rerank",
     "Scalar",

@@ -143,3 +143,19 @@ class Erased(Answer):
         "the disk kept the log, which the next erasure or a restart catches up with"
     )
     erased_at: datetime
+
+
+class ReEmbedding(Answer):
+    """How far a gallery is on its way to the loaded model."""
+
+    gallery: str
+    state: Literal["current", "needed", "running", "stopped"] = Field(
+        description="current: its vectors are of the loaded model; needed: they are not, and nobody has asked for it; "
+        "stopped: `problem` says what must be decided"
+    )
+    fingerprint: str = Field(description="of the model its vectors come from")
+    entries: int
+    done: int = Field(description="entries that have a vector of the loaded model")
+    without_crop: int = Field(description="entries that keep no picture, or one that cannot be used")
+    problem: str | None = Field(description="why it stopped, or why it waits to try again")
+    erased: Erased | None = Field(description="receipt of the entries without a picture that the last change erased")

@@ -31,24 +31,24 @@ _CELL = 8
 _FEATURES = (HEIGHT // _CELL) * (WIDTH // _CELL) * 3
 
 
-def projection(seed: int) -> np.ndarray:
-    """The (features, DIM) weights of a model."""
-    return np.random.default_rng(seed).normal(size=(_FEATURES, DIM)).astype(np.float32)
+def projection(seed: int, dim: int = DIM) -> np.ndarray:
+    """The (features, dim) weights of a model."""
+    return np.random.default_rng(seed).normal(size=(_FEATURES, dim)).astype(np.float32)
 
 
-def reference_embedding(crops: np.ndarray, seed: int = 0) -> np.ndarray:
-    """What the model is by definition, in float64: (B, H, W, 3) uint8 -> (B, DIM) unit vectors."""
+def reference_embedding(crops: np.ndarray, seed: int = 0, dim: int = DIM) -> np.ndarray:
+    """What the model is by definition, in float64: (B, H, W, 3) uint8 -> (B, dim) unit vectors."""
     count = len(crops)
     cells = crops.astype(np.float64).reshape(count, HEIGHT // _CELL, _CELL, WIDTH // _CELL, _CELL, 3).mean((2, 4))
     features = cells.transpose(0, 3, 1, 2).reshape(count, -1) / 255.0 - 0.5
-    vectors = features @ projection(seed).astype(np.float64)
+    vectors = features @ projection(seed, dim).astype(np.float64)
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
-def write_bundle(folder: Path, seed: int = 0, calibration: Calibration | None = None) -> Path:
+def write_bundle(folder: Path, seed: int = 0, calibration: Calibration | None = None, dim: int = DIM) -> Path:
     """Write a valid bundle; another seed is another model."""
     folder.mkdir(parents=True, exist_ok=True)
-    weights = projection(seed)
+    weights = projection(seed, dim)
     constants = {
         "weights": weights,
         "scale": np.float32(255.0),
@@ -69,7 +69,7 @@ def write_bundle(folder: Path, seed: int = 0, calibration: Calibration | None = 
         nodes,
         "blocks",
         [helper.make_tensor_value_info("crops", TensorProto.UINT8, ["batch", HEIGHT, WIDTH, 3])],
-        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", DIM])],
+        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", dim])],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
@@ -90,12 +90,12 @@ def write_bundle(folder: Path, seed: int = 0, calibration: Calibration | None = 
             variant="blocks",
             backbone="none",
             parts=1,
-            embedding_size=DIM,
+            embedding_size=dim,
             parameters=weights.size,
             fingerprint=fingerprint({"weights": weights}, spec),
         ),
         input=spec,
-        output=OutputSpec(dim=DIM),
+        output=OutputSpec(dim=dim),
         files=(entry,),
         evaluation=Evaluation(data="none", queries=1, gallery=1, mAP=1.0, mAP_official=1.0, mINP=1.0, cmc={1: 1.0}),
         calibration=calibration,

@@ -138,7 +138,8 @@ def test_what_has_no_picture_says_so(bundle: Path, tmp_path: Path) -> None:
         relabelled = http.patch(f"/v1/galleries/g/entries/{ids[2]}", json={"person_id": "a"}).json()
         assert (relabelled["image"], relabelled["person_id"]) == (True, "a")
         assert http.patch("/v1/galleries/g", json={"purpose": "another"}).json()["keep_crops"] is True
-        for wrong in (None, "perhaps", []):
+        refused: list[object] = [None, "perhaps", {}]
+        for wrong in refused:
             assert http.patch("/v1/galleries/g", json={"keep_crops": wrong}).status_code == 422
 
 

@@ -83,6 +83,8 @@ CALLS = [
     ("POST", "/v1/galleries/lobby/purge", "erase"),
     ("POST", "/v1/galleries/lobby/export", "export"),
     ("POST", "/v1/galleries/lobby/import", "admin"),
+    ("POST", "/v1/galleries/lobby/re-embed", "admin"),
+    ("GET", "/v1/galleries/lobby/re-embed", None),
     ("GET", "/v1/galleries/lobby/entries", "export"),
     ("GET", "/v1/galleries/lobby/entries/999999/image", "export"),
     ("GET", "/v1/galleries/lobby/persons", "export"),

@@ -1,0 +1,221 @@
+"""A gallery's way to the loaded model: every kept crop is embedded again, beside the requests, and then all at once.
+
+Until then the gallery is what it was, with all its changes. What was done is on disk batch by batch, so it goes on
+where it was after any stop: by itself, when the model it goes to is loaded again.
+"""
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+from bundle import ImageError
+from service import gallery_records, records
+from service import reembedding_records as rows
+from service.database import Database, one_moment
+from service.embedder import Embedder
+from service.errors import CropsMissing, NotFound
+from service.galleries import Galleries, Held, require
+from service.gallery import Gallery
+from service.gallery_records import GalleryRow
+from service.reembedding_records import Counts, ReEmbeddingRow
+from service.schema import now
+
+log = logging.getLogger(__name__)
+
+_BATCH = 8
+_PAUSE = 5.0  # seconds after a failure
+_NOBODY = "(service)"  # in the audit; no key has such a name
+
+State = Literal["current", "needed", "running", "stopped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a gallery is. `last` is its last way to a model; `problem` says why it does not go on."""
+
+    row: GalleryRow
+    state: State
+    counts: Counts
+    last: ReEmbeddingRow | None
+    problem: str | None
+
+
+class _GivenUp(Exception):
+    """Somebody no longer wants it, or the gallery is gone."""
+
+
+class ReEmbedder:
+    """Lives on one event loop; one gallery at a time, and behind all requests."""
+
+    def __init__(self, database: Database, galleries: Galleries, embedder: Embedder, fingerprint: str) -> None:
+        """`fingerprint` is that of the model that `embedder` runs."""
+        self._database = database
+        self._galleries = galleries
+        self._embedder = embedder
+        self._fingerprint = fingerprint
+        self._turn = asyncio.Lock()
+        self._tasks: dict[int, asyncio.Task[None]] = {}  # by gallery
+        self._problems: dict[int, str] = {}
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Go on with what was not finished."""
+        unfinished = await self._database.read(partial(rows.select_unfinished, fingerprint=self._fingerprint))
+        for held in self._galleries.all():
+            if held.row.id in unfinished:
+                self._go_on(held)
+        try:
+            yield
+        finally:
+            tasks = list(self._tasks.values())
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def start(self, who: str, name: str, drop: bool) -> Progress:
+        """Begin or go on; nothing to do where the gallery is of the loaded model. With `drop`, entries that keep no
+        picture, as many as there are now, are erased at the end.
+
+        Raises NotFound, CropsMissing, or a storage error.
+        """
+        held = self._galleries.find(name)
+
+        def apply(db: sqlite3.Connection) -> bool:
+            row = require(db, held.row)
+            if self._galleries.is_current(row):
+                return False
+            last = rows.select_reembedding(db, row.id)
+            if last is None or last.finished_at is not None or last.fingerprint != self._fingerprint:
+                rows.forget_reembedding(db, row.id)
+            elif not drop:
+                rows.retry_unusable(db, row.id)
+            counts = rows.count_all(db, row.id)
+            if counts.impossible and not drop:
+                raise _missing(name, counts)
+            rows.upsert_reembedding(db, ReEmbeddingRow(row.id, self._fingerprint, counts.impossible))
+            records.insert_audit(db, who, "re-embed", name, counts.entries)
+            return True
+
+        if await self._database.write(apply):
+            self._go_on(held)
+        return await self.progress(name)
+
+    async def progress(self, name: str) -> Progress:
+        """Raises NotFound."""
+        held = self._galleries.find(name)
+
+        def query(db: sqlite3.Connection) -> tuple[GalleryRow, Counts, ReEmbeddingRow | None]:
+            with one_moment(db):
+                row = require(db, held.row)
+                return row, rows.count_all(db, row.id), rows.select_reembedding(db, row.id)
+
+        row, counts, last = await self._database.read(query)
+        if self._galleries.is_current(row):
+            counts = replace(counts, done=counts.entries, impossible=0)
+            return Progress(row, "current", counts, last, None)
+        underway = last is not None and last.finished_at is None and last.fingerprint == self._fingerprint
+        state: State = "needed"
+        if underway:
+            state = "running" if self._is_running(row.id) else "stopped"
+        else:
+            last = None
+        return Progress(row, state, counts, last, self._problems.get(row.id))
+
+    def _go_on(self, held: Held) -> None:
+        if not self._is_running(held.row.id):
+            self._problems.pop(held.row.id, None)
+            self._tasks[held.row.id] = asyncio.create_task(self._run(held))
+
+    def _is_running(self, gallery_id: int) -> bool:
+        return gallery_id in self._tasks and not self._tasks[gallery_id].done()
+
+    async def _run(self, held: Held) -> None:
+        log.info("re-embedding", extra={"gallery": held.row.name})
+        after = 0
+        while True:
+            try:
+                async with self._turn:
+                    last = await self._embed_some(held, after)
+                    if last is None and await self._exchange(held):
+                        break
+                after = last or 0
+                self._problems.pop(held.row.id, None)
+            except (_GivenUp, NotFound):
+                break
+            except CropsMissing as error:
+                self._problems[held.row.id] = str(error)
+                break
+            except Exception as error:  # a full disk, an engine that fails: it may be better in a while
+                if self._problems.get(held.row.id) != str(error):
+                    log.exception("re-embedding waits", extra={"gallery": held.row.name})
+                self._problems[held.row.id] = str(error)
+                await asyncio.sleep(_PAUSE)
+        log.info("re-embedding ended", extra={"gallery": held.row.name})
+
+    async def _embed_some(self, held: Held, after: int) -> int | None:
+        """The last entry of those that were embedded; None where none was left."""
+        id_ = held.row.id
+        page = await self._database.read(partial(rows.select_undone, gallery_id=id_, after=after, limit=_BATCH))
+        if not page:
+            return None
+        ids, images = zip(*page, strict=True)
+        outcomes = await self._embedder.embed_kept(images)
+        vectors = [None if isinstance(outcome, ImageError) else outcome for outcome in outcomes]
+
+        def apply(db: sqlite3.Connection) -> None:
+            self._require_wanted(db, held)
+            rows.insert_done(db, ids, vectors)
+
+        await self._database.write(apply)
+        last: int = ids[-1]
+        return last
+
+    async def _exchange(self, held: Held) -> bool:
+        """Give the gallery its new vectors; False where some entry has none yet. Raises CropsMissing."""
+
+        def apply(db: sqlite3.Connection) -> tuple[GalleryRow, Gallery] | None:
+            row, wanted = self._require_wanted(db, held)
+            counts = rows.count_all(db, row.id)
+            if counts.done + counts.impossible < counts.entries:
+                return None
+            if counts.impossible > wanted.droppable:
+                raise _missing(row.name, counts)
+            dropped = rows.delete_impossible(db, row.id)
+            rows.replace_vectors(db, row.id)
+            row = replace(row, fingerprint=self._fingerprint, dim=self._embedder.dim)
+            gallery_records.rebind_gallery(db, row)
+            rows.upsert_reembedding(db, replace(wanted, finished_at=now(), dropped=dropped))
+            if dropped:
+                records.insert_audit(db, _NOBODY, "drop-without-crop", row.name, dropped)
+            records.insert_audit(db, _NOBODY, "re-embedded", row.name, counts.done)
+            return row, self._galleries.rebuilt(row, db)
+
+        def committed(result: tuple[GalleryRow, Gallery] | None) -> None:
+            if result is not None:
+                self._galleries.exchange(held, *result)
+
+        if await self._database.write(apply, committed) is None:
+            return False
+        overwritten = await self._database.empty_log()
+        await self._database.write(lambda db: rows.update_overwritten(db, held.row.id, overwritten))
+        return True
+
+    def _require_wanted(self, db: sqlite3.Connection, held: Held) -> tuple[GalleryRow, ReEmbeddingRow]:
+        row = require(db, held.row)
+        wanted = rows.select_reembedding(db, row.id)
+        if wanted is None or wanted.finished_at is not None or wanted.fingerprint != self._fingerprint:
+            raise _GivenUp
+        return row, wanted
+
+
+def _missing(name: str, counts: Counts) -> CropsMissing:
+    return CropsMissing(
+        f"{counts.impossible} of {counts.entries} entries of gallery {name} keep no picture, or one that cannot be "
+        "used, so the loaded model cannot embed them: allow that they are erased at the end (drop_without_crop, or "
+        "`pan-serve re-embed --drop-without-crop`), or start the service with the gallery's bundle and enrol them again"
+    )
