@@ -1,4 +1,4 @@
-"""`pan-serve backup` and `restore`: a copy of all galleries beside a running service, and the way back."""
+"""`pan-serve backup`, `restore` and `vacuum`: the file that all galleries are in, copied, brought back and shrunk."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +10,7 @@ from bundle import load_bundle
 from service.backup import Held, back_up
 from service.backup import restore as restore_backup
 from service.terminal import out, told
+from service.vacuum import vacuum as shrink
 
 Data = Annotated[Path, typer.Option(help="The data folder of the service.")]
 
@@ -36,6 +37,13 @@ def restore(
     held = restore_backup(backup, data, replace=force, fingerprint=fingerprint)
     out.print(f"restored {backup}; erase again who was erased after it was made", highlight=False, soft_wrap=True)
     _show(held)
+
+
+@told
+def vacuum(data: Data) -> None:
+    """Give the room of what was deleted back to the disk; the service must be stopped."""
+    before, after = shrink(data)
+    out.print(f"{before / 2**20:,.1f} MiB before, {after / 2**20:,.1f} MiB after", highlight=False)
 
 
 def _show(held: list[Held]) -> None:

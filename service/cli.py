@@ -27,6 +27,7 @@ app = typer.Typer(
 app.add_typer(key_commands.app, name="key")
 app.command()(backup_commands.backup)
 app.command()(backup_commands.restore)
+app.command()(backup_commands.vacuum)
 app.command("re-embed")(gallery_commands.re_embed)
 
 GalleryOption = Annotated[str, typer.Option("--gallery", help="Name of the gallery.")]
