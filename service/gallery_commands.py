@@ -11,6 +11,7 @@ from service.schemas import ReEmbedding
 from service.terminal import KeyFile, Url, complain, connect, err, out, told
 
 _LOOK_EVERY = 1.0  # seconds
+_IDLE = 20  # times as long as it takes the service to count
 
 
 @told
@@ -52,14 +53,16 @@ def _watched(client: Client, found: ReEmbedding) -> ReEmbedding:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err) as progress:
         task = progress.add_task("re-embedding", total=found.entries)
-        told_of = None
+        told_of, took = None, 0.0
         while found.state == "running":
             progress.update(task, completed=found.done, total=found.entries - found.without_crop)
             if found.problem not in (None, told_of):
                 told_of = found.problem
                 progress.console.print(f"waiting: {found.problem}", markup=False, highlight=False)
-            time.sleep(_LOOK_EVERY)
+            time.sleep(max(_LOOK_EVERY, _IDLE * took))
+            asked = time.monotonic()
             found = client.re_embedding(found.gallery)
+            took = time.monotonic() - asked
         if found.state == "current":
             progress.update(task, completed=found.entries, total=found.entries)
     return found

@@ -27,7 +27,7 @@ from service.schema import now
 
 log = logging.getLogger(__name__)
 
-_BATCH = 8
+_BATCH = 4  # a request waits for one of these at most
 _PAUSE = 5.0  # seconds after a failure
 _NOBODY = "(service)"  # in the audit; no key has such a name
 
