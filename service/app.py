@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from bundle import PanError
+from service.admission import Admission
 from service.answers import problem, problem_of
 from service.api import (
     compare,
@@ -37,7 +38,9 @@ def create_app(service: Service) -> FastAPI:
     """The application over a service that is open; both live on one event loop."""
     app = _routes()
     app.state.service = service
-    app.add_middleware(Intake, most=service.settings.max_bodies)
+    # A request that asks for work brings one picture at least, or searches: there is no use for more than these.
+    app.state.places = Admission("requests", service.settings.max_queue, service.metrics.requests_admitted)
+    app.add_middleware(Intake, most=service.settings.max_bodies, places=app.state.places)
     app.add_middleware(Envelope, metrics=service.metrics)  # the last one added is the outermost
     app.add_exception_handler(PanError, _on_pan_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from service.errors import NotReady
+from service.priority import step_back
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +72,7 @@ class Batcher(Generic[Item, Result]):
         await asyncio.sleep(0)  # the answers of the last batches are on their way to the loop
 
     def _work(self) -> None:
+        step_back()
         try:
             while batch := self._collect():
                 self._answer(batch)

@@ -3,6 +3,7 @@
 Nothing touches the disk, and an image over its own limit is dropped as it arrives and fails alone.
 """
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from bundle import ImageError, ImageTooLarge
-from service.errors import BodyTooLarge, InvalidRequest, UnsupportedBody
+from service.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest, UnsupportedBody
 from service.settings import Settings
 
 Image = bytes | ImageError
@@ -40,7 +41,19 @@ class Body:
 
 
 async def read_body(request: Request, settings: Settings) -> Body:
-    """Read the body by its Content-Type. Raises UnsupportedBody, BodyTooLarge or InvalidRequest."""
+    """Read the body by its Content-Type. Raises UnsupportedBody, BodyTooLarge or InvalidRequest, and DeadlineExceeded
+    where it does not arrive in time: until it has, it keeps another one out.
+    """
+    try:
+        async with asyncio.timeout(settings.request_timeout):
+            return await _read_body(request, settings)
+    except TimeoutError:
+        raise DeadlineExceeded(
+            f"the body did not arrive within {settings.request_timeout:g} s; send less at a time"
+        ) from None
+
+
+async def _read_body(request: Request, settings: Settings) -> Body:
     content_type, parameters = parse_options_header(request.headers.get("content-type"))
     query: dict[str, Any] = {}
     for name, value in request.query_params.multi_items():

@@ -8,20 +8,21 @@ import asyncio
 import math
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
 
 from bundle import ImageArray, ImageError, decode_image, resize_image
+from service.admission import Admission
 from service.batcher import Batcher
 from service.engine import Engine, Vectors
-from service.errors import BodyTooLarge, DeadlineExceeded, Overloaded
+from service.errors import BodyTooLarge, DeadlineExceeded
 from service.frames import Box, cut
 from service.kept import encode_crop
 from service.metrics import Metrics
+from service.priority import DECODE, step_back
 from service.settings import Settings
 
 T = TypeVar("T")
@@ -37,12 +38,13 @@ class Embedder:
         self._engine = engine
         self._settings = settings
         self._metrics = metrics
-        self._decoders = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="decode")
+        self._decoders = ThreadPoolExecutor(
+            os.cpu_count(), thread_name_prefix="decode", initializer=step_back, initargs=(DECODE,)
+        )
         self._batcher: Batcher[ImageArray, Vectors] = Batcher(
             self._embed_batch, name="engine", max_batch=settings.max_batch, max_delay=settings.max_delay
         )
-        self._admitted = 0
-        self._images_per_second = 50.0  # a guess until the first batch was timed; only Retry-After depends on it
+        self._admission = Admission("images", settings.max_queue, metrics.images_admitted)
         self._last_success = -math.inf
 
     @property
@@ -82,7 +84,7 @@ class Embedder:
         a while.
         """
         give_up = time.monotonic() + _PATIENCE
-        while self._admitted and time.monotonic() < give_up:
+        while self._admission.busy and time.monotonic() < give_up:
             await asyncio.sleep(_LOOK_AGAIN)
         outcomes: list[Vectors | ImageError] = []
         for start in range(0, len(images), self._settings.max_images):
@@ -116,7 +118,7 @@ class Embedder:
         count = len(images if boxes is None else boxes)
         if count > self._settings.max_images:
             raise BodyTooLarge(f"{count} images in one request; at most {self._settings.max_images} are accepted")
-        with self._admit(count):
+        with self._admission.admit(count):
             try:
                 async with asyncio.timeout(self._settings.request_timeout), asyncio.TaskGroup() as group:
                     crops = images if boxes is None else await self._cut(images[0], boxes)
@@ -176,21 +178,6 @@ class Embedder:
         started = time.monotonic()
         vectors = self._engine.embed(np.stack(crops))
         self._last_success = time.monotonic()
-        seconds = self._last_success - started
-        self._images_per_second += 0.1 * (len(crops) / max(seconds, 1e-6) - self._images_per_second)
         self._metrics.batch_size.observe(len(crops))
-        self._metrics.engine_seconds.observe(seconds)
+        self._metrics.engine_seconds.observe(self._last_success - started)
         return list(vectors)
-
-    @contextmanager
-    def _admit(self, images: int) -> Iterator[None]:
-        if self._admitted + images > self._settings.max_queue:
-            wait = min(60, math.ceil(self._admitted / self._images_per_second))
-            raise Overloaded(f"{self._admitted} images are waiting; try again in {wait} s", retry_after=max(1, wait))
-        self._admitted += images
-        self._metrics.images_admitted.set(self._admitted)
-        try:
-            yield
-        finally:
-            self._admitted -= images
-            self._metrics.images_admitted.set(self._admitted)

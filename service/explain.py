@@ -12,6 +12,7 @@ import numpy as np
 from bundle import Bundle, BundleFileError, ImageArray
 from service.engine import Vectors
 from service.errors import BodyTooLarge, DeadlineExceeded, EngineFailed, NoExplainGraph, Overloaded
+from service.priority import step_back
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class Explainer:
     def __init__(self, bundle: Bundle, settings: Settings) -> None:
         self._bundle = bundle
         self._settings = settings
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="explain")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="explain", initializer=step_back)
         self._session: InferenceSession | None = None  # belongs to that thread
         self._waiting = 0
 

@@ -1,20 +1,36 @@
-"""A budget over the bodies of all requests together: many of them at once must not take all memory."""
+"""What is let in: a budget over the bodies of all requests together, and nothing that asks for work while it is full.
+
+Many bodies at once must not take all memory. And a refusal must cost next to nothing, so it is given before the request
+is read: a service that is asked for ten times what it can do would else spend its time on saying so.
+"""
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service.admission import Admission
+from service.answers import problem_of
 from service.errors import Overloaded
+
+WORK = frozenset({"embeddings", "compare", "explain", "search", "entries"})  # how the paths of such calls end
 
 
 class Intake:
     """ASGI middleware. A request holds what was read of its body until it is answered."""
 
-    def __init__(self, app: ASGIApp, most: int) -> None:
+    def __init__(self, app: ASGIApp, most: int, places: Admission) -> None:
+        """`most` is bytes of bodies."""
         self._app = app
         self._most = most
+        self._places = places
         self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request; reading its body raises Overloaded where that is over the budget."""
+        if scope["method"] == "POST" and scope["path"].rpartition("/")[2] in WORK:
+            try:
+                self._places.require_room()
+            except Overloaded as refusal:
+                await problem_of(refusal, scope["state"]["request_id"])(scope, receive, send)
+                return
         own = 0
 
         async def receive_within_budget() -> Message:

@@ -68,26 +68,26 @@ class Keys:
         self._required = admin_key is not None
         self._rates = Rates()
 
-    async def required(self) -> bool:
+    def required(self) -> bool:
         """Whether callers need a key. Once there is a key, or was one, they do."""
         if not self._required:
-            self._required = await self._database.read(_any_key)
+            self._required = self._database.read_here(_any_key)
         return self._required
 
-    async def holder(self, token: str | None) -> Key | None:
+    def holder(self, token: str | None) -> Key | None:
         """The key that was sent, counted against its rate; None while none is required.
 
         The database is asked each time, so a key that is revoked opens nothing from then on.
         Raises Unauthenticated or RateLimited.
         """
-        if not await self.required():
+        if not self.required():
             return None
         if token is None:
             raise Unauthenticated("this call needs an API key: send it as `Authorization: Bearer <key>`")
         digest = _digest(token)
         if self._admin_digest is not None and hmac.compare_digest(digest, self._admin_digest):
             return Key("admin-key-file", frozenset({Scope.ADMIN}))
-        found = await self._database.read(lambda db: _select(db, _id_of(token)))
+        found = self._database.read_here(lambda db: _select(db, _id_of(token)))
         if found is None or not hmac.compare_digest(digest, found[1]):
             raise Unauthenticated("this API key is not known here")
         key = found[0]

@@ -20,6 +20,9 @@ class Metrics:
         self.request_seconds = Histogram(
             "pan_request_seconds", "Time to answer", ["method", "route"], buckets=_SECONDS, registry=on
         )
+        self.requests_admitted = Gauge(
+            "pan_requests_admitted", "Requests that ask for work, taken in and not yet answered", registry=on
+        )
         self.images_admitted = Gauge("pan_images_admitted", "Images taken in and not yet answered", registry=on)
         self.images_rejected = Counter("pan_images_rejected", "Images that could not be used", ["code"], registry=on)
         self.batch_size = Histogram("pan_batch_size", "Images an engine call", buckets=_COUNTS, registry=on)

@@ -14,6 +14,7 @@ from service.columns import Filter
 from service.engine import Vectors
 from service.gallery import Gallery, Grouping, Hit, PersonHit
 from service.metrics import Metrics
+from service.priority import step_back
 from service.reranking import Reranking
 
 T = TypeVar("T")
@@ -39,7 +40,7 @@ class Searcher:
             self._run, name="search", max_batch=_MAX_BATCH, max_delay=0.0, workers=cores
         )
         # What looks at more than the index gives at once runs beside it, so that no quick search waits for it.
-        self._alone = ThreadPoolExecutor(cores, thread_name_prefix="search-alone")
+        self._alone = ThreadPoolExecutor(cores, thread_name_prefix="search-alone", initializer=step_back)
 
     async def hits(self, gallery: Gallery, query: Vectors, top_k: int, where: Filter) -> list[Hit]:
         """The best entries."""

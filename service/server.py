@@ -1,5 +1,6 @@
 """The HTTP server: opens the service, listens, and on SIGTERM or Ctrl-C finishes what is in flight."""
 
+import gc
 import ipaddress
 import logging
 import signal
@@ -38,20 +39,24 @@ async def serve(settings: Settings, host: str, port: int, listening: Callable[[S
     """
     with _bind(host, port) as bound:
         async with open_service(settings) as service:
-            await _check_who_may_come(service, bound.getsockname()[0])
+            _check_who_may_come(service, bound.getsockname()[0])
             config = uvicorn.Config(
                 create_app(service),
+                ws="none",
                 lifespan="off",
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=int(settings.request_timeout) + 1,
             )
+            # What is loaded by now stays; looking through it for garbage would stop every request for 40 ms at a time.
+            gc.collect()
+            gc.freeze()
             await Server(config, listening).serve(sockets=[bound])
 
 
-async def _check_who_may_come(service: Service, address: str) -> None:
-    if await service.keys.required():
+def _check_who_may_come(service: Service, address: str) -> None:
+    if service.keys.required():
         return
     if not ipaddress.ip_address(address).is_loopback and not service.settings.insecure_no_auth:
         raise StartupError(

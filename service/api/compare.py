@@ -4,7 +4,7 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 
 from service.answers import Json
-from service.api.deps import EMBEDDING_PROBLEMS, EmbedCaller, ServiceDep, parse, problems, while_connected
+from service.api.deps import EMBEDDING_PROBLEMS, PLACE, EmbedCaller, ServiceDep, parse, problems, while_connected
 from service.api.docs import compare_body
 from service.api.inputs import all_usable, fused, images_from_base64
 from service.body import Body, Image, read_body
@@ -19,6 +19,7 @@ _SIDES = ("a", "b")
 
 @router.post(
     "/v1/compare",
+    dependencies=[PLACE],
     summary="Compare two sets of images",
     openapi_extra=compare_body(),
     responses={200: {"model": Comparison}, **problems(409, 507, *EMBEDDING_PROBLEMS)},

@@ -2,13 +2,14 @@
 
 import asyncio
 import re
-from collections.abc import Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from service.admission import Admission
 from service.errors import ClientGone, ForeignPage, InvalidRequest
 from service.runtime import Service
 from service.schemas import GalleryName, Identifier
@@ -39,7 +40,7 @@ async def _caller(
     sent: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
 ) -> str:
     """Who asks, for the audit: the name of the key, or the address where no key is required."""
-    key = await service.keys.holder(sent.credentials if sent else None)
+    key = service.keys.holder(sent.credentials if sent else None)
     if key is None:
         _refuse_foreign_pages(request, service.settings)
         return request.client.host if request.client else "unknown"
@@ -70,6 +71,16 @@ EnrolCaller = Annotated[str, Security(_caller, scopes=["enrol"])]
 EraseCaller = Annotated[str, Security(_caller, scopes=["erase"])]
 ExportCaller = Annotated[str, Security(_caller, scopes=["export"])]
 AdminCaller = Annotated[str, Security(_caller, scopes=["admin"])]
+
+
+async def _place(request: Request) -> AsyncIterator[None]:
+    places: Admission = request.app.state.places
+    with places.admit():
+        yield
+
+
+# Every route that embeds or searches depends on it: until its answer it is one of as many as there may be at a time.
+PLACE = Depends(_place)
 GalleryPath = GalleryName
 PersonPath = Identifier
 

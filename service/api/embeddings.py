@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from bundle import ImageError
 from service.answers import Json, item_error
-from service.api.deps import EMBEDDING_PROBLEMS, EmbedCaller, ServiceDep, parse, problems, while_connected
+from service.api.deps import EMBEDDING_PROBLEMS, PLACE, EmbedCaller, ServiceDep, parse, problems, while_connected
 from service.api.docs import embeddings_body
 from service.api.inputs import all_usable, some_usable, take_pictures
 from service.body import read_body
@@ -22,6 +22,7 @@ _BINARY = "application/octet-stream"
 
 @router.post(
     "/v1/embeddings",
+    dependencies=[PLACE],
     summary="Embed images",
     openapi_extra=embeddings_body(),
     responses={

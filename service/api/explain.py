@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request, Response
 
 from bundle import ImageError
 from service.answers import Json, dumps, item_error
-from service.api.deps import EMBEDDING_PROBLEMS, EmbedCaller, ServiceDep, parse, problems, while_connected
+from service.api.deps import EMBEDDING_PROBLEMS, PLACE, EmbedCaller, ServiceDep, parse, problems, while_connected
 from service.api.docs import embeddings_body
 from service.api.inputs import Pictures, some_usable, take_pictures
 from service.body import read_body
@@ -24,6 +24,7 @@ Maps = dict[str, Vectors]
 
 @router.post(
     "/v1/explain",
+    dependencies=[PLACE],
     summary="Part masks and compatibility maps",
     openapi_extra=embeddings_body(),
     responses={

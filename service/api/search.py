@@ -6,7 +6,16 @@ from typing import Any
 from fastapi import APIRouter, Request, Response
 
 from service.answers import Json
-from service.api.deps import EMBEDDING_PROBLEMS, GalleryPath, SearchCaller, ServiceDep, parse, problems, while_connected
+from service.api.deps import (
+    EMBEDDING_PROBLEMS,
+    PLACE,
+    GalleryPath,
+    SearchCaller,
+    ServiceDep,
+    parse,
+    problems,
+    while_connected,
+)
 from service.api.docs import search_body
 from service.api.queries import as_filter, embed_query, require_model, take_query, with_lists
 from service.api.views import hit_view, person_view
@@ -22,6 +31,7 @@ router = APIRouter(tags=["search"])
 
 @router.post(
     "/v1/galleries/{gallery}/search",
+    dependencies=[PLACE],
     summary="Search a gallery",
     openapi_extra=search_body(),
     responses={200: {"model": SearchAnswer}, **problems(404, 409, 507, *EMBEDDING_PROBLEMS)},

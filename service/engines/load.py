@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from service.engines.choose import Choice, choose
 from service.engines.machine import this_machine
 from service.engines.verify import verified
 from service.errors import StartupError
+from service.priority import step_back
 from service.settings import Settings
 
 FOLDER = "engines"  # of the data folder: verifications, and kernels that TensorRT-RTX compiled
@@ -82,7 +84,9 @@ def _reference(bundle: Bundle, signature: Signature) -> Engine:
 
 def _loading(path: Path, load: Callable[[], Runner]) -> Runner:
     try:
-        return load()
+        # The threads that a runtime starts take their priority from the one that loads it.
+        with ThreadPoolExecutor(1, thread_name_prefix="load", initializer=step_back) as thread:
+            return thread.submit(load).result()
     except PanError:
         raise
     except Exception as error:  # each runtime raises its own classes

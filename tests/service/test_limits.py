@@ -4,6 +4,7 @@ import select
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -96,9 +97,9 @@ def test_more_images_or_fields_than_accepted_are_refused(small: httpx.Client) ->
     assert small.post("/v1/galleries/few/entries", json={"entries": entries}).status_code == 413
 
 
-def admitted(client: httpx.Client) -> float:
+def metric(client: httpx.Client, name: str) -> float:
     lines = client.get("/metrics").text.splitlines()
-    return float(next(line for line in lines if line.startswith("pan_images_admitted ")).split()[1])
+    return float(next(line for line in lines if line.startswith(f"{name} ")).split()[1])
 
 
 def test_a_full_queue_answers_429_and_a_client_that_hangs_up_leaves_it(small: httpx.Client) -> None:
@@ -110,16 +111,59 @@ def test_a_full_queue_answers_429_and_a_client_that_hangs_up_leaves_it(small: ht
     ).encode()
     with socket.create_connection((small.base_url.host, small.base_url.port), timeout=10) as connection:
         connection.sendall(head + data)
-        while admitted(small) != 3:
+        while metric(small, "pan_images_admitted") != 3:
             time.sleep(0.01)
         refused = send(small, png(1), png(2))
         assert (refused.status_code, refused.json()["code"]) == (429, "overloaded")
         assert int(refused.headers["retry-after"]) >= 1
     deadline = time.monotonic() + 0.8  # sooner than the batch would have started
-    while admitted(small):
+    while metric(small, "pan_images_admitted"):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     assert send(small, png(1), png(2)).status_code == 200
+
+
+@pytest.mark.parametrize("call", ["embeddings", "explain", "compare", "galleries/any/search", "galleries/any/entries"])
+@pytest.mark.parametrize("kind", ["image/png", "application/json"])
+def test_a_full_service_refuses_by_the_head_of_a_request_what_asks_for_work(
+    small: httpx.Client, call: str, kind: str
+) -> None:
+    where = (small.base_url.host, small.base_url.port)
+
+    def head(call: str, kind: str) -> bytes:
+        lines = ("Host: localhost", f"Content-Type: {kind}", "Content-Length: 50000", "", "")
+        return f"POST /v1/{call} HTTP/1.1\r\n".encode() + "\r\n".join(lines).encode()
+
+    with ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(socket.create_connection(where, timeout=10)).sendall(head("embeddings", "image/png"))
+        while metric(small, "pan_requests_admitted") != 4:
+            time.sleep(0.01)
+        with socket.create_connection(where, timeout=10) as connection:
+            connection.sendall(head(call, kind))
+            answer = connection.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 429 ")
+        assert b"\r\nretry-after: 1\r\n" in answer
+        assert small.get("/v1/model").status_code == 200
+    while metric(small, "pan_requests_admitted"):
+        time.sleep(0.01)
+    assert send(small, png(1)).status_code == 200
+
+
+def test_a_body_that_does_not_come_is_given_up_and_makes_room(bundle: Path, tmp_path: Path) -> None:
+    settings = Settings(bundle=bundle, data=tmp_path, max_queue=1, max_images=1, request_timeout=0.3)
+    with running(settings) as client:
+        with socket.create_connection((client.base_url.host, client.base_url.port), timeout=10) as connection:
+            connection.sendall(
+                b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
+                b"Content-Length: 50000\r\n\r\nbegun"
+            )
+            answer = b""
+            while not answer.endswith(b"}"):
+                answer += connection.recv(4096)
+        assert answer.startswith(b"HTTP/1.1 504 ")
+        assert b"did not arrive within 0.3 s" in answer
+        assert send(client, png(1)).status_code == 200
 
 
 def test_the_client_waits_for_a_full_queue_and_enrols_each_crop_once(small: httpx.Client, tmp_path: Path) -> None:
