@@ -20,14 +20,16 @@ from service.api import (
     persons,
     reembedding,
     search,
+    stream,
     system,
     transfer,
 )
+from service.api.docs import streamed_entry
 from service.envelope import Envelope
 from service.errors import InvalidRequest
 from service.intake import Intake
 from service.runtime import Service
-from service.schemas import Problem, Rerank
+from service.schemas import EnrolEnd, Problem, Rerank
 
 _DESCRIPTION = """Person re-identification: enrol crops of people in galleries, and ask where else a person was seen.
 
@@ -68,6 +70,7 @@ def _routes() -> FastAPI:
         compare,
         galleries,
         entries,
+        stream,
         persons,
         search,
         transfer,
@@ -84,8 +87,11 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     """FastAPI's document, with the schemas that problems and the bodies read by hand refer to."""
     if app.openapi_schema is None:
         document = FastAPI.openapi(app)
-        for model in (Problem, Rerank):
-            document["components"]["schemas"][model.__name__] = model.model_json_schema()
+        schemas = document["components"]["schemas"]
+        for model in (Problem, Rerank, EnrolEnd):
+            schemas[model.__name__] = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas[model.__name__].pop("$defs", None)
+        schemas["StreamedEntry"] = streamed_entry()
     assert app.openapi_schema is not None
     return app.openapi_schema
 

@@ -69,16 +69,29 @@ def search_body() -> dict[str, Any]:
 def enrol_body() -> dict[str, Any]:
     """Crops with what is known of each."""
     info = _schema(EntryInfo)
-    entry = _with(info, [], image=_BASE64, vector=_VECTOR)
-    entry["oneOf"] = [{"required": ["image"]}, {"required": ["vector"]}]
     json = {
         "type": "object",
         "additionalProperties": False,
         "required": ["entries"],
-        "properties": {"entries": {"type": "array", "items": entry, "minItems": 1}},
+        "properties": {"entries": {"type": "array", "items": _entry(info), "minItems": 1}},
     }
     metadata = {"type": "array", "items": info, "description": "one object a file, in their order"}
     return _images_body(json, {"type": "object", "properties": {"metadata": metadata}})
+
+
+def enrol_lines() -> dict[str, Any]:
+    """Entries, one a line."""
+    return _body({"application/x-ndjson": {"type": "string", "description": "lines of `StreamedEntry`"}})
+
+
+def streamed_entry() -> dict[str, Any]:
+    """The schema of such a line."""
+    return {"title": "StreamedEntry", **_entry(_schema(EntryInfo))}
+
+
+def _entry(info: dict[str, Any]) -> dict[str, Any]:
+    alternatives = [{"required": ["image"]}, {"required": ["vector"]}]
+    return {**_with(info, [], image=_BASE64, vector=_VECTOR), "oneOf": alternatives}
 
 
 def _images_body(json: dict[str, Any], form: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from service.schemas.base import Answer, Attributes, GalleryName, Identifier, It
 from service.schemas.engine import Embedding, Embeddings, EmbedOptions, Explanation, Explanations, Health, Map, Model
 from service.schemas.galleries import (
     Days,
+    EnrolEnd,
     Enrolled,
     EnrolResult,
     Entry,
@@ -48,6 +49,7 @@ __all__ = [
     "EmbedOptions",
     "Embedding",
     "Embeddings",
+    "EnrolEnd",
     "EnrolResult",
     "Enrolled",
     "Entry",

@@ -121,6 +121,14 @@ class Enrolled(Answer):
     results: list[EnrolResult]
 
 
+class EnrolEnd(Answer):
+    """The last line of a stream of enrolments."""
+
+    enrolled: int
+    failed: int
+    error: ItemError | None = Field(default=None, description="why it ended before its lines did; absent where it did not")
+
+
 class Person(Answer):
     person_id: str
     entries: int

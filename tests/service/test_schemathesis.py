@@ -21,7 +21,8 @@ from tests.service.bundles import DIM
 from tests.service.conftest import running
 
 schema = schemathesis.openapi.from_dict(openapi_document())
-schemathesis.serializer.alias("image/bmp", "application/octet-stream")  # the one that it does not know
+schemathesis.serializer.alias("image/bmp", "application/octet-stream")  # the two that it does not know
+schemathesis.serializer.alias("application/x-ndjson", "text/plain")
 CHECKS = [
     not_a_server_error,
     status_code_conformance,

@@ -1,0 +1,282 @@
+"""Enrolment by stream: results while lines come, each line on its own, and nothing twice under one key."""
+
+import asyncio
+import base64
+import json
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.served import Served
+from bundle import ImageLimits
+from service.client import Client
+from service.ndjson import Lines
+from service.settings import Settings
+from tests.service.bundles import DIM
+from tests.service.conftest import running
+from tests.service.pictures import png
+
+_TYPE = {"Content-Type": "application/x-ndjson"}
+
+
+def vector(n: int) -> str:
+    return base64.b64encode(np.random.default_rng(n).normal(size=DIM).astype("<f4").tobytes()).decode()
+
+
+def ready(n: int) -> bytes:
+    return json.dumps({"vector": vector(n), "person_id": f"p{n}"}).encode()
+
+
+def picture(n: int) -> bytes:
+    return json.dumps({"image": base64.b64encode(png(n)).decode(), "person_id": f"p{n}"}).encode()
+
+
+def post(api: httpx.Client, gallery: str, lines: Iterable[bytes], **headers: str) -> list[dict[str, Any]]:
+    body = (line + b"\n" for line in lines)
+    answer = api.post(f"/v1/galleries/{gallery}/entries/stream", content=body, headers=_TYPE | headers)
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/x-ndjson"), answer.text
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+def persons(api: httpx.Client, gallery: str) -> dict[int, str]:
+    with Client(str(api.base_url)) as client:
+        return {entry.entry_id: entry.person_id or "" for entry in client.entries(gallery)}
+
+
+class Wire:
+    """A stream by hand: chunks go out and lines come in at the same time."""
+
+    def __init__(self, url: str, gallery: str, key: str | None = None) -> None:
+        where = urlsplit(url)
+        self._socket = socket.create_connection((where.hostname, where.port), timeout=60)
+        path = f"/v1/galleries/{gallery}/entries/stream"
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n"
+        head += f"Idempotency-Key: {key}\r\n" if key else ""
+        self._socket.sendall(f"{head}Transfer-Encoding: chunked\r\n\r\n".encode())
+        self._answer = self._socket.makefile("rb")
+        self._begun = False
+
+    def send(self, data: bytes) -> None:
+        self._socket.sendall(b"%x\r\n%s\r\n" % (len(data), data))
+
+    def line(self) -> dict[str, Any]:
+        if not self._begun:
+            assert b" 200 " in self._answer.readline()
+            while self._answer.readline().strip():
+                pass
+            self._begun = True
+            self._rest = b""
+        while b"\n" not in self._rest:
+            size = int(self._answer.readline(), 16)
+            self._rest += self._answer.read(size)
+            self._answer.readline()
+        line, _, self._rest = self._rest.partition(b"\n")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def close(self) -> None:
+        self._answer.close()
+        self._socket.close()
+
+
+@contextmanager
+def wire(url: str, gallery: str, key: str | None = None) -> Iterator[Wire]:
+    stream = Wire(url, gallery, key)
+    try:
+        yield stream
+    finally:
+        stream.close()
+
+
+def test_each_line_has_its_result_in_order_and_a_bad_one_fails_alone(api: httpx.Client, gallery: str) -> None:
+    bad = {
+        7: (b"{", "not JSON"),
+        8: (b"", "not JSON"),
+        9: (b"[1]", "a JSON list"),
+        1500: (b'{"person_id": "a"}', "either an `image` or a `vector`"),
+        1501: (json.dumps({"vector": [0.0] * DIM}).encode(), "no direction"),
+        1502: (json.dumps({"vector": vector(0), "age": 5}).encode(), "age: Extra inputs"),
+        2499: (json.dumps({"image": "AAAA"}).encode(), "are not a JPEG"),
+    }
+    *results, end = post(api, gallery, (bad[n][0] if n in bad else ready(n) for n in range(2500)))
+    assert end == {"enrolled": 2493, "failed": 7}
+    assert [result["index"] for result in results] == list(range(2500))
+    assert {result["index"] for result in results if "error" in result} == set(bad)
+    for n, (_, why) in bad.items():
+        assert why.lower() in results[n]["error"]["detail"].lower(), results[n]
+    held = persons(api, gallery)
+    assert len(held) == 2493
+    assert all(held[result["entry_id"]] == f"p{result['index']}" for result in results if "entry_id" in result)
+    with Client(str(api.base_url)) as client:
+        for n in (0, 1499, 2498):
+            query = np.frombuffer(base64.b64decode(vector(n)), np.float32)
+            assert (client.search_vector(gallery, query, top_k=1).hits or [])[0].person_id == f"p{n}"
+
+
+def test_pictures_are_embedded_and_those_that_cannot_be_fail_alone(api: httpx.Client, gallery: str) -> None:
+    broken = json.dumps({"image": base64.b64encode(png(1)[:200]).decode()}).encode()
+    lines = [broken if n % 50 == 3 else ready(n) if n % 3 == 0 else picture(n) for n in range(150)]
+    *results, end = post(api, gallery, lines)
+    assert end == {"enrolled": 147, "failed": 3}
+    assert {r["index"]: r["error"]["code"] for r in results if "error" in r} == dict.fromkeys(
+        (3, 53, 103), "corrupt-image"
+    )
+    held = persons(api, gallery)
+    assert all(held[result["entry_id"]] == f"p{result['index']}" for result in results if "entry_id" in result)
+    with Client(str(api.base_url)) as client:
+        assert (client.search(gallery, png(149, 1), top_k=1).hits or [])[0].person_id == "p149"
+
+
+def test_results_come_while_the_stream_is_open_and_stay_when_it_breaks_off(api: httpx.Client, gallery: str) -> None:
+    with wire(str(api.base_url), gallery) as stream:
+        for n in range(3):
+            stream.send(ready(n) + b"\n" + ready(n + 10)[:20])
+            first = stream.line()
+            assert (first["index"], persons(api, gallery)[first["entry_id"]]) == (2 * n, f"p{n}")
+            stream.send(ready(n + 10)[20:] + b"\n")
+            assert stream.line()["index"] == 2 * n + 1
+        stream.send(ready(99))  # without its newline: it never was a line
+    assert sorted(persons(api, gallery).values()) == ["p0", "p1", "p10", "p11", "p12", "p2"]
+
+
+def test_a_last_line_needs_no_newline(api: httpx.Client, gallery: str) -> None:
+    path = f"/v1/galleries/{gallery}/entries/stream"
+    answer = api.post(path, content=ready(1) + b"\n" + ready(2), headers=_TYPE)
+    assert json.loads(answer.text.splitlines()[-1]) == {"enrolled": 2, "failed": 0}
+    assert json.loads(api.post(path, content=b"", headers=_TYPE).text) == {"enrolled": 0, "failed": 0}
+
+
+def test_what_is_wrong_with_all_of_it_is_a_problem(api: httpx.Client, gallery: str) -> None:
+    path = f"/v1/galleries/{gallery}/entries/stream"
+    wrong = api.post(path, content=ready(1), headers={"Content-Type": "application/json"})
+    assert (wrong.status_code, wrong.json()["code"]) == (415, "unsupported-body")
+    missing = api.post("/v1/galleries/nowhere/entries/stream", content=ready(1), headers=_TYPE)
+    assert (missing.status_code, missing.json()["code"]) == (404, "not-found")
+
+
+def test_a_stream_sent_again_enrols_nothing_twice_also_after_a_crash(launch: Callable[..., Served]) -> None:
+    server, lines = launch(), [b"no JSON" if n % 700 == 0 else ready(n) for n in range(3000)]
+    with Client(server.url) as client:
+        client.create_gallery("hall")
+    seen: list[dict[str, Any]] = []
+    with wire(server.url, "hall", "k1") as stream:
+
+        def send() -> None:
+            with suppress(OSError):  # the server dies while it reads
+                stream.send(b"".join(line + b"\n" for line in lines[:2500]))
+
+        sending = threading.Thread(target=send)
+        sending.start()
+        while len(seen) < 1200:
+            seen.append(stream.line())
+        server.stop(signal.SIGKILL)
+        sending.join()
+    server = launch()
+    with httpx.Client(base_url=server.url, timeout=60) as api:
+        *results, end = post(api, "hall", lines, **{"Idempotency-Key": "k1"})
+        assert results[:1200] == seen
+        assert end == {"enrolled": 2995, "failed": 5}
+        held = persons(api, "hall")
+        assert sorted(held.values()) == sorted(f"p{n}" for n in range(3000) if n % 700)
+        assert all(held[result["entry_id"]] == f"p{result['index']}" for result in results if "entry_id" in result)
+        assert post(api, "hall", lines, **{"Idempotency-Key": "k1"}) == [*results, end]
+        assert len(persons(api, "hall")) == 2995
+        changed = api.post(
+            "/v1/galleries/hall/entries/stream", content=ready(5), headers=_TYPE | {"Idempotency-Key": "k1"}
+        )
+        assert (changed.status_code, "take a new key" in changed.json()["detail"]) == (422, True)
+        *kept, broken = post(api, "hall", [*lines[:2800], ready(9999)], **{"Idempotency-Key": "k1"})
+        assert kept == results[: len(kept)]
+        assert broken["error"]["code"] == "invalid-request"
+        assert len(persons(api, "hall")) == 2995
+
+
+def test_two_streams_with_one_key_at_a_time_enrol_each_line_once(api: httpx.Client, gallery: str) -> None:
+    lines = [ready(n) for n in range(2000)]
+    answers: list[list[dict[str, Any]]] = [[], []]
+
+    def send(place: int) -> None:
+        with httpx.Client(base_url=api.base_url, timeout=60) as own:
+            answers[place] = post(own, gallery, lines, **{"Idempotency-Key": "both"})
+
+    threads = [threading.Thread(target=send, args=(place,)) for place in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers[0] == answers[1]
+    assert answers[0][-1] == {"enrolled": 2000, "failed": 0}
+    assert sorted(persons(api, gallery).values()) == sorted(f"p{n}" for n in range(2000))
+
+
+def test_a_line_that_is_too_long_is_dropped_as_it_arrives(bundle: Path, tmp_path: Path) -> None:
+    with running(Settings(bundle=bundle, data=tmp_path, images=ImageLimits(max_bytes=30_000))) as api:
+        api.post("/v1/galleries", json={"name": "hall"})
+        *results, end = post(api, "hall", [ready(0), b"x" * 3_000_000, ready(1), b"y" * 200_000])
+    assert end == {"enrolled": 2, "failed": 2}
+    assert [result.get("error", {}).get("code") for result in results] == [None, "too-large", None, "too-large"]
+    assert "more than 105,536 bytes" in results[1]["error"]["detail"]
+
+
+def test_a_full_queue_is_waited_for(launch: Callable[..., Served]) -> None:
+    server = launch("--max-queue", "4", "--max-images", "4", "--max-batch", "8", "--max-delay-ms", "700")
+    files = [("images", (str(n), png(n))) for n in range(4)]
+    with httpx.Client(base_url=server.url, timeout=60) as api:
+        api.post("/v1/galleries", json={"name": "hall"})
+        full = threading.Thread(target=httpx.post, args=(f"{server.url}/v1/embeddings",), kwargs={"files": files})
+        full.start()
+        while "pan_images_admitted 4.0" not in api.get("/metrics").text:
+            time.sleep(0.02)
+        assert post(api, "hall", [picture(n) for n in range(6)])[-1] == {"enrolled": 6, "failed": 0}
+        full.join()
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    body=st.binary(max_size=200).map(lambda data: data.replace(b"\0", b"\n")),
+    cuts=st.lists(st.integers(0, 200), max_size=8),
+    longest=st.integers(1, 40),
+)
+def test_lines_are_the_same_however_the_body_is_cut(body: bytes, cuts: list[int], longest: int) -> None:
+    places = sorted({0, len(body), *(cut for cut in cuts if cut < len(body))})
+    chunks = [body[a:b] for a, b in pairwise(places)]
+    expected = [line if len(line) <= longest else None for line in body.split(b"\n")]
+    if expected[-1] == b"":
+        expected.pop()
+
+    async def taken() -> tuple[list[bytes | None], int]:
+        held = 0
+
+        def let_go(size: int) -> None:
+            nonlocal held
+            held += size
+
+        lines = Lines(longest, 20, let_go)
+
+        async def feed() -> None:
+            for chunk in chunks:
+                await lines.feed(chunk)
+            await lines.end()
+
+        feeding, found = asyncio.create_task(feed()), list[bytes | None]()
+        while some := await lines.some(3):
+            found += some[:2]
+            await lines.give_back(some[2:])
+        await feeding
+        return found, held
+
+    found, held = asyncio.run(taken())
+    assert found == expected
+    assert held - len(body) in (0, int(not body.endswith(b"\n")))
