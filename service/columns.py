@@ -62,6 +62,11 @@ class Columns:
         """The person code of each row, -1 where unknown."""
         return self._persons.codes
 
+    @property
+    def alive(self) -> Mask:
+        """A boolean for each row: whether its entry is still there."""
+        return self._alive.values
+
     def person_name(self, code: int) -> str:
         """The person_id behind a code."""
         name = self._persons.name(code)

@@ -8,6 +8,7 @@ from pathlib import Path
 from service.errors import StartupError
 
 DATABASE = "pan.sqlite3"
+SNAPSHOTS = "snapshots"
 
 
 def make_folder(folder: Path) -> None:

@@ -17,6 +17,7 @@ from service.database import Database
 from service.errors import Conflict, ModelMismatch, NotFound, StartupError
 from service.gallery import Gallery
 from service.gallery_records import GalleryRow
+from service.index import IndexKind
 from service.metrics import Metrics
 from service.schema import now
 
@@ -73,7 +74,7 @@ class Galleries:
             raise _taken(name)
         return await self._database.write(
             lambda db: gallery_records.insert_gallery(
-                db, hidden, purpose, "flat", self._fingerprint, self._dim, retention, keep_crops
+                db, hidden, purpose, "auto", self._fingerprint, self._dim, retention, keep_crops
             )
         )
 
@@ -139,7 +140,7 @@ class Galleries:
         who: str,
         name: str,
         purpose: str,
-        index_kind: str,
+        index_kind: IndexKind,
         retention: int | None = None,
         keep_crops: bool = False,
     ) -> Held:
@@ -159,8 +160,8 @@ class Galleries:
         return self.find(name)
 
     async def update(self, who: str, name: str, change: Callable[[GalleryRow], GalleryRow]) -> Held:
-        """Change the purpose, the retention, or whether crops are kept; those that were are erased where they are to
-        be no more. Raises NotFound.
+        """Change the purpose, the index, the retention, or whether crops are kept; those that were are erased where
+        they are to be no more. Raises NotFound.
         """
         held = self.find(name)
 

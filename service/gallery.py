@@ -1,4 +1,4 @@
-"""A gallery in memory: an index, what its rows mean, and the searches over both. A cache of what the database holds.
+"""A gallery in memory: the searches over its contents. A cache of what the database holds.
 
 A query is an (n, D) array of unit vectors of one person; the score of an entry is its greatest cosine with them.
 """
@@ -10,16 +10,17 @@ from typing import Literal
 import numpy as np
 
 from service.columns import Columns, Filter
+from service.contents import Contents
 from service.engine import Vectors
-from service.index import FlatIndex, Mask, Rows
+from service.index import Mask, Rows
 from service.locks import ReadWriteLock
 from service.records import Known
 from service.reranking import Reranking, k_reciprocal
 from service.schema import now
 
-_FEW = 64  # with so few rows shut out, searching a little deeper is cheaper than looking at a mask for each row
-_COMPACT_AT = 0.2
-_CHUNK = 4096  # rows whose vectors are copied at a time
+_CHUNK = 4096  # rows that are scored at a time
+
+Change = Callable[[Contents], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,71 +56,90 @@ class PersonHit:
 
 
 class Gallery:
-    """Searched by many threads; changed only by the database's writer thread, after the commit."""
+    """Searched by many threads; changed only by the database's writer thread, after the commit.
+
+    `upkeep` makes it quicker meanwhile: it reads under the lock, works beside everybody, and exchanges.
+    """
 
     def __init__(self, dim: int, retention: int | None = None, clock: Callable[[], int] = now) -> None:
         """Entries older than `retention` (microseconds) answer no search by `clock`, also while they are still here."""
         self.retention = retention
+        self.contents = Contents(dim)
+        self.lock = ReadWriteLock()
         self._clock = clock
-        self._dim = dim
-        self._index = FlatIndex(dim)
-        self._columns = Columns()
-        self._lock = ReadWriteLock()
+        self._journal: list[Change] | None = None
 
     def __len__(self) -> int:
-        return len(self._columns) - self._columns.dead
+        return len(self.contents) - self.contents.columns.dead
 
     def add(self, entries: Sequence[int], known: Sequence[Known], vectors: Vectors) -> None:
         """Make committed entries findable."""
-        with self._lock.write():
-            self._index.add(vectors)
-            self._columns.append(entries, known)
+        self._change(lambda contents: contents.add(entries, known, vectors))
 
     def relabel(self, entry: int, known: Known) -> None:
         """Replace what is known of an entry."""
-        with self._lock.write():
-            self._columns.relabel(entry, known)
+        self._change(lambda contents: contents.relabel(entry, known))
 
     def remove(self, entries: Sequence[int]) -> None:
-        """Make entries unfindable and wipe their vectors at once; their rows are dropped when enough have gathered."""
-        with self._lock.write():
-            self._index.wipe(self._columns.bury(entries))
-        if self._columns.dead > max(_FEW, _COMPACT_AT * len(self._columns)):
-            self._compact()
+        """Make entries unfindable, and wipe their vectors at once."""
+        self._change(lambda contents: contents.remove(entries))
+
+    def compact(self, copy: Callable[[Columns, Rows], Contents]) -> None:
+        """Put a copy without the dead in the place of the contents; what changes while it is made changes both.
+
+        `copy` makes it of new columns and the rows they were taken from, and holds the lock while it reads.
+        """
+        try:
+            with self.lock.read():  # nobody changes anything meanwhile, so the copy and the journal begin together
+                self._journal = []
+                columns, rows = self.contents.columns.compacted()
+            contents = copy(columns, rows)
+            with self.lock.write():
+                for change in self._journal:
+                    change(contents)
+                self.contents = contents
+        finally:
+            self._journal = None
+
+    def _change(self, change: Change) -> None:
+        with self.lock.write():
+            change(self.contents)
+            if self._journal is not None:
+                self._journal.append(change)
 
     def search(self, queries: Sequence[Vectors], top_k: int, where: Filter) -> list[list[Hit]]:
-        """The best `top_k` entries for each query, exactly, best first; ties by entry id."""
-        with self._lock.read():
-            scores, rows = self._search_rows(np.concatenate(queries), top_k, where)
+        """The best `top_k` entries for each query, best first; ties by entry id."""
+        with self.lock.read():
+            scores, rows = self.contents.nearest(np.concatenate(queries), top_k, self._allowed(where))
             ends = np.cumsum([len(query) for query in queries])[:-1]
             found = [
                 _merged(score, row, top_k)
                 for score, row in zip(np.split(scores, ends), np.split(rows, ends), strict=True)
             ]
-            named = [(score, self._columns.entries[row]) for score, row in found]
+            named = [(score, self.contents.columns.entries[row]) for score, row in found]
         return [_hits(score, entries) for score, entries in named]
 
     def search_reranked(self, query: Vectors, top_k: int, where: Filter, how: Reranking) -> list[Hit]:
         """The `top_k` entries that are nearest after re-ranking the best `how.candidates`; ties by score."""
-        with self._lock.read():
-            scores, rows = _merged(*self._search_rows(query, how.candidates, where), how.candidates)
-            vectors, entries = self._index.vectors(rows), self._columns.entries[rows].tolist()
+        with self.lock.read():
+            scores, rows = _merged(*self.contents.nearest(query, how.candidates, self._allowed(where)), how.candidates)
+            vectors, entries = self.contents.vectors.vectors(rows), self.contents.columns.entries[rows].tolist()
         distances = k_reciprocal(scores, vectors, how)
         hits = [Hit(*hit) for hit in zip(entries, scores.tolist(), distances.tolist(), strict=True)]
         return sorted(hits, key=lambda hit: (hit.distance, -hit.score, hit.entry_id))[:top_k]
 
     def search_persons(self, query: Vectors, top_k: int, where: Filter, how: Grouping) -> list[PersonHit]:
-        """The `top_k` persons with the greatest score, exactly, best first. `where` must let through none unnamed."""
-        with self._lock.read():
+        """The `top_k` persons with the greatest score, best first. `where` must let through none unnamed."""
+        with self.lock.read():
             allowed = self._allowed(where)
             if how.by == "best":
                 codes = self._persons_by_best(query, top_k, allowed)
             else:
                 codes = self._persons_by_mean(query, top_k, allowed)
-            of_person = np.flatnonzero(allowed & np.isin(self._columns.persons, codes))
+            of_person = np.flatnonzero(allowed & np.isin(self.contents.columns.persons, codes))
             scores = self._scores(query, of_person)
-            entries, persons = self._columns.entries[of_person], self._columns.persons[of_person]
-            names = {code: self._columns.person_name(code) for code in codes}
+            entries, persons = self.contents.columns.entries[of_person], self.contents.columns.persons[of_person]
+            names = {code: self.contents.columns.person_name(code) for code in codes}
         hits = []
         for code, name in names.items():
             own = persons == code
@@ -131,15 +151,17 @@ class Gallery:
 
     def _persons_by_best(self, query: Vectors, top_k: int, allowed: Mask) -> list[int]:
         """The nearest persons are those met first; look deeper until enough have been met."""
-        total = int(allowed.sum())
+        total = int(np.count_nonzero(allowed))
         depth = 4 * top_k
         while total:
             depth = min(depth, total)
-            scores, rows = self._index.search(query, depth, allowed)
+            scores, rows = self.contents.nearest(query, depth, allowed)
             # Below the last of any one vector's list, another's may lack entries that are better.
             complete = scores >= scores[:, -1].max()
             scores, rows = scores[complete], rows[complete]
-            codes = list(dict.fromkeys(self._columns.persons[rows[np.argsort(-scores, kind="stable")]].tolist()))
+            codes = list(
+                dict.fromkeys(self.contents.columns.persons[rows[np.argsort(-scores, kind="stable")]].tolist())
+            )
             if len(codes) >= top_k or depth == total:
                 return codes[:top_k]
             depth *= 4
@@ -147,7 +169,7 @@ class Gallery:
 
     def _persons_by_mean(self, query: Vectors, top_k: int, allowed: Mask) -> list[int]:
         rows = np.flatnonzero(allowed)
-        codes, place = np.unique(self._columns.persons[rows], return_inverse=True)
+        codes, place = np.unique(self.contents.columns.persons[rows], return_inverse=True)
         mean = np.bincount(place, self._scores(query, rows), len(codes)) / np.bincount(place, minlength=len(codes))
         found: list[int] = codes[np.argsort(-mean, kind="stable")[:top_k]].tolist()
         return found
@@ -157,37 +179,13 @@ class Gallery:
         scores = np.empty(len(rows), np.float32)
         for start in range(0, len(rows), _CHUNK):
             chunk = slice(start, start + _CHUNK)
-            scores[chunk] = (self._index.vectors(rows[chunk]) @ query.T).max(1)
+            scores[chunk] = (self.contents.vectors.vectors(rows[chunk]) @ query.T).max(1)
         return scores
-
-    def _search_rows(self, queries: Vectors, top_k: int, where: Filter) -> tuple[Vectors, Rows]:
-        allowed = self._allowed(where)
-        total = int(allowed.sum())
-        shut_out = len(allowed) - total
-        top_k = min(top_k, total)
-        if top_k == 0:
-            return np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64)
-        if shut_out > _FEW:
-            return self._index.search(queries, top_k, allowed)
-        scores, rows = self._index.search(queries, top_k + shut_out, None)
-        if shut_out:
-            kept = np.argsort(~allowed[rows], axis=1, kind="stable")[:, :top_k]
-            scores, rows = np.take_along_axis(scores, kept, axis=1), np.take_along_axis(rows, kept, axis=1)
-        return scores, rows
 
     def _allowed(self, where: Filter) -> Mask:
         if self.retention is None:
-            return self._columns.allowed(where)
-        return self._columns.allowed(where, self._clock() - self.retention)
-
-    def _compact(self) -> None:
-        # Only this thread changes the index, so reading it needs no lock; searches go on until the exchange.
-        columns, rows = self._columns.compacted()
-        index = FlatIndex(self._dim)
-        for start in range(0, len(rows), _CHUNK):
-            index.add(self._index.vectors(rows[start : start + _CHUNK]))
-        with self._lock.write():
-            self._index, self._columns = index, columns
+            return self.contents.columns.allowed(where)
+        return self.contents.columns.allowed(where, self._clock() - self.retention)
 
 
 def _merged(scores: Vectors, rows: Rows, count: int) -> tuple[Vectors, Rows]:

@@ -3,6 +3,7 @@
 import sqlite3
 from dataclasses import dataclass
 
+from service.index import IndexKind
 from service.records import count_entries
 from service.schema import now
 
@@ -16,7 +17,7 @@ class GalleryRow:
     id: int
     name: str
     purpose: str
-    index_kind: str
+    index_kind: IndexKind
     fingerprint: str
     dim: int
     created_at: int
@@ -28,7 +29,7 @@ def insert_gallery(
     db: sqlite3.Connection,
     name: str,
     purpose: str,
-    index_kind: str,
+    index_kind: IndexKind,
     fingerprint: str,
     dim: int,
     retention: int | None = None,
@@ -63,8 +64,8 @@ def _gallery(row: sqlite3.Row) -> GalleryRow:
 def update_gallery(db: sqlite3.Connection, row: GalleryRow) -> None:
     """Write what a caller may change of a gallery."""
     db.execute(
-        "UPDATE galleries SET purpose = ?, retention = ?, keep_crops = ? WHERE id = ?",
-        (row.purpose, row.retention, row.keep_crops, row.id),
+        "UPDATE galleries SET purpose = ?, index_kind = ?, retention = ?, keep_crops = ? WHERE id = ?",
+        (row.purpose, row.index_kind, row.retention, row.keep_crops, row.id),
     )
 
 
@@ -84,3 +85,23 @@ def delete_gallery(db: sqlite3.Connection, gallery_id: int) -> int:
     count = count_entries(db, gallery_id)
     db.execute("DELETE FROM galleries WHERE id = ?", (gallery_id,))
     return count
+
+
+def select_snapshot(db: sqlite3.Connection, gallery_id: int) -> tuple[int, bytes] | None:
+    """Sequence number and digest of the file that holds what a gallery's index learnt."""
+    row = db.execute("SELECT sequence, digest FROM snapshots WHERE gallery_id = ?", (gallery_id,)).fetchone()
+    return None if row is None else (row[0], row[1])
+
+
+def select_snapshots(db: sqlite3.Connection) -> list[tuple[int, int]]:
+    """Gallery and sequence number of every such file."""
+    return [(row[0], row[1]) for row in db.execute("SELECT gallery_id, sequence FROM snapshots")]
+
+
+def upsert_snapshot(db: sqlite3.Connection, gallery_id: int, sequence: int, digest: bytes) -> None:
+    """Say which file is the right one. A gallery that is gone meanwhile needs none."""
+    db.execute(
+        "INSERT INTO snapshots SELECT id, ?, ? FROM galleries WHERE id = ?"
+        " ON CONFLICT (gallery_id) DO UPDATE SET sequence = excluded.sequence, digest = excluded.digest",
+        (sequence, digest, gallery_id),
+    )

@@ -5,6 +5,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_LONG = (0.1, 1, 10, 60, 600, 3600)
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -28,6 +29,9 @@ class Metrics:
         self.batch_size = Histogram("pan_batch_size", "Images an engine call", buckets=_COUNTS, registry=on)
         self.engine_seconds = Histogram("pan_engine_seconds", "Time of an engine call", buckets=_SECONDS, registry=on)
         self.search_seconds = Histogram("pan_search_seconds", "Time of an index search", buckets=_SECONDS, registry=on)
+        self.upkeep_seconds = Histogram(
+            "pan_index_upkeep_seconds", "Time to bring an index up to date", ["done"], buckets=_LONG, registry=on
+        )
         self.commit_seconds = Histogram("pan_commit_seconds", "Time of a commit", buckets=_SECONDS, registry=on)
         self.commit_writes = Histogram("pan_commit_writes", "Writes a commit", buckets=_COUNTS, registry=on)
         self.entries_purged = Counter("pan_entries_purged", "Entries deleted because they had expired", registry=on)

@@ -15,7 +15,7 @@ from service.engines.load import Loaded, load_engine
 from service.entries import Entries
 from service.errors import NotReady, StorageFull
 from service.explain import Explainer
-from service.folder import DATABASE, alone_in
+from service.folder import DATABASE, SNAPSHOTS, alone_in
 from service.galleries import Galleries
 from service.keys import Keys
 from service.metrics import Metrics
@@ -25,6 +25,7 @@ from service.schema import now
 from service.searcher import Searcher
 from service.settings import Settings
 from service.transfer import Transfer
+from service.upkeep import Upkeep
 from service.wheels import installed_wheels
 
 log = logging.getLogger(__name__)
@@ -108,6 +109,9 @@ async def open_service(settings: Settings, clock: Callable[[], int] = now) -> As
         await stack.enter_async_context(reembedder.running())
         purger = Purger(database, galleries, metrics)
         await stack.enter_async_context(purger.running())
+        upkeep = Upkeep(database, galleries, settings.data / SNAPSHOTS, metrics)
+        upkeep.start()
+        stack.push_async_callback(asyncio.to_thread, upkeep.close)
         yield Service(
             settings,
             bundle,

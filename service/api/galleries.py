@@ -11,6 +11,7 @@ from service.api.docs import json_body
 from service.api.views import moment
 from service.body import read_json
 from service.galleries import Held
+from service.gallery import Gallery as InMemory
 from service.gallery_records import GalleryRow
 from service.purger import DAY
 from service.runtime import Service
@@ -18,8 +19,6 @@ from service.schema import now
 from service.schemas import Erased, ExportedGallery, Gallery, GalleryCreate, GalleryList, GalleryUpdate
 
 router = APIRouter(prefix="/v1/galleries", tags=["galleries"])
-
-_INDEX_KIND = "flat"
 
 
 async def gallery_view(service: Service, gallery: Held) -> dict[str, Any]:
@@ -30,6 +29,7 @@ async def gallery_view(service: Service, gallery: Held) -> dict[str, Any]:
         "name": row.name,
         "purpose": row.purpose,
         "index": row.index_kind,
+        "index_now": index_view(gallery.memory),
         "fingerprint": row.fingerprint,
         "dim": row.dim,
         "created_at": moment(row.created_at),
@@ -39,6 +39,14 @@ async def gallery_view(service: Service, gallery: Held) -> dict[str, Any]:
         "entries": entries,
         "persons": persons,
     }
+
+
+def index_view(gallery: InMemory) -> dict[str, Any]:
+    """What searches a gallery now, as the API shows it."""
+    approximate = gallery.contents.approximate
+    if approximate is None:
+        return {"kind": "flat", "entries": len(gallery), "recall": 1.0}
+    return {"kind": approximate.kind, "entries": len(approximate), "recall": approximate.recall}
 
 
 @router.get("", summary="List galleries", responses={200: {"model": GalleryList}, **problems(503)})
@@ -58,7 +66,7 @@ async def create_gallery(request: Request, service: ServiceDep, caller: AdminCal
     """A gallery belongs to the model that is loaded when it is created."""
     wanted = parse(GalleryCreate, await read_json(request, service.settings))
     made = await service.galleries.create(
-        caller, wanted.name, wanted.purpose, _INDEX_KIND, retention_of(wanted), wanted.keep_crops
+        caller, wanted.name, wanted.purpose, wanted.index, retention_of(wanted), wanted.keep_crops
     )
     return Json(await gallery_view(service, made), 201, {"Location": f"/v1/galleries/{wanted.name}"})
 
@@ -76,13 +84,15 @@ async def get_gallery(gallery: GalleryPath, service: ServiceDep, _: Caller) -> R
     responses={200: {"model": Gallery}, **problems(404, 413, 415, 503, 507)},
 )
 async def update_gallery(gallery: GalleryPath, request: Request, service: ServiceDep, caller: AdminCaller) -> Response:
-    """Its purpose, its retention, and whether it keeps crops: where it no longer does, those it kept are erased."""
+    """Purpose, index, retention, and whether it keeps crops: where it no longer does, those it kept are erased."""
     service.galleries.find(gallery)
     wanted = parse(GalleryUpdate, await read_json(request, service.settings))
 
     def change(row: GalleryRow) -> GalleryRow:
         if "purpose" in wanted.model_fields_set:
             row = replace(row, purpose=wanted.purpose)
+        if "index" in wanted.model_fields_set:
+            row = replace(row, index_kind=wanted.index)
         if "retention_days" in wanted.model_fields_set:
             row = replace(row, retention=retention_of(wanted))
         if "keep_crops" in wanted.model_fields_set:

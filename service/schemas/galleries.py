@@ -5,14 +5,22 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AwareDatetime, Field
 
+from service.index import IndexKind
 from service.schemas.base import ATTRIBUTES_MAX, Answer, Attributes, GalleryName, Identifier, ItemError, Request
 
+_INDEX = (
+    "auto: exact as long as that takes a few milliseconds, then ivf_sq8. flat: exact always. hnsw: a graph, quick to "
+    "search and slow to build. ivf_sq8, ivf_pq: inverted lists. Any but flat is built in the background once there are "
+    "2,048 entries, and searched when it finds 99.5 % of the ten nearest of entries that it is tried on; what it finds "
+    "is scored exactly"
+)
 Days = Annotated[float, Field(gt=0, le=36_500)]
 
 
 class GalleryCreate(Request):
     name: GalleryName
     purpose: str = Field(default="", max_length=500, description="what the gallery is for, for the record")
+    index: IndexKind = Field(default="auto", description=_INDEX)
     retention_days: Days | None = Field(
         default=None,
         description="an entry expires so long after it was captured, or after it was enrolled where that is unknown or "
@@ -29,16 +37,29 @@ class GalleryUpdate(Request):
     """Members that are given replace those of the gallery."""
 
     purpose: str = Field(default="", max_length=500)
+    index: IndexKind = Field(default="auto", description=_INDEX)
     retention_days: Days | None = Field(default=None, description="of the entries that are there, too; null: for good")
     keep_crops: bool = Field(
         default=False, description="true: of what is enrolled from now on; false: kept pictures are erased at once"
     )
 
 
+class IndexNow(Answer):
+    """What searches a gallery at this moment."""
+
+    kind: IndexKind
+    entries: int = Field(description="in that index; those that came later are searched exactly beside it")
+    recall: float | None = Field(
+        description="share of the ten nearest entries that it finds, as was measured with entries of this gallery "
+        "when it was built; 1 where exact; null: it was too low, so the gallery is searched exactly"
+    )
+
+
 class Gallery(Answer):
     name: str
     purpose: str
-    index: str = Field(description="index kind; `flat` is exact")
+    index: IndexKind = Field(description="as was asked for")
+    index_now: IndexNow
     fingerprint: str = Field(description="of the model its vectors come from")
     dim: int
     created_at: datetime
@@ -126,7 +147,9 @@ class EnrolEnd(Answer):
 
     enrolled: int
     failed: int
-    error: ItemError | None = Field(default=None, description="why it ended before its lines did; absent where it did not")
+    error: ItemError | None = Field(
+        default=None, description="why it ended before its lines did; absent where it did not"
+    )
 
 
 class Person(Answer):

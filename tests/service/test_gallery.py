@@ -222,11 +222,11 @@ def test_nothing_of_a_person_stays_in_memory_who_has_no_entry_left() -> None:
     vectors = unit(5, 4)
 
     def held() -> bytes:
-        return pickle.dumps([vars(gallery._columns), gallery._index.vectors(np.arange(4))])
+        return pickle.dumps([vars(gallery.contents.columns), gallery.contents.vectors.vectors(np.arange(4))])
 
     known = [NewEntry(name, None, 10**15 + n, '{"badge": 4711}') for n, name in enumerate(["ann", "ben", "ann", "cat"])]
     gallery.add([1, 2, 3, 4], known, vectors)
-    digests = gallery._columns._tags._digests.values.tolist()
+    digests = gallery.contents.columns._tags._digests.values.tolist()
     gallery.remove([1])
     gallery.relabel(4, NewEntry("dan"))
     assert b"ann" in held()  # of the third entry
@@ -236,7 +236,7 @@ def test_nothing_of_a_person_stays_in_memory_who_has_no_entry_left() -> None:
     assert [vector.tobytes() in held() for vector in vectors] == [False, True, False, True]
     assert [np.int64(10**15 + n).tobytes() in held() for n in range(4)] == [False, True, False, False]
     assert len(set(digests)) == 1  # all have the same badge, and now one
-    assert gallery._columns._tags._digests.values.tolist().count(digests[0]) == 1
+    assert gallery.contents.columns._tags._digests.values.tolist().count(digests[0]) == 1
     assert b"4711" not in held()
     gallery.add([5, 6], [NewEntry("ann"), NewEntry("eve")], unit(6, 2))  # a name that comes back is as any other
     groups = gallery.search_persons(vectors[1:2], 9, Filter(named=True), Grouping("best", 1))

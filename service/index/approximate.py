@@ -1,0 +1,174 @@
+"""Rows that are likely the best, found without looking at all of them, and with a recall that was measured.
+
+Vectors are projected onto their leading principal components first: nearly all that tells people apart lies in a few of
+them, and whatever is proposed is scored exactly afterwards. How hard to look is not guessed but tried out on vectors of
+the gallery itself, until `RECALL` of the true neighbours are found; a search for which no effort reached that is exact.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from service.engine import Vectors
+from service.index import ApproximateKind, Mask, Rows
+from service.index.hnsw import Hnsw
+from service.index.ivf import Ivf
+
+RECALL = 0.995  # of what is measured; other queries then find 0.99
+_COMPONENTS = 64
+_DEPTHS = (10, 100, 1000)  # numbers of neighbours that recall is measured at
+
+State = dict[str, npt.NDArray[Any]]
+Score = Callable[[Vectors, Rows], Vectors]  # (Q, n) scores of (Q, n) rows
+
+
+class Approximate:
+    """Proposes rows among the first `len(self)`; the rows after them are not in it yet."""
+
+    def __init__(self, kind: ApproximateKind, projection: Vectors, inner: Ivf | Hnsw, planned: int) -> None:
+        """`projection` is (D, P); `planned` the number of rows that the index was laid out for."""
+        self.kind = kind
+        self.planned = planned
+        self.recall: float | None = None  # of the ten nearest
+        self._efforts: dict[int, int] = {}  # the least that reach RECALL, by depth
+        self._projection = projection
+        self._inner = inner
+        self._rows = 0
+
+    @classmethod
+    def train(cls, kind: ApproximateKind, sample: Vectors, rows: int) -> Self:
+        """An empty index, laid out for so many rows like those of the (n, D) sample."""
+        projection = principal_components(sample, _COMPONENTS)
+        projected = sample @ projection
+        return cls(
+            kind, projection, Hnsw.train(projected) if kind == "hnsw" else Ivf.train(kind, projected, rows), rows
+        )
+
+    @classmethod
+    def restored(cls, state: State, vectors: Sequence[Vectors]) -> Self:
+        """What `state` was of, where that needs (n, D) vectors, which come in parts, of the very rows it had."""
+        told = orjson.loads(state["told"].tobytes())
+        trained, projection = state["trained"].tobytes(), np.ascontiguousarray(state["projection"], np.float32)
+        if "graph" in state:
+            projected = np.concatenate([part @ projection for part in vectors])
+            inner: Ivf | Hnsw = Hnsw(trained, state["graph"].tobytes(), projected)
+        else:
+            inner = Ivf(trained)
+        approximate = cls(told["kind"], projection, inner, told["planned"])
+        approximate._rows = told["rows"] if "graph" in state else 0
+        approximate._efforts = {int(depth): effort for depth, effort in told["efforts"].items()}
+        approximate.recall = told["recall"]
+        return approximate
+
+    def state(self) -> State:
+        """What is costly to find again; no vector is in it."""
+        efforts = {str(depth): effort for depth, effort in self._efforts.items()}
+        told = {"kind": self.kind, "planned": self.planned, "rows": self._rows, "recall": self.recall}
+        text = np.frombuffer(orjson.dumps({**told, "efforts": efforts}), np.uint8)
+        return {"told": text, "projection": self._projection, **self._inner.state()}
+
+    def empty(self) -> "Approximate":
+        """Another without rows, trained and tuned alike."""
+        copy = Approximate(self.kind, self._projection, self._inner.empty(), self.planned)
+        copy._efforts, copy.recall = dict(self._efforts), self.recall
+        return copy
+
+    def __len__(self) -> int:
+        return self._rows
+
+    @property
+    def follows_rows(self) -> bool:
+        """Whether `state` tells of single rows, so that it serves only where they are the same."""
+        return self.kind == "hnsw"
+
+    @property
+    def quickly_added(self) -> int:
+        """Rows that are appended within some milliseconds."""
+        return 64 if self.kind == "hnsw" else 1024
+
+    def prepare(self, vectors: Vectors) -> Callable[[], None]:
+        """Work out where (n, D) vectors go, beside searches; what it returns appends them, and needs to be alone."""
+        append = self._inner.prepare(vectors @ self._projection)
+
+        def appended() -> None:
+            append()
+            self._rows += len(vectors)
+
+        return appended
+
+    @property
+    def least_alive(self) -> float:
+        """The share of rows that must be alive for what was measured to hold; a wiped one is a blind alley in a graph."""
+        return 0.95 if self.kind == "hnsw" else 0.5
+
+    def effort(self, depth: int, kept: float) -> int | None:
+        """How hard to look for the best `depth` rows among the share of rows that a filter keeps; None where no effort
+        is known to find them.
+
+        What is kept may lie anywhere, so as many rows are compared as without a filter: of lists, all in the end.
+        """
+        effort = next((effort for measured, effort in self._efforts.items() if depth <= measured), None)
+        return None if effort is None else min(math.ceil(effort / kept), self._inner.efforts[-1])
+
+    def search(self, queries: Vectors, count: int, effort: int, allowed: Mask | None) -> Rows:
+        """(Q, n) rows for each of (Q, D) queries, a few times `count` of them; -1 where not so many were met."""
+        if allowed is not None:
+            allowed = allowed[: self._rows]
+        return self._inner.search(queries @ self._projection, min(4 * count + 60, self._rows), effort, allowed)
+
+    def wipe(self, rows: Rows) -> None:
+        """Overwrite what is held of these rows."""
+        self._inner.wipe(rows[rows < self._rows])
+
+    def tune(self, queries: Vectors, own: Rows, truth: Rows, score: Score, alive: Mask) -> None:
+        """Find the least efforts that reach RECALL.
+
+        queries: (Q, D), of the rows `own` (Q,), which are not their own neighbours; truth: (Q, n), the nearest rows of
+        each, best first, n over 10; alive: a boolean for each row.
+        """
+        self._efforts, self.recall = {}, None
+        truth = _without(truth, own)
+        efforts = iter(self._inner.efforts)
+        effort = next(efforts)
+        for depth in _DEPTHS:
+            if depth > truth.shape[1]:
+                return
+            while (recall := self._recall(queries, own, truth[:, :depth], effort, score, alive)) < RECALL:
+                if (harder := next(efforts, None)) is None:
+                    return
+                effort = harder
+            self._efforts[depth] = effort
+            self.recall = recall if self.recall is None else self.recall
+
+    def _recall(self, queries: Vectors, own: Rows, truth: Rows, effort: int, score: Score, alive: Mask) -> float:
+        depth = truth.shape[1]
+        proposed = self.search(queries, depth + 1, effort, alive)
+        best_first = np.argsort(-score(queries, proposed), axis=1, kind="stable")
+        found = _without(np.take_along_axis(proposed, best_first, axis=1), own)[:, :depth]
+        hits = [len(np.intersect1d(*both)) for both in zip(truth, found, strict=True)]
+        return float(sum(hits) / (depth * len(hits)))
+
+
+def kind_of(state: State) -> ApproximateKind:
+    """The kind of index that a state is of."""
+    kind: ApproximateKind = orjson.loads(state["told"].tobytes())["kind"]
+    return kind
+
+
+def principal_components(sample: Vectors, most: int) -> Vectors:
+    """(D, P) orthonormal columns, P at most `most`: where the (n, D) sample, not centred, has most of its length."""
+    moments = (sample.T @ sample).astype(np.float64) / len(sample)
+    _, vectors = np.linalg.eigh(moments)  # in ascending order
+    return np.ascontiguousarray(vectors[:, ::-1][:, :most], np.float32)
+
+
+def _without(rows: Rows, own: Rows) -> Rows:
+    """(Q, n) rows without each query's own, (Q, n - 1); where that is not among them, without the last."""
+    is_own = rows == own[:, None]
+    is_own[~is_own.any(axis=1), -1] = True
+    left: Rows = rows[~is_own].reshape(len(rows), -1)
+    return left

@@ -1,0 +1,72 @@
+"""A graph of neighbours (HNSW): a search walks it towards the query. Quick to search and slow to build."""
+
+from collections.abc import Callable
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from service.engine import Vectors
+from service.index import Mask, Rows
+from service.index.flat import use_cores
+
+_NEIGHBOURS = 32
+_CONSTRUCTION = 80  # neighbours looked at when a row is added
+
+
+class Hnsw:
+    """Projected vectors in 8 bits a dimension, linked. The effort of a search is the width of its walk."""
+
+    efforts = (32, 48, 64, 96, 128, 192, 256, 384, 512, 1024)
+
+    def __init__(self, trained: bytes, graph: bytes | None = None, vectors: Vectors | None = None) -> None:
+        """Empty; or the graph of an earlier one and the (n, P) vectors of its rows. `trained` is what `train` made."""
+        self._trained = trained
+        index = faiss.deserialize_index(np.frombuffer(trained, np.uint8))
+        self._codes = faiss.downcast_index(index.storage)
+        if graph is not None:
+            empty, index = index, faiss.deserialize_index(np.frombuffer(graph, np.uint8), faiss.IO_FLAG_SKIP_STORAGE)
+            empty.own_fields = False  # the codes move from the one index to the other
+            self._codes.add(np.ascontiguousarray(vectors, np.float32))
+            index.storage, index.own_fields = self._codes, True
+            self._codes.this.disown()
+        index.hnsw.efConstruction = _CONSTRUCTION
+        self._faiss = index
+
+    @classmethod
+    def train(cls, sample: Vectors) -> "Hnsw":
+        """Learn the range of each dimension from (n, P) vectors."""
+        codes = faiss.ScalarQuantizer.QT_8bit
+        index = faiss.IndexHNSWSQ(sample.shape[1], codes, _NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
+        index.train(sample)
+        return cls(faiss.serialize_index(index).tobytes())
+
+    def prepare(self, vectors: Vectors) -> Callable[[], None]:
+        """What it returns appends (n, P) vectors and links them."""
+        vectors = np.ascontiguousarray(vectors, np.float32)
+        return lambda: self._faiss.add(vectors)
+
+    def search(self, queries: Vectors, count: int, effort: int, allowed: Mask | None) -> Rows:
+        """(Q, count) rows that are likely the best, for each of (Q, P) queries; -1 where not so many were met."""
+        use_cores(len(queries))
+        params = faiss.SearchParametersHNSW(efSearch=max(effort, count))
+        if allowed is not None:
+            among = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+            params = faiss.SearchParametersHNSW(efSearch=max(effort, count), sel=among)
+        rows: Rows
+        _, rows = self._faiss.search(queries, count, params=params)
+        return rows
+
+    def wipe(self, rows: Rows) -> None:
+        """Overwrite what is held of these rows; they stay as nodes that lead on to others."""
+        count, size = self._codes.ntotal, self._codes.code_size
+        faiss.rev_swig_ptr(self._codes.codes.data(), count * size).reshape(count, size)[rows] = 0
+
+    def empty(self) -> "Hnsw":
+        """Another without rows, as trained."""
+        return Hnsw(self._trained)
+
+    def state(self) -> dict[str, npt.NDArray[np.uint8]]:
+        """What is costly to find again: the graph without what its nodes hold."""
+        graph = faiss.serialize_index(self._faiss, faiss.IO_FLAG_SKIP_STORAGE)
+        return {"trained": np.frombuffer(self._trained, np.uint8), "graph": graph}

@@ -1,0 +1,88 @@
+"""Inverted lists: a row lies in the list of the centroid that is nearest, and a search looks into the nearest lists."""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from service.engine import Vectors
+from service.growing import Column
+from service.index import Mask, Rows
+from service.index.flat import use_cores
+
+_POINTS = 39  # a centroid; fewer make poor ones, by faiss's own rule
+
+
+class Ivf:
+    """Projected vectors in 8 bits a dimension (`ivf_sq8`) or product-quantised at half of that (`ivf_pq`).
+
+    The effort of a search is the number of lists that it looks into.
+    """
+
+    def __init__(self, trained: bytes) -> None:
+        """An empty index; `trained` is what `train` made."""
+        self._trained = trained
+        self._faiss = faiss.deserialize_index(np.frombuffer(trained, np.uint8))
+        self._lists = Column(np.int32)
+
+    @classmethod
+    def train(cls, kind: Literal["ivf_sq8", "ivf_pq"], sample: Vectors, rows: int) -> "Ivf":
+        """Learn centroids and codes for `rows` vectors from a (n, P) sample of them."""
+        dims = sample.shape[1]
+        lists = 1 << round(math.log2(math.sqrt(rows)))
+        lists = min(lists, 1 << int(math.log2(max(1, len(sample) / _POINTS))))
+        codes = "SQ8" if kind == "ivf_sq8" else f"PQ{dims // 2 if dims % 2 == 0 else dims}x8"
+        index = faiss.index_factory(dims, f"IVF{lists},{codes}", faiss.METRIC_INNER_PRODUCT)
+        if kind == "ivf_pq":
+            index.pq.cp.min_points_per_centroid = 1  # else faiss prints what nobody here can change
+            index.do_polysemous_training = False  # takes most of the time, for searches of a kind that none here is
+        index.train(sample)
+        return cls(faiss.serialize_index(index).tobytes())
+
+    @property
+    def efforts(self) -> list[int]:
+        """From one list to all."""
+        powers = [1 << power for power in range(int(math.log2(self._faiss.nlist)) + 1)]
+        return sorted({*powers, *(3 * power // 2 for power in powers[:-1])})
+
+    def prepare(self, vectors: Vectors) -> Callable[[], None]:
+        """Find the lists of (n, P) vectors; what it returns appends them."""
+        vectors = np.ascontiguousarray(vectors, np.float32)
+        _, nearest = self._faiss.quantizer.search(vectors, 1)
+        lists = nearest[:, 0].copy()
+
+        def append() -> None:
+            self._faiss.add_core(len(vectors), faiss.swig_ptr(vectors), None, faiss.swig_ptr(lists))
+            self._lists.append(lists)
+
+        return append
+
+    def search(self, queries: Vectors, count: int, effort: int, allowed: Mask | None) -> Rows:
+        """(Q, count) rows that are likely the best, for each of (Q, P) queries; -1 where not so many were met."""
+        use_cores(len(queries))
+        params = faiss.SearchParametersIVF(nprobe=effort)
+        if allowed is not None:
+            among = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+            params = faiss.SearchParametersIVF(nprobe=effort, sel=among)
+        rows: Rows
+        _, rows = self._faiss.search(queries, count, params=params)
+        return rows
+
+    def wipe(self, rows: Rows) -> None:
+        """Overwrite what is held of these rows; the rows stay."""
+        lists, size = self._faiss.invlists, self._faiss.code_size
+        for number in np.unique(self._lists.values[rows]).tolist():
+            length = lists.list_size(number)
+            held = np.isin(faiss.rev_swig_ptr(lists.get_ids(number), length), rows)
+            faiss.rev_swig_ptr(lists.get_codes(number), length * size).reshape(length, size)[held] = 0
+
+    def empty(self) -> "Ivf":
+        """Another without rows, as trained."""
+        return Ivf(self._trained)
+
+    def state(self) -> dict[str, npt.NDArray[np.uint8]]:
+        """What is costly to find again. It tells of no single row."""
+        return {"trained": np.frombuffer(self._trained, np.uint8)}

@@ -1,0 +1,308 @@
+"""Approximate indexes against brute force: what they find, what changes under them, and what a start finds again."""
+
+import asyncio
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service import gallery_records, records
+from service.columns import Filter
+from service.database import Database
+from service.galleries import Galleries, Held
+from service.gallery import Gallery, Hit
+from service.index import ApproximateKind, IndexKind, choose_kind
+from service.metrics import Metrics
+from service.records import NewEntry
+from service.upkeep import Upkeep
+
+DIM = 32
+ANYTHING = Filter()
+ROWS = 6000
+KINDS: list[ApproximateKind] = ["hnsw", "ivf_sq8", "ivf_pq"]
+
+
+def people(count: int, seed: int = 0) -> np.ndarray:
+    """Unit vectors like those of crops: some persons, many crops of each, most of what differs in a few dimensions."""
+    rng = np.random.default_rng(seed)
+    spread = np.exp(-np.arange(DIM) / 8)
+    centres = np.random.default_rng(99).normal(size=(300, DIM)) * spread
+    vectors = centres[rng.integers(0, 300, count)] + 0.5 * rng.normal(size=(count, DIM)) * spread
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+class Place:
+    """A database with one gallery, and what looks after its index; without a thread of its own."""
+
+    def __init__(self, folder: Path, kind: IndexKind) -> None:
+        metrics = Metrics()
+        self.database = Database(folder / "pan.sqlite3", metrics)
+        self.galleries = Galleries(self.database, "f", DIM, metrics)
+        self.folder = folder / "snapshots"
+        self.metrics = metrics
+        self.upkeep = Upkeep(self.database, self.galleries, self.folder, metrics)
+        asyncio.run(self._open(kind))
+
+    async def _open(self, kind: IndexKind) -> None:
+        await self.galleries.load()
+        if not self.galleries.all():
+            await self.galleries.create("me", "lobby", "", kind)
+
+    @property
+    def held(self) -> Held:
+        return self.galleries.find("lobby")
+
+    @property
+    def memory(self) -> Gallery:
+        return self.held.memory
+
+    def enrol(self, vectors: np.ndarray, cameras: int = 10) -> list[int]:
+        entries = [NewEntry(f"p{n % 300}", f"c{n % cameras}") for n in range(len(vectors))]
+        ids = self.database.submit_write(
+            lambda db: records.insert_entries(db, self.held.row.id, entries, vectors)
+        ).result()
+        self.memory.add(ids, entries, vectors)
+        return ids
+
+    def delete(self, ids: list[int]) -> None:
+        def apply(db: Any) -> None:
+            for entry in ids:
+                records.delete_entry(db, self.held.row.id, entry)
+
+        self.database.submit_write(apply).result()
+        self.memory.remove(ids)
+
+    def tend(self) -> set[str]:
+        """What upkeep did until there was nothing left to do."""
+        before = self.done()
+        while self.upkeep.tend(self.held):
+            pass
+        return {name for name, count in self.done().items() if count > before.get(name, 0)}
+
+    def done(self) -> dict[str, float]:
+        samples = next(iter(self.metrics.upkeep_seconds.collect())).samples
+        return {one.labels["done"]: one.value for one in samples if one.name.endswith("_count")}
+
+    def search(self, query: np.ndarray, where: Filter = ANYTHING, top_k: int = 10) -> list[Hit]:
+        return self.memory.search([query[None]], top_k, where)[0]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Any:
+    opened: list[Place] = []
+
+    def open_place(kind: IndexKind) -> Place:
+        for earlier in opened:
+            earlier.database.close()
+        opened.append(Place(tmp_path, kind))
+        return opened[-1]
+
+    yield open_place
+    opened[-1].database.close()
+
+
+def brute(ids: list[int], vectors: np.ndarray, query: np.ndarray, top_k: int = 10) -> list[tuple[int, float]]:
+    scores = vectors.astype(np.float64) @ query
+    return [(ids[row], scores[row]) for row in np.argsort(-scores)[:top_k]]
+
+
+def recall(place: Place, ids: list[int], vectors: np.ndarray, where: Filter = ANYTHING) -> float:
+    """Share of the true ten nearest that fifty new queries find; every score must be the true one."""
+    found = 0
+    of_id = {entry: vector.astype(np.float64) for entry, vector in zip(ids, vectors, strict=True)}
+    for query in people(50, seed=7):
+        hits = place.search(query, where)
+        assert len(hits) == 10
+        for hit in hits:
+            assert hit.score == pytest.approx(of_id[hit.entry_id] @ query, abs=1e-5)
+        found += len({hit.entry_id for hit in hits} & {entry for entry, _ in brute(ids, vectors, query)})
+    return found / 500
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_index_finds_what_brute_force_finds_through_every_change(place: Any, kind: ApproximateKind) -> None:
+    here = place(kind)
+    vectors = people(ROWS)
+    ids = here.enrol(vectors)
+    assert here.memory.contents.approximate is None  # searched exactly until the index is there
+    assert recall(here, ids, vectors) == 1.0
+    assert here.tend() == {"trained"}
+    approximate = here.memory.contents.approximate
+    assert (approximate.kind, len(approximate)) == (kind, ROWS)
+    assert approximate.recall >= 0.995
+    assert recall(here, ids, vectors) >= 0.98
+    tenth = [row for row in range(ROWS) if row % 10 == 3]
+    assert recall(here, [ids[row] for row in tenth], vectors[tenth], Filter(cameras=frozenset({"c3"}))) >= 0.98
+
+    gone = list(range(0, ROWS, 3))
+    here.delete([ids[row] for row in gone])
+    more = people(500, seed=5)
+    new = here.enrol(more)
+    left = [row for row in range(ROWS) if row % 3]
+    ids, vectors = [ids[row] for row in left] + new, np.vstack([vectors[left], more])
+    assert recall(here, ids, vectors) >= 0.98  # the newest are searched beside the index
+    assert "compacted" in here.tend()
+    assert (here.memory.contents.columns.dead, len(here.memory)) == (0, len(ids))
+    assert recall(here, ids, vectors) >= 0.98
+
+
+def test_a_filter_that_keeps_only_what_is_far_away_is_answered_with_the_best_of_it(place: Any) -> None:
+    here = place("ivf_sq8")
+    vectors = people(ROWS)
+    ids = here.enrol(vectors, cameras=1)
+    here.tend()
+    query = vectors[0]
+    farthest = np.argsort(vectors @ query)[:700].tolist()  # more than a tenth, and none of it near
+    others = frozenset(set(ids) - {ids[row] for row in farthest})
+    hits = here.search(query, Filter(exclude_entries=others))
+    wanted = brute([ids[row] for row in farthest], vectors[farthest], query)
+    assert len({hit.entry_id for hit in hits} & {entry for entry, _ in wanted}) >= 9
+
+
+@pytest.mark.parametrize("kind", KINDS[:2])
+def test_nothing_of_a_deleted_vector_stays_in_the_index(place: Any, kind: ApproximateKind) -> None:
+    here = place(kind)
+    ids = here.enrol(people(3000))
+    here.tend()
+    inner = here.memory.contents.approximate._inner
+    rows = np.array([5, 70, 2999])
+
+    def codes() -> list[bytes]:
+        if kind == "hnsw":
+            size = inner._codes.code_size
+            data = faiss_bytes(inner._codes.codes.data(), inner._codes.ntotal * size)
+            return [data[row * size : (row + 1) * size] for row in rows]
+        found = {}
+        lists, size = inner._faiss.invlists, inner._faiss.code_size
+        for number in range(inner._faiss.nlist):
+            length = lists.list_size(number)
+            if length:
+                held = np.frombuffer(faiss_bytes(lists.get_ids(number), length), np.int64)
+                data = faiss_bytes(lists.get_codes(number), length * size)
+                found |= {int(row): data[at * size : (at + 1) * size] for at, row in enumerate(held)}
+        return [found[int(row)] for row in rows]
+
+    assert all(any(code) for code in codes())
+    here.delete([ids[row] for row in rows])
+    assert not any(any(code) for code in codes())
+
+
+def faiss_bytes(pointer: Any, count: int) -> bytes:
+    import faiss
+
+    return bytes(faiss.rev_swig_ptr(pointer, count).tobytes())
+
+
+@pytest.mark.parametrize("kind", KINDS[:2])
+def test_a_start_finds_what_the_index_had_learnt(place: Any, kind: ApproximateKind) -> None:
+    here = place(kind)
+    vectors = people(ROWS)
+    ids = here.enrol(vectors)
+    assert here.tend() == {"trained"}
+    saved = here.folder.glob("*.npz")
+    assert not any(vector.tobytes() in file.read_bytes() for file in saved for vector in vectors[::500])
+    before = [here.search(query) for query in people(20, seed=3)]
+    here = place(kind)
+    more = people(200, seed=4)
+    ids += here.enrol(more)
+    assert here.tend() == {"restored"}
+    assert here.memory.contents.approximate.kind == kind
+    assert recall(here, ids, np.vstack([vectors, more])) >= 0.98
+    here.delete(ids[ROWS:])
+    for query, hits in zip(people(20, seed=3), before, strict=True):
+        assert len({hit.entry_id for hit in here.search(query)} & {hit.entry_id for hit in hits}) >= 9
+
+
+def test_a_graph_whose_entries_are_gone_is_built_anew(place: Any) -> None:
+    here = place("hnsw")
+    ids = here.enrol(people(3000))
+    here.tend()
+    here.delete(ids[:5])
+    here = place("hnsw")
+    assert here.tend() == {"trained"}
+
+
+def damage(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def older(file: Path) -> None:
+    file.write_bytes(b"what another database wrote")
+
+
+@pytest.mark.parametrize("harm", [damage, older, Path.unlink])
+def test_a_snapshot_that_is_not_the_right_one_is_made_anew(place: Any, harm: Any) -> None:
+    here = place("ivf_sq8")
+    vectors = people(3000)
+    ids = here.enrol(vectors)
+    here.tend()
+    (file,) = here.folder.iterdir()
+    assert file.name == "1-1.npz"
+    harm(file)
+    here = place("ivf_sq8")
+    assert here.tend() == {"trained"}
+    assert recall(here, ids, vectors) >= 0.98
+    here.upkeep._snapshots.sweep()
+    assert [file.name for file in here.folder.iterdir()] == ["1-2.npz"]
+
+
+def test_snapshots_of_deleted_galleries_and_broken_writes_are_removed(place: Any) -> None:
+    here = place("ivf_sq8")
+    here.enrol(people(3000))
+    here.tend()
+    (here.folder / "1-2.tmp").write_bytes(b"half")
+    (here.folder / "notes.txt").write_bytes(b"not ours")
+    here.database.submit_write(lambda db: gallery_records.delete_gallery(db, 1)).result()
+    here.upkeep._snapshots.sweep()
+    assert [file.name for file in here.folder.iterdir()] == ["notes.txt"]
+
+
+def test_searches_and_changes_go_on_while_the_index_is_looked_after(place: Any) -> None:
+    here = place("ivf_sq8")
+    vectors = people(ROWS)
+    ids = here.enrol(vectors)
+    stop, faults = threading.Event(), []
+
+    def search() -> None:
+        while not stop.is_set():
+            best = here.search(vectors[1])[0]
+            if best.entry_id != ids[1] or best.score < 0.999:
+                faults.append(best)
+
+    searching = threading.Thread(target=search)
+    searching.start()
+    kept = dict(zip(ids, vectors, strict=True))
+    changing = threading.Thread(target=here.tend)
+    changing.start()
+    for start in range(2, 5000, 100):  # half of it before, half beside what upkeep does
+        here.delete(ids[start : start + 100])
+        for entry in ids[start : start + 100]:
+            del kept[entry]
+        more = people(20, seed=start)
+        kept |= dict(zip(here.enrol(more), more, strict=True))
+    changing.join()
+    here.tend()
+    stop.set()
+    searching.join()
+    assert not faults
+    assert len(here.memory) == len(kept)
+    assert recall(here, list(kept), np.stack(list(kept.values()))) >= 0.98
+
+
+@pytest.mark.parametrize(
+    ("asked", "rows", "dim", "chosen"),
+    [
+        ("auto", 10_000, 1536, None),
+        ("auto", 100_000, 1536, "ivf_sq8"),
+        ("auto", 1_000_000, 512, "ivf_sq8"),
+        ("flat", 1_000_000, 512, None),
+        ("hnsw", 100, 512, None),
+        ("ivf_pq", 2_048, 512, "ivf_pq"),
+    ],
+)
+def test_the_kind_follows_the_size_unless_it_is_set(asked: Any, rows: int, dim: int, chosen: str | None) -> None:
+    assert choose_kind(asked, rows, dim) == chosen
