@@ -10,7 +10,7 @@ What each call sends and answers is described once, in `calls`; the two clients 
 
 from service.client.awaiting import AsyncClient
 from service.client.blocking import Client
-from service.client.calls import Crop
+from service.client.calls import Crop, Embedded
 from service.client.errors import ApiError, ClientError
 
-__all__ = ["ApiError", "AsyncClient", "Client", "ClientError", "Crop"]
+__all__ = ["ApiError", "AsyncClient", "Client", "ClientError", "Crop", "Embedded"]

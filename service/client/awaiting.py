@@ -1,7 +1,7 @@
 """The client for asyncio: the same calls, to await; and lists to go through with `async for`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from itertools import count
 from types import TracebackType
 from typing import Any, BinaryIO, Concatenate, ParamSpec, Self, TypeVar
@@ -10,10 +10,12 @@ import httpx
 
 from service.client import calls
 from service.client.call import LONGEST_IMPORT, Call, Listing, Retries, authorization, gallery_path
+from service.client.calls import Crop, Embedded
 from service.client.errors import api_error, may_break_off
 from service.client.method import like
+from service.client.stream import enrolments
 from service.lines import Reader
-from service.schemas import Gallery
+from service.schemas import EnrolResult, Gallery
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -85,6 +87,18 @@ class AsyncClient:
     search = _answered(calls.search)
     search_vector = _answered(calls.search_vector)
     search_entry = _answered(calls.search_entry)
+
+    async def enrol_stream(self, gallery: str, crops: Iterable[Crop | Embedded]) -> AsyncIterator[EnrolResult]:
+        """Enrol any number of crops; a result for each, in order, once it is on disk. None is enrolled twice.
+
+        Raises ClientError where the rest cannot be enrolled.
+        """
+        for call in enrolments(gallery, crops):
+            results, error = await self._answer(call)
+            for result in results:
+                yield result
+            if error is not None:
+                raise error
 
     async def export_gallery(self, gallery: str, write: Callable[[bytes], object]) -> None:
         """Write the file of a gallery, chunk by chunk, and check that it is whole. Raises ClientError."""

@@ -1,7 +1,7 @@
 """The client for ordinary code: each call returns when it is answered."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from types import TracebackType
 from typing import BinaryIO, Concatenate, ParamSpec, Self, TypeVar
@@ -10,10 +10,12 @@ import httpx
 
 from service.client import calls
 from service.client.call import LONGEST_IMPORT, Call, Listing, Retries, authorization, gallery_path
+from service.client.calls import Crop, Embedded
 from service.client.errors import api_error, may_break_off
 from service.client.method import like
+from service.client.stream import enrolments
 from service.lines import Reader
-from service.schemas import Gallery
+from service.schemas import EnrolResult, Gallery
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -86,6 +88,17 @@ class Client:
     search = _answered(calls.search)
     search_vector = _answered(calls.search_vector)
     search_entry = _answered(calls.search_entry)
+
+    def enrol_stream(self, gallery: str, crops: Iterable[Crop | Embedded]) -> Iterator[EnrolResult]:
+        """Enrol any number of crops; a result for each, in order, once it is on disk. None is enrolled twice.
+
+        Raises ClientError where the rest cannot be enrolled.
+        """
+        for call in enrolments(gallery, crops):
+            results, error = self._answer(call)
+            yield from results
+            if error is not None:
+                raise error
 
     def export_gallery(self, gallery: str, write: Callable[[bytes], object]) -> None:
         """Write the file of a gallery, chunk by chunk, and check that it is whole. Raises ClientError."""

@@ -31,6 +31,7 @@ class Call(Generic[T]):
     path: str
     read: Callable[[bytes], T]
     json: Mapping[str, Any] | None = None
+    lines: bytes | None = None  # of JSON
     files: Files = ()
     form: Mapping[str, Any] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
@@ -44,6 +45,9 @@ class Call(Generic[T]):
         if self.json is not None:
             headers["Content-Type"] = "application/json"
             content = orjson.dumps(self.json, option=orjson.OPT_SERIALIZE_NUMPY)
+        if self.lines is not None:
+            headers["Content-Type"] = "application/x-ndjson"
+            content = self.lines
         if self.key is not None:
             headers["Idempotency-Key"] = self.key
         return http.build_request(

@@ -42,6 +42,14 @@ class Crop:
     info: EntryInfo = _NOTHING_KNOWN
 
 
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The (dim,) vector of a crop by the model that is loaded, and what is known of it."""
+
+    vector: npt.NDArray[np.float32]
+    info: EntryInfo = _NOTHING_KNOWN
+
+
 def model() -> Call[Model]:
     """The model that is loaded."""
     return Call("GET", "/v1/model", _as(Model))

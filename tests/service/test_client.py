@@ -3,7 +3,8 @@
 import asyncio
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from typing import Any
@@ -13,8 +14,8 @@ import numpy as np
 import pytest
 
 from benchmarks.served import Served
-from service.client import ApiError, AsyncClient, Client, ClientError, Crop
-from service.schemas import EntryInfo
+from service.client import ApiError, AsyncClient, Client, ClientError, Crop, Embedded
+from service.schemas import EnrolResult, EntryInfo
 from tests.service.bundles import DIM
 from tests.service.pictures import encode, person, png
 
@@ -114,6 +115,35 @@ def test_the_two_clients_do_the_same(launch: Callable[..., Served]) -> None:
     assert expected[2:5] == [10, ["p1", "p1"], [f"p{n}" for n in range(5)]]
     assert np.shape(expected[1]) == (2, DIM)
     assert expected[12:] == [0, 2, 7, ["copy", "hall"], [7, 10]]
+
+
+def test_a_stream_of_crops_and_vectors_by_both(launch: Callable[..., Served]) -> None:
+    """More than one request takes, drawn from a generator; a crop that cannot be used is told of in its place."""
+    url = launch().url
+
+    def crops() -> Iterator[Crop | Embedded]:
+        yield Crop(png(1), EntryInfo(person_id="a", captured_at=datetime(2024, 5, 1, tzinfo=UTC)))
+        for n in range(2500):
+            yield Embedded(np.random.default_rng(n).normal(size=DIM).astype(np.float32), EntryInfo(person_id=f"p{n}"))
+        yield Crop(b"no picture")
+
+    def blocking() -> list[EnrolResult]:
+        with Client(url) as client:
+            client.create_gallery("one")
+            return list(client.enrol_stream("one", crops()))
+
+    async def awaiting() -> list[EnrolResult]:
+        async with AsyncClient(url) as client:
+            await client.create_gallery("two")
+            return [result async for result in client.enrol_stream("two", crops())]
+
+    for gallery, results in (("one", blocking()), ("two", asyncio.run(awaiting()))):
+        assert [result.index for result in results] == list(range(2502))
+        assert [result.index for result in results if result.error is not None] == [2501]
+        with Client(url) as client:
+            held = {entry.entry_id: entry.person_id for entry in client.entries(gallery)}
+            assert [held[result.entry_id or 0] for result in results[:-1]] == ["a", *(f"p{n}" for n in range(2500))]
+            assert (client.search(gallery, png(1), top_k=1).hits or [])[0].person_id == "a"
 
 
 class _Moody(BaseHTTPRequestHandler):
