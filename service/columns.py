@@ -67,6 +67,10 @@ class Columns:
         """A boolean for each row: whether its entry is still there."""
         return self._alive.values
 
+    def of_persons(self, codes: Sequence[int]) -> Mask:
+        """A boolean for each row: whether its person has one of these codes."""
+        return self._persons.having(codes)
+
     def person_name(self, code: int) -> str:
         """The person_id behind a code."""
         name = self._persons.name(code)

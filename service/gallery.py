@@ -136,7 +136,7 @@ class Gallery:
                 codes = self._persons_by_best(query, top_k, allowed)
             else:
                 codes = self._persons_by_mean(query, top_k, allowed)
-            of_person = np.flatnonzero(allowed & np.isin(self.contents.columns.persons, codes))
+            of_person = np.flatnonzero(allowed & self.contents.columns.of_persons(codes))
             scores = self._scores(query, of_person)
             entries, persons = self.contents.columns.entries[of_person], self.contents.columns.persons[of_person]
             names = {code: self.contents.columns.person_name(code) for code in codes}

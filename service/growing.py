@@ -68,9 +68,17 @@ class Names:
 
     def among(self, names: Iterable[str]) -> Mask:
         """A boolean for each row: whether it has one of these names."""
-        return np.isin(
-            self.codes, np.asarray([self._code_of[name] for name in names if name in self._code_of], np.int32)
-        )
+        return self.having([self._code_of[name] for name in names if name in self._code_of])
+
+    def having(self, codes: Sequence[int]) -> Mask:
+        """A boolean for each row: whether it has one of these codes."""
+        if len(codes) == 1:
+            one: Mask = self.codes == codes[0]
+            return one
+        wanted = np.zeros(len(self._names) + 1, np.bool_)  # the last place is that of UNKNOWN, which is -1
+        wanted[np.asarray(codes, np.int64)] = True
+        wanted[UNKNOWN] = False
+        return wanted[self.codes]
 
     def forget(self, codes: npt.NDArray[np.int32], alive: Mask) -> None:
         """Forget those of these names that no row which is alive has; their codes are given to nobody else."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import faiss
 import numpy as np
 
+from bundle import PanError
 from service.columns import Columns
 from service.contents import Contents
 from service.database import Database
@@ -21,6 +22,7 @@ from service.galleries import Galleries, Held
 from service.gallery import Gallery
 from service.index import ApproximateKind, Mask, Rows, choose_kind
 from service.index.approximate import Approximate, kind_of
+from service.index.gpu import gpu_found
 from service.metrics import Metrics
 from service.priority import step_back
 from service.snapshots import Snapshots
@@ -70,26 +72,9 @@ class Upkeep:
 
     def tend(self, held: Held) -> bool:
         """Do the one thing that a gallery needs most; whether it needed any. Raises OSError or a storage error."""
-        gallery = held.memory
-        contents, started = gallery.contents, time.monotonic()
-        kind = choose_kind(held.row.index_kind, len(gallery), held.row.dim)
-        if contents.columns.dead > max(_FEW_DEAD, _share_dead(contents) * len(contents)):
-            done = "compacted"
-            gallery.compact(lambda columns, rows: self._copied(gallery, columns, rows))
-        elif kind is None:
-            if contents.approximate is None:
-                return False
-            done = "dropped"
-            with gallery.lock.write():
-                contents.approximate = None
-        elif contents.approximate is None or contents.approximate.kind != kind:
-            done = "restored" if self._restore(held, gallery, kind) else self._train(gallery, kind)
-        elif len(gallery) > _OUTGROWN * contents.approximate.planned:
-            done = self._train(gallery, kind)
-        elif (len(contents) - len(contents.approximate)) * held.row.dim > _TAIL:
-            done = "extended"
-            self._fill(gallery, contents, contents.approximate)
-        else:
+        gallery, started = held.memory, time.monotonic()
+        done = self._do_first(held, gallery, gallery.contents)
+        if done is None:
             return False
         self._save(held, gallery.contents, done)
         seconds = time.monotonic() - started
@@ -97,23 +82,70 @@ class Upkeep:
         log.info("index", extra={"gallery": held.row.name, "done": done, "seconds": round(seconds, 1)})
         return True
 
+    def _do_first(self, held: Held, gallery: Gallery, contents: Contents) -> str | None:
+        """What was done, if there was anything to do."""
+        kind, index = choose_kind(held.row.index_kind, len(gallery), held.row.dim), contents.approximate
+        if contents.columns.dead > max(_FEW_DEAD, _share_dead(contents) * len(contents)):
+            gallery.compact(lambda columns, rows: self._copied(gallery, columns, rows))
+            return "compacted"
+        if kind is None:
+            if index is None:
+                return self._copy_to_gpu(gallery, contents)
+            with gallery.lock.write():
+                contents.approximate = None
+            return "dropped"
+        if index is None or index.kind != kind:
+            return "restored" if self._restore(held, gallery, kind) else self._train(gallery, kind)
+        if len(gallery) > _OUTGROWN * index.planned:
+            return self._train(gallery, kind)
+        if (len(contents) - len(index)) * held.row.dim > _TAIL:
+            self._fill(gallery, contents, index)
+            return "extended"
+        return self._copy_to_gpu(gallery, contents)
+
+    def _copy_to_gpu(self, gallery: Gallery, contents: Contents) -> str | None:
+        if not gpu_found() or len(contents) == 0:
+            return None
+        with gallery.lock.read():
+            if contents.approximate is None:
+                made = contents.vectors.copy_to_gpu(_TAIL // contents.vectors.dim)
+            else:
+                made = contents.approximate.copy_to_gpu()
+        return "copied to the GPU" if made else None
+
     def _run(self) -> None:
         step_back()
         faiss.omp_set_num_threads(1)
-        while True:
-            wait = _EVERY
-            try:
+        not_before: dict[int, float] = {}  # of galleries that failed
+        try:
+            while not self._stopping.wait(_EVERY):
                 for held in self._galleries.all():
-                    if self.tend(held):
-                        wait = 0.0
-                self._snapshots.sweep()
-            except _Stopped:
-                return
-            except Exception:  # a thread that ends unnoticed would leave galleries slow for good
-                log.exception("an index could not be looked after; searches stay right, and may be slower")
-                wait = _AFTER_FAILURE
-            if self._stopping.wait(wait):
-                return
+                    if time.monotonic() >= not_before.get(held.row.id, 0.0) and not self._tended(held):
+                        not_before[held.row.id] = time.monotonic() + _AFTER_FAILURE
+                self._sweep()
+        except _Stopped:
+            pass
+
+    def _tended(self, held: Held) -> bool:
+        """Whether all is well with a gallery."""
+        try:
+            while self.tend(held):
+                self._check()
+        except _Stopped:
+            raise
+        except Exception:  # a thread that ends unnoticed would leave galleries slow for good
+            log.exception(
+                "an index could not be looked after; searches stay right, and may be slower",
+                extra={"gallery": held.row.name},
+            )
+            return False
+        return True
+
+    def _sweep(self) -> None:
+        try:
+            self._snapshots.sweep()
+        except (OSError, PanError):
+            log.exception("old snapshots could not be removed")
 
     def _copied(self, gallery: Gallery, columns: Columns, rows: Rows) -> Contents:
         old, new = gallery.contents, Contents(gallery.contents.vectors.dim)

@@ -102,7 +102,7 @@ class Approximate:
 
     @property
     def least_alive(self) -> float:
-        """The share of rows that must be alive for what was measured to hold; a wiped one is a blind alley in a graph."""
+        """The share of rows that must be alive for what was measured to hold: the dead are blind alleys in a graph."""
         return 0.95 if self.kind == "hnsw" else 0.5
 
     def effort(self, depth: int, kept: float) -> int | None:
@@ -119,6 +119,10 @@ class Approximate:
         if allowed is not None:
             allowed = allowed[: self._rows]
         return self._inner.search(queries @ self._projection, min(4 * count + 60, self._rows), effort, allowed)
+
+    def copy_to_gpu(self) -> bool:
+        """Search on a GPU where that can be done; whether a copy was made for it. Raises RuntimeError without room."""
+        return isinstance(self._inner, Ivf) and self._inner.copy_to_gpu()
 
     def wipe(self, rows: Rows) -> None:
         """Overwrite what is held of these rows."""

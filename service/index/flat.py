@@ -7,6 +7,7 @@ import numpy as np
 
 from service.engine import Vectors
 from service.index import Mask, Rows
+from service.index.gpu import GpuCopy
 
 _BLAS_FROM_QUERIES = 4
 _CORES = os.cpu_count() or 1
@@ -17,6 +18,7 @@ class FlatIndex:
 
     def __init__(self, dim: int) -> None:
         self._faiss = faiss.IndexFlatIP(dim)
+        self._copy: GpuCopy | None = None
         # faiss compares this process-wide setting with queries x dimensions; its default keeps a whole batch from BLAS.
         faiss.cvar.distance_compute_blas_threshold = _BLAS_FROM_QUERIES * dim
 
@@ -39,6 +41,7 @@ class FlatIndex:
 
     def wipe(self, rows: Rows) -> None:
         """Overwrite the vectors of these rows; the rows stay."""
+        self._copy = None
         vectors = faiss.rev_swig_ptr(self._faiss.get_xb(), len(self) * self.dim).reshape(len(self), self.dim)
         vectors[rows] = 0.0
 
@@ -48,6 +51,8 @@ class FlatIndex:
         `allowed` holds a boolean for each row; None allows all from row `first` on. Where fewer are allowed, the rest
         are -1.
         """
+        if allowed is None and first == 0 and (copy := self._copy) is not None and copy.serves(count):
+            return self._with_copy(copy, queries, count)
         use_cores(len(queries))
         params = None
         if allowed is not None:
@@ -58,6 +63,26 @@ class FlatIndex:
         elif first:
             params = faiss.SearchParameters(sel=faiss.IDSelectorRange(first, len(self)))
         scores, rows = self._faiss.search(queries, count, params=params)
+        return scores, rows
+
+    def copy_to_gpu(self, newer: int) -> bool:
+        """Whether there was none, or one that lacks more than `newer` rows, and one was made.
+
+        Raises RuntimeError without room.
+        """
+        if self._copy is not None and len(self) - self._copy.rows <= newer:
+            return False
+        self._copy = None  # its room is needed
+        self._copy = GpuCopy(self._faiss)
+        return True
+
+    def _with_copy(self, copy: GpuCopy, queries: Vectors, count: int) -> tuple[Vectors, Rows]:
+        scores, rows = copy.search(queries, count)
+        if copy.rows < len(self):
+            newest_scores, newest = self.search(queries, min(count, len(self) - copy.rows), None, copy.rows)
+            scores, rows = np.hstack([scores, newest_scores]), np.hstack([rows, newest])
+            best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+            scores, rows = np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1)
         return scores, rows
 
     def scores(self, queries: Vectors, rows: Rows) -> Vectors:

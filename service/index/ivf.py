@@ -12,6 +12,7 @@ from service.engine import Vectors
 from service.growing import Column
 from service.index import Mask, Rows
 from service.index.flat import use_cores
+from service.index.gpu import GpuCopy
 
 _POINTS = 39  # a centroid; fewer make poor ones, by faiss's own rule
 
@@ -27,6 +28,7 @@ class Ivf:
         self._trained = trained
         self._faiss = faiss.deserialize_index(np.frombuffer(trained, np.uint8))
         self._lists = Column(np.int32)
+        self._copy: GpuCopy | None = None
 
     @classmethod
     def train(cls, kind: Literal["ivf_sq8", "ivf_pq"], sample: Vectors, rows: int) -> "Ivf":
@@ -57,27 +59,39 @@ class Ivf:
         def append() -> None:
             self._faiss.add_core(len(vectors), faiss.swig_ptr(vectors), None, faiss.swig_ptr(lists))
             self._lists.append(lists)
+            self._copy = None
 
         return append
 
     def search(self, queries: Vectors, count: int, effort: int, allowed: Mask | None) -> Rows:
         """(Q, count) rows that are likely the best, for each of (Q, P) queries; -1 where not so many were met."""
+        rows: Rows
+        if allowed is None and (copy := self._copy) is not None and copy.serves(count):
+            _, rows = copy.search(queries, count, effort)
+            return rows
         use_cores(len(queries))
         params = faiss.SearchParametersIVF(nprobe=effort)
         if allowed is not None:
             among = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
             params = faiss.SearchParametersIVF(nprobe=effort, sel=among)
-        rows: Rows
         _, rows = self._faiss.search(queries, count, params=params)
         return rows
 
     def wipe(self, rows: Rows) -> None:
         """Overwrite what is held of these rows; the rows stay."""
+        self._copy = None
         lists, size = self._faiss.invlists, self._faiss.code_size
         for number in np.unique(self._lists.values[rows]).tolist():
             length = lists.list_size(number)
             held = np.isin(faiss.rev_swig_ptr(lists.get_ids(number), length), rows)
             faiss.rev_swig_ptr(lists.get_codes(number), length * size).reshape(length, size)[held] = 0
+
+    def copy_to_gpu(self) -> bool:
+        """Whether there was none of what is here now, and one was made. Raises RuntimeError without room."""
+        if self._copy is not None:
+            return False
+        self._copy = GpuCopy(self._faiss)
+        return True
 
     def empty(self) -> "Ivf":
         """Another without rows, as trained."""

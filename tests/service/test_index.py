@@ -2,9 +2,11 @@
 
 import asyncio
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 import pytest
 
@@ -190,8 +192,6 @@ def test_nothing_of_a_deleted_vector_stays_in_the_index(place: Any, kind: Approx
 
 
 def faiss_bytes(pointer: Any, count: int) -> bytes:
-    import faiss
-
     return bytes(faiss.rev_swig_ptr(pointer, count).tobytes())
 
 
@@ -306,3 +306,48 @@ def test_searches_and_changes_go_on_while_the_index_is_looked_after(place: Any) 
 )
 def test_the_kind_follows_the_size_unless_it_is_set(asked: Any, rows: int, dim: int, chosen: str | None) -> None:
     assert choose_kind(asked, rows, dim) == chosen
+
+
+def test_copies_on_a_gpu_answer_what_has_no_filter_and_keep_nothing_that_is_deleted(
+    place: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """faiss's calls for a GPU are played by copies on the CPU: what is looked at is when which copy answers."""
+
+    class OnGpu:
+        def __init__(self, original: Any) -> None:
+            self._faiss = faiss.clone_index(original)
+            self.searches = 0
+
+        def search(self, queries: np.ndarray, count: int, params: Any = None) -> Any:
+            assert getattr(params, "sel", None) is None
+            self.searches += 1
+            return self._faiss.search(queries, count, params=params)
+
+    copies: list[OnGpu] = []
+
+    def index_cpu_to_gpu(_resources: object, _device: int, original: Any) -> OnGpu:
+        copies.append(OnGpu(original))
+        return copies[-1]
+
+    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
+    monkeypatch.setattr(faiss, "index_cpu_to_gpu", index_cpu_to_gpu, raising=False)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+    vectors, ids = people(ROWS), list[int]()
+    for kind in ("flat", "ivf_sq8"):
+        here = place(kind)
+        if kind == "ivf_sq8":
+            here.held.row = replace(here.held.row, index_kind="ivf_sq8")
+        ids = here.enrol(vectors) if kind == "flat" else ids
+        assert "copied to the GPU" in here.tend()
+        before = copies[-1].searches
+        assert recall(here, ids, vectors) >= 0.98
+        assert copies[-1].searches == before + 50
+        assert recall(here, ids[3::10], vectors[3::10], Filter(cameras=frozenset({"c3"}))) >= 0.98
+        assert copies[-1].searches == before + 50
+        made = len(copies)
+        here.delete(ids[-1:])
+        ids, vectors = ids[:-1], vectors[:-1]
+        assert recall(here, ids, vectors) >= 0.98
+        assert copies[-1].searches == before + 50
+        here.tend()
+        assert len(copies) == made + 1
