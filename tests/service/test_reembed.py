@@ -323,13 +323,13 @@ def test_a_kill_loses_nothing_and_it_goes_on_by_itself(
 ) -> None:
     server = launch()
     with Client(server.url) as client:
-        fill(client, 800)
+        fill(client, 400)
     server.stop()
     before = stored(tmp_path / "data", DIM)
     server = launch(bundle=other)
     with Client(server.url) as client:
         found = client.re_embed("g")
-        while found.done < 40:
+        while found.done < 20:
             found = client.re_embedding("g")
         server.stop(signal.SIGKILL)
     assert found.state == "running"
@@ -342,14 +342,14 @@ def test_a_kill_loses_nothing_and_it_goes_on_by_itself(
     with Client(server.url) as client:
         assert client.re_embedding("g").done >= found.done
         done = until_done(client)
-        assert (done.state, done.done) == ("current", 801)
-        for n, name in ((3, "p3"), (799, "p799"), (900, "late")):
+        assert (done.state, done.done) == ("current", 401)
+        for n, name in ((3, "p3"), (399, "p399"), (900, "late")):
             assert [hit.person_id for hit in client.search("g", png(n), top_k=1).hits or []] == [name]
-        kept = [client.image("g", entry) for entry in (*range(1, 60), 801)]
+        kept = [client.image("g", entry) for entry in (*range(1, 60), 401)]
     server.stop()
     after = stored(tmp_path / "data", OTHER_DIM)
-    assert [*after] == [*before, 801]
-    vectors = [after[entry] for entry in (*range(1, 60), 801)]
+    assert [*after] == [*before, 401]
+    vectors = [after[entry] for entry in (*range(1, 60), 401)]
     np.testing.assert_allclose(vectors, by_the_other(kept), atol=1e-5)
 
 
