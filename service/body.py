@@ -21,6 +21,8 @@ from service.settings import Settings
 Image = bytes | ImageError
 
 _MAX_FIELDS = 64
+_VALUES_AN_IMAGE = 4096  # of JSON: a vector as numbers, and what is known of it
+_LARGE = 64 * 2**10
 
 
 @dataclass(slots=True)
@@ -30,11 +32,15 @@ class Body:
     images: list[Image] = field(default_factory=list)
     members: dict[str, Any] = field(default_factory=dict)
     is_json: bool = False
+    is_large: bool = False  # JSON whose pictures and vectors take long to decode
     names: list[str] = field(default_factory=list)  # of the parts that the images of a multipart body are
 
     def digest(self) -> str:
         """SHA-256 over what is asked, the same however the body was framed."""
-        digest = hashlib.sha256(orjson.dumps(self.members, option=orjson.OPT_SORT_KEYS))
+        try:
+            digest = hashlib.sha256(orjson.dumps(self.members, option=orjson.OPT_SORT_KEYS))
+        except TypeError:  # it writes less deeply than it reads
+            raise InvalidRequest("the body is JSON of more than 250 levels; no call takes as many") from None
         for image in self.images:
             digest.update(hashlib.sha256(image if isinstance(image, bytes) else str(image).encode()).digest())
         return digest.hexdigest()
@@ -60,8 +66,9 @@ async def _read_body(request: Request, settings: Settings) -> Body:
         _add(query, name, value)
     stream = _limited(request, settings.max_body)
     if content_type == b"application/json":
-        members = _parse_json(b"".join([chunk async for chunk in stream]))
-        return Body(members={**query, **members}, is_json=True)
+        data = b"".join([chunk async for chunk in stream])
+        members = _parse_json(data, settings.max_images * _VALUES_AN_IMAGE)
+        return Body(members={**query, **members}, is_json=True, is_large=len(data) > _LARGE)
     if content_type == b"multipart/form-data":
         parts = _Parts(settings, query)
         await parts.read(stream, parameters.get(b"boundary", b""))
@@ -97,7 +104,12 @@ async def _limited(request: Request, limit: int) -> AsyncIterator[bytes]:
         yield chunk
 
 
-def _parse_json(data: bytes) -> dict[str, Any]:
+def _parse_json(data: bytes, most: int) -> dict[str, Any]:
+    # The parser keeps Python's lock, and a megabyte of brackets becomes sixty of objects: count before it is let loose.
+    if data.count(b",") + data.count(b"[") + data.count(b"{") > most:
+        raise BodyTooLarge(
+            f"the body has more than {most:,} values; send less at a time, vectors as base64, or pictures as multipart"
+        )
     try:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:

@@ -4,7 +4,16 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 
 from service.answers import Json
-from service.api.deps import EMBEDDING_PROBLEMS, PLACE, EmbedCaller, ServiceDep, parse, problems, while_connected
+from service.api.deps import (
+    EMBEDDING_PROBLEMS,
+    PLACE,
+    EmbedCaller,
+    ServiceDep,
+    beside,
+    parse,
+    problems,
+    while_connected,
+)
 from service.api.docs import compare_body
 from service.api.inputs import all_usable, fused, images_from_base64
 from service.body import Body, Image, read_body
@@ -30,7 +39,7 @@ async def compare(request: Request, service: ServiceDep, caller: EmbedCaller) ->
     Nothing is kept but a line in the audit: when, by whom, how many pictures.
     """
     body = await read_body(request, service.settings)
-    sides = {side: _images(body, side) for side in _SIDES}
+    sides = await beside(body, lambda: {side: _images(body, side) for side in _SIDES})
     if strangers := set(body.names) - set(_SIDES):
         raise InvalidRequest(f"files are named a or b, for the set they belong to; not {', '.join(sorted(strangers))}")
     options = parse(DecisionOptions, body.members)

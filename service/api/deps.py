@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request, Security
@@ -10,7 +10,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityS
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from service.admission import Admission
-from service.errors import ClientGone, ForeignPage, InvalidRequest
+from service.body import Body
+from service.errors import ClientGone, DeadlineExceeded, ForeignPage, InvalidRequest
 from service.runtime import Service
 from service.schemas import GalleryName, Identifier
 from service.settings import Settings
@@ -136,15 +137,26 @@ def invalid(error: ValidationError) -> InvalidRequest:
     return InvalidRequest(f"{first['at'] or 'the request'}: {first['problem']}", found)
 
 
+async def beside(body: Body, work: Callable[[], T]) -> T:
+    """The result of work on a body that was read: on a thread where it would keep the other requests waiting."""
+    return await asyncio.to_thread(work) if body.is_large else work()
+
+
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """The result of the work, which is cancelled when the client hangs up. The body must have been read."""
+    """The result of the work, which is cancelled when the client hangs up, and when the time of a request is over.
+
+    The body must have been read. Raises ClientGone, DeadlineExceeded, or what the work does.
+    """
+    limit = request.app.state.service.settings.request_timeout
     task = asyncio.create_task(work)
     hang_up = asyncio.create_task(_hang_up(request))
     try:
-        await asyncio.wait({task, hang_up}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
+        await asyncio.wait({task, hang_up}, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        if hang_up.done():
             raise ClientGone("the client closed the connection")
-        return task.result()
+        raise DeadlineExceeded(f"not answered within {limit:g} s; ask for less at a time")
     finally:
         task.cancel()
         hang_up.cancel()

@@ -9,7 +9,16 @@ from fastapi import APIRouter, Request, Response
 
 from bundle import ImageError
 from service.answers import Json, item_error
-from service.api.deps import EMBEDDING_PROBLEMS, PLACE, EmbedCaller, ServiceDep, parse, problems, while_connected
+from service.api.deps import (
+    EMBEDDING_PROBLEMS,
+    PLACE,
+    EmbedCaller,
+    ServiceDep,
+    beside,
+    parse,
+    problems,
+    while_connected,
+)
 from service.api.docs import embeddings_body
 from service.api.inputs import all_usable, some_usable, take_pictures
 from service.body import read_body
@@ -41,7 +50,7 @@ async def embed(request: Request, service: ServiceDep, _: EmbedCaller) -> Respon
     one image is a frame that is cut into crops.
     """
     body = await read_body(request, service.settings)
-    pictures = take_pictures(body)
+    pictures = await beside(body, lambda: take_pictures(body))
     options = parse(EmbedOptions, body.members)
     outcomes = await while_connected(request, service.embedder.embed(pictures.images, pictures.boxes))
     if _BINARY in request.headers.get("accept", ""):

@@ -20,6 +20,7 @@ from service.api.deps import (
     GalleryPath,
     SearchCaller,
     ServiceDep,
+    beside,
     parse,
     parse_list,
     problems,
@@ -79,7 +80,7 @@ async def enrol(
     key = IdempotencyKey(idempotency_key, body.digest()) if idempotency_key else None
     if key is not None and (earlier := await service.entries.answered(gallery, key)):
         return Json(earlier.answer, earlier.status)
-    crops = _json_crops(body, service) if body.is_json else _pictures(body)
+    crops = await beside(body, lambda: _json_crops(body, service) if body.is_json else _pictures(body))
     if len(crops.infos) > service.settings.max_images:
         most = service.settings.max_images
         raise BodyTooLarge(f"{len(crops.infos)} entries in one request; at most {most} are accepted")
@@ -154,7 +155,7 @@ async def get_image(gallery: GalleryPath, entry_id: EntryId, service: ServiceDep
     "/{entry_id}",
     summary="Change an entry",
     openapi_extra=json_body(EntryUpdate),
-    responses={200: {"model": Entry}, **problems(404, 413, 415, 503, 507)},
+    responses={200: {"model": Entry}, **problems(404, 413, 415, 503, 504, 507)},
 )
 async def update_entry(
     gallery: GalleryPath, entry_id: EntryId, request: Request, service: ServiceDep, caller: EnrolCaller

@@ -9,7 +9,16 @@ from fastapi import APIRouter, Request, Response
 
 from bundle import ImageError
 from service.answers import Json, dumps, item_error
-from service.api.deps import EMBEDDING_PROBLEMS, PLACE, EmbedCaller, ServiceDep, parse, problems, while_connected
+from service.api.deps import (
+    EMBEDDING_PROBLEMS,
+    PLACE,
+    EmbedCaller,
+    ServiceDep,
+    beside,
+    parse,
+    problems,
+    while_connected,
+)
 from service.api.docs import embeddings_body
 from service.api.inputs import Pictures, some_usable, take_pictures
 from service.body import read_body
@@ -39,7 +48,7 @@ async def explain(request: Request, service: ServiceDep, _: EmbedCaller) -> Resp
     bundle must have been exported with `--explain`.
     """
     body = await read_body(request, service.settings)
-    pictures = take_pictures(body)
+    pictures = await beside(body, lambda: take_pictures(body))
     options = parse(EmbedOptions, body.members)
     service.explainer.require(len(pictures))
     outcomes = await while_connected(request, _explain(service, pictures))

@@ -60,7 +60,7 @@ async def list_galleries(service: ServiceDep, _: Caller) -> Response:
     summary="Create a gallery",
     status_code=201,
     openapi_extra=json_body(GalleryCreate),
-    responses={201: {"model": Gallery}, **problems(409, 413, 415, 503, 507)},
+    responses={201: {"model": Gallery}, **problems(409, 413, 415, 503, 504, 507)},
 )
 async def create_gallery(request: Request, service: ServiceDep, caller: AdminCaller) -> Response:
     """A gallery belongs to the model that is loaded when it is created."""
@@ -81,7 +81,7 @@ async def get_gallery(gallery: GalleryPath, service: ServiceDep, _: Caller) -> R
     "/{gallery}",
     summary="Change a gallery",
     openapi_extra=json_body(GalleryUpdate),
-    responses={200: {"model": Gallery}, **problems(404, 413, 415, 503, 507)},
+    responses={200: {"model": Gallery}, **problems(404, 413, 415, 503, 504, 507)},
 )
 async def update_gallery(gallery: GalleryPath, request: Request, service: ServiceDep, caller: AdminCaller) -> Response:
     """Purpose, index, retention, and whether it keeps crops: where it no longer does, those it kept are erased."""

@@ -12,6 +12,7 @@ from service.api.deps import (
     GalleryPath,
     SearchCaller,
     ServiceDep,
+    beside,
     parse,
     problems,
     while_connected,
@@ -20,10 +21,13 @@ from service.api.docs import search_body
 from service.api.queries import as_filter, embed_query, require_model, take_query, with_lists
 from service.api.views import hit_view, person_view
 from service.body import read_body
-from service.decision import decide
+from service.columns import Filter
+from service.decision import Decision, decide
+from service.engine import Vectors
 from service.errors import BodyTooLarge
-from service.gallery import Grouping
+from service.gallery import Gallery, Grouping
 from service.reranking import Reranking
+from service.runtime import Service
 from service.schemas import SearchAnswer, SearchOptions
 
 router = APIRouter(tags=["search"])
@@ -45,7 +49,7 @@ async def search(gallery: GalleryPath, request: Request, service: ServiceDep, ca
     """
     service.galleries.find(gallery)
     body = await read_body(request, service.settings)
-    kind, value = take_query(body)
+    kind, value = await beside(body, lambda: take_query(body))
     options = parse(SearchOptions, with_lists(body.members))
     if options.top_k > service.settings.max_top_k:
         raise BodyTooLarge(f"top_k is {options.top_k}; at most {service.settings.max_top_k} hits are given")
@@ -53,23 +57,39 @@ async def search(gallery: GalleryPath, request: Request, service: ServiceDep, ca
     require_model(service, row, kind, options)
     calibration = service.bundle.manifest.calibration if service.galleries.is_current(row) else None
     decision = decide(calibration, options.false_positive_rate, options.threshold)
-    query = await while_connected(request, embed_query(service, row, kind, value))
-    where, vectors = as_filter(query, options), query.fused(options.fuse)
-    audit = service.entries.audit(caller, "search", gallery, len(query.vectors))
-    asked = (memory, vectors, options.top_k, where)
-    # An entry that was deleted since the search is no hit any more.
-    found: dict[str, Any]
-    if options.group_by is None:
-        if options.rerank is None:
-            searching = service.searcher.hits(*asked)
-        else:
-            searching = service.searcher.reranked(*asked, Reranking(**dict(options.rerank)))
-        hits, _ = await asyncio.gather(searching, audit)
-        rows = await service.entries.by_id(gallery, [hit.entry_id for hit in hits])
-        found = {"hits": [hit_view(hit, rows[hit.entry_id], decision) for hit in hits if hit.entry_id in rows]}
+
+    async def answer() -> dict[str, Any]:
+        query = await embed_query(service, row, kind, value)
+        asked = (memory, query.fused(options.fuse), options.top_k, as_filter(query, options))
+        look = _hits if options.group_by is None else _persons
+        # The search is in the audit, on disk, before anybody has its answer.
+        found, _ = await asyncio.gather(
+            look(service, gallery, asked, options, decision),
+            service.entries.audit(caller, "search", gallery, len(query.vectors)),
+        )
+        return {"gallery": gallery, "fused": len(query.vectors), **found, **decision.view()}
+
+    return Json(await while_connected(request, answer()))
+
+
+_Asked = tuple[Gallery, Vectors, int, Filter]
+
+
+async def _hits(
+    service: Service, gallery: str, asked: _Asked, options: SearchOptions, decision: Decision
+) -> dict[str, Any]:
+    if options.rerank is None:
+        hits = await service.searcher.hits(*asked)
     else:
-        grouping = Grouping(options.group_score, options.examples)
-        persons, _ = await asyncio.gather(service.searcher.persons(*asked, grouping), audit)
-        rows = await service.entries.by_id(gallery, [hit.entry_id for one in persons for hit in one.examples])
-        found = {"persons": [person_view(one, rows, decision) for one in persons]}
-    return Json({"gallery": gallery, "fused": len(query.vectors), **found, **decision.view()})
+        hits = await service.searcher.reranked(*asked, Reranking(**dict(options.rerank)))
+    rows = await service.entries.by_id(gallery, [hit.entry_id for hit in hits])
+    # An entry that was deleted since the search is no hit any more.
+    return {"hits": [hit_view(hit, rows[hit.entry_id], decision) for hit in hits if hit.entry_id in rows]}
+
+
+async def _persons(
+    service: Service, gallery: str, asked: _Asked, options: SearchOptions, decision: Decision
+) -> dict[str, Any]:
+    persons = await service.searcher.persons(*asked, Grouping(options.group_score, options.examples))
+    rows = await service.entries.by_id(gallery, [hit.entry_id for one in persons for hit in one.examples])
+    return {"persons": [person_view(one, rows, decision) for one in persons]}
