@@ -79,7 +79,7 @@ class ReEmbedder:
 
     async def start(self, who: str, name: str, drop: bool) -> Progress:
         """Begin or go on; nothing to do where the gallery is of the loaded model. With `drop`, entries that keep no
-        picture, as many as there are now, are erased at the end.
+        picture, as many as there are now, are erased at the end; to go on it need not be said again.
 
         Raises NotFound, CropsMissing, or a storage error.
         """
@@ -90,14 +90,17 @@ class ReEmbedder:
             if self._galleries.is_current(row):
                 return False
             last = rows.select_reembedding(db, row.id)
-            if last is None or last.finished_at is not None or last.fingerprint != self._fingerprint:
+            if last is None or not self._is_open(last):
                 rows.forget_reembedding(db, row.id)
-            elif not drop:
+                last = ReEmbeddingRow(row.id, self._fingerprint, droppable=0)
+            if not drop:
                 rows.retry_unusable(db, row.id)
             counts = rows.count_all(db, row.id)
-            if counts.impossible and not drop:
+            if drop:
+                last = replace(last, droppable=counts.impossible)
+            elif counts.impossible > last.droppable:
                 raise _missing(name, counts)
-            rows.upsert_reembedding(db, ReEmbeddingRow(row.id, self._fingerprint, counts.impossible))
+            rows.upsert_reembedding(db, last)
             records.insert_audit(db, who, "re-embed", name, counts.entries)
             return True
 
@@ -118,18 +121,18 @@ class ReEmbedder:
         if self._galleries.is_current(row):
             counts = replace(counts, done=counts.entries, impossible=0)
             return Progress(row, "current", counts, last, None)
-        underway = last is not None and last.finished_at is None and last.fingerprint == self._fingerprint
-        state: State = "needed"
-        if underway:
-            state = "running" if self._is_running(row.id) else "stopped"
-        else:
-            last = None
+        if last is None or not self._is_open(last):
+            return Progress(row, "needed", counts, None, None)
+        state: State = "running" if self._is_running(row.id) else "stopped"
         return Progress(row, state, counts, last, self._problems.get(row.id))
 
     def _go_on(self, held: Held) -> None:
         if not self._is_running(held.row.id):
             self._problems.pop(held.row.id, None)
             self._tasks[held.row.id] = asyncio.create_task(self._run(held))
+
+    def _is_open(self, row: ReEmbeddingRow) -> bool:
+        return row.finished_at is None and row.fingerprint == self._fingerprint
 
     def _is_running(self, gallery_id: int) -> bool:
         return gallery_id in self._tasks and not self._tasks[gallery_id].done()
@@ -208,7 +211,7 @@ class ReEmbedder:
     def _require_wanted(self, db: sqlite3.Connection, held: Held) -> tuple[GalleryRow, ReEmbeddingRow]:
         row = require(db, held.row)
         wanted = rows.select_reembedding(db, row.id)
-        if wanted is None or wanted.finished_at is not None or wanted.fingerprint != self._fingerprint:
+        if wanted is None or not self._is_open(wanted):
             raise _GivenUp
         return row, wanted
 

@@ -234,6 +234,8 @@ def test_no_more_is_dropped_than_was_agreed_to_and_what_cannot_be_used_is_told(o
         assert "2 of 30 entries" in found.problem
         assert client.gallery("g").entries == PEOPLE
         assert [hit.person_id for hit in client.search_entry("g", 7, top_k=100).hits or []]
+        client.re_embed("g")  # to go on as it was agreed, it need not be agreed again; the damaged one is tried again
+        assert until_done(client).state == "stopped"
         client.re_embed("g", drop_without_crop=True)
         assert until_done(client).state == "current"
         assert client.gallery("g").entries == PEOPLE - 2
