@@ -1,5 +1,6 @@
 """What a gallery holds in memory: vectors, what their rows mean, and an index over the first of them. No locks."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -43,24 +44,15 @@ class Contents:
             self.approximate.wipe(rows)
 
     def nearest(self, queries: Vectors, count: int, allowed: Mask) -> tuple[Vectors, Rows]:
-        """(Q, n) scores, descending, and rows for each of (Q, D) queries; n is `count`, or as many as are allowed.
-
-        Where the index finds fewer, as of a filter that keeps only what is far away, the search is made exactly.
-        """
+        """(Q, n) scores, descending, and rows for each of (Q, D) queries; n is `count`, or as many as are allowed."""
         total = int(np.count_nonzero(allowed))
         count = min(count, total)
         if count == 0:
             return np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64)
-        alive = len(self) - self.columns.dead
-        if self.approximate is not None and alive >= self.approximate.least_alive * len(self):
-            effort = self.approximate.effort(count, total / alive)
-            if effort is not None:
-                scores, rows = self._proposed(queries, count, effort, None if total == len(allowed) else allowed)
-                if (rows >= 0).all():
-                    return scores, rows
-        return self._exact(queries, count, allowed, len(allowed) - total)
+        return self._proposed(queries, count, allowed, total) or self._exact(queries, count, allowed, total)
 
-    def _exact(self, queries: Vectors, count: int, allowed: Mask, shut_out: int) -> tuple[Vectors, Rows]:
+    def _exact(self, queries: Vectors, count: int, allowed: Mask, total: int) -> tuple[Vectors, Rows]:
+        shut_out = len(allowed) - total
         if shut_out > _FEW:
             return self.vectors.search(queries, count, allowed)
         scores, rows = self.vectors.search(queries, count + shut_out, None)
@@ -69,12 +61,24 @@ class Contents:
             scores, rows = np.take_along_axis(scores, kept, axis=1), np.take_along_axis(rows, kept, axis=1)
         return scores, rows
 
-    def _proposed(self, queries: Vectors, count: int, effort: int, allowed: Mask | None) -> tuple[Vectors, Rows]:
-        assert self.approximate is not None
-        rows = self.approximate.search(queries, count, effort, allowed)
+    def _proposed(self, queries: Vectors, count: int, allowed: Mask, total: int) -> tuple[Vectors, Rows] | None:
+        """As `nearest`, by the index; None where it cannot tell.
+
+        The best of those that a filter keeps are among more of all rows, however what is kept lies; where they are not
+        among as many as that would take if it lay anywhere, the index does not know them.
+        """
+        alive = len(self) - self.columns.dead
+        if self.approximate is None or alive < self.approximate.least_alive * len(self):
+            return None
+        rows = self.approximate.search(queries, math.ceil(count * len(self) / total))
+        if rows is None:
+            return None
+        if total < len(self):
+            rows[~allowed[rows]] = -1
         scores = self.vectors.scores(queries, rows)
         if (covered := len(self.approximate)) < len(self):
             newest_scores, newest = self.vectors.search(queries, count, allowed, first=covered)
             scores, rows = np.hstack([scores, newest_scores]), np.hstack([rows, newest])
         best = np.argsort(np.where(rows < 0, np.inf, -scores), axis=1, kind="stable")[:, :count]
-        return np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1)
+        scores, rows = np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1)
+        return (scores, rows) if (rows >= 0).all() else None

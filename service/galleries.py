@@ -236,7 +236,7 @@ def _rebuild(row: GalleryRow, clock: Callable[[], int], db: sqlite3.Connection) 
                     "the database is damaged; restore it from a backup"
                 )
         vectors = np.frombuffer(b"".join(blobs), "<f4").reshape(len(blobs), row.dim)
-        damaged = np.flatnonzero(~(np.abs(np.square(vectors, dtype=np.float64).sum(1) - 1.0) < _UNIT))
+        damaged = np.flatnonzero(~(np.abs(np.einsum("nd,nd->n", vectors, vectors) - 1.0) < _UNIT))
         if len(damaged):
             raise StartupError(
                 f"entry {entries[damaged[0]].id} of gallery {row.name} holds something else than a unit vector: "

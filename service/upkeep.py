@@ -191,7 +191,7 @@ class Upkeep:
             with gallery.lock.read():
                 return contents.vectors.scores(queries, rows)
 
-        approximate.tune(queries, own, np.concatenate(truth), score, alive)
+        approximate.tune(queries, own, np.concatenate(truth), score)
 
     def _restore(self, held: Held, gallery: Gallery, kind: ApproximateKind) -> bool:
         state = self._snapshots.load(held.row)

@@ -5,7 +5,6 @@ them, and whatever is proposed is scored exactly afterwards. How hard to look is
 the gallery itself, until `RECALL` of the true neighbours are found; a search for which no effort reached that is exact.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
@@ -14,13 +13,14 @@ import numpy.typing as npt
 import orjson
 
 from service.engine import Vectors
-from service.index import ApproximateKind, Mask, Rows
+from service.index import ApproximateKind, Rows
 from service.index.hnsw import Hnsw
 from service.index.ivf import Ivf
 
 RECALL = 0.995  # of what is measured; other queries then find 0.99
 _COMPONENTS = 64
 _DEPTHS = (10, 100, 1000)  # numbers of neighbours that recall is measured at
+_SLACK = 1.25  # a filter that shuts out a few rows does not need the effort of the next depth
 
 State = dict[str, npt.NDArray[Any]]
 Score = Callable[[Vectors, Rows], Vectors]  # (Q, n) scores of (Q, n) rows
@@ -105,20 +105,13 @@ class Approximate:
         """The share of rows that must be alive for what was measured to hold: the dead are blind alleys in a graph."""
         return 0.95 if self.kind == "hnsw" else 0.5
 
-    def effort(self, depth: int, kept: float) -> int | None:
-        """How hard to look for the best `depth` rows among the share of rows that a filter keeps; None where no effort
-        is known to find them.
+    def search(self, queries: Vectors, depth: int) -> Rows | None:
+        """(Q, n) rows for each of (Q, D) queries, a few times `depth` of them; -1 where not so many were met.
 
-        What is kept may lie anywhere, so as many rows are compared as without a filter: of lists, all in the end.
+        The best `depth` rows are among them, but for RECALL; None where no effort is known to find those.
         """
-        effort = next((effort for measured, effort in self._efforts.items() if depth <= measured), None)
-        return None if effort is None else min(math.ceil(effort / kept), self._inner.efforts[-1])
-
-    def search(self, queries: Vectors, count: int, effort: int, allowed: Mask | None) -> Rows:
-        """(Q, n) rows for each of (Q, D) queries, a few times `count` of them; -1 where not so many were met."""
-        if allowed is not None:
-            allowed = allowed[: self._rows]
-        return self._inner.search(queries @ self._projection, min(4 * count + 60, self._rows), effort, allowed)
+        effort = next((effort for measured, effort in self._efforts.items() if depth <= _SLACK * measured), None)
+        return None if effort is None else self._search(queries, depth, effort)
 
     def copy_to_gpu(self) -> bool:
         """Search on a GPU where that can be done; whether a copy was made for it. Raises RuntimeError without room."""
@@ -128,11 +121,11 @@ class Approximate:
         """Overwrite what is held of these rows."""
         self._inner.wipe(rows[rows < self._rows])
 
-    def tune(self, queries: Vectors, own: Rows, truth: Rows, score: Score, alive: Mask) -> None:
+    def tune(self, queries: Vectors, own: Rows, truth: Rows, score: Score) -> None:
         """Find the least efforts that reach RECALL.
 
         queries: (Q, D), of the rows `own` (Q,), which are not their own neighbours; truth: (Q, n), the nearest rows of
-        each, best first, n over 10; alive: a boolean for each row.
+        each, best first, n over 10.
         """
         self._efforts, self.recall = {}, None
         truth = _without(truth, own)
@@ -141,16 +134,19 @@ class Approximate:
         for depth in _DEPTHS:
             if depth > truth.shape[1]:
                 return
-            while (recall := self._recall(queries, own, truth[:, :depth], effort, score, alive)) < RECALL:
+            while (recall := self._recall(queries, own, truth[:, :depth], effort, score)) < RECALL:
                 if (harder := next(efforts, None)) is None:
                     return
                 effort = harder
             self._efforts[depth] = effort
             self.recall = recall if self.recall is None else self.recall
 
-    def _recall(self, queries: Vectors, own: Rows, truth: Rows, effort: int, score: Score, alive: Mask) -> float:
+    def _search(self, queries: Vectors, depth: int, effort: int) -> Rows:
+        return self._inner.search(queries @ self._projection, min(4 * depth + 60, self._rows), effort)
+
+    def _recall(self, queries: Vectors, own: Rows, truth: Rows, effort: int, score: Score) -> float:
         depth = truth.shape[1]
-        proposed = self.search(queries, depth + 1, effort, alive)
+        proposed = self._search(queries, depth + 1, effort)
         best_first = np.argsort(-score(queries, proposed), axis=1, kind="stable")
         found = _without(np.take_along_axis(proposed, best_first, axis=1), own)[:, :depth]
         hits = [len(np.intersect1d(*both)) for both in zip(truth, found, strict=True)]

@@ -1,4 +1,4 @@
-"""Copies of indexes on a GPU, where faiss was built for one and finds one. They answer what has no filter.
+"""Copies of indexes on a GPU, where faiss was built for one and finds one. They answer what needs no selector.
 
 faiss takes no selector on a GPU, and one search at a time. What is overwritten in the original must not live on in a
 copy, so the copy is given up then, and made again by who looks after the index.

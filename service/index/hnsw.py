@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.engine import Vectors
-from service.index import Mask, Rows
+from service.index import Rows
 from service.index.flat import use_cores
 
 _NEIGHBOURS = 32
@@ -46,21 +46,19 @@ class Hnsw:
         vectors = np.ascontiguousarray(vectors, np.float32)
         return lambda: self._faiss.add(vectors)
 
-    def search(self, queries: Vectors, count: int, effort: int, allowed: Mask | None) -> Rows:
+    def search(self, queries: Vectors, count: int, effort: int) -> Rows:
         """(Q, count) rows that are likely the best, for each of (Q, P) queries; -1 where not so many were met."""
         use_cores(len(queries))
         params = faiss.SearchParametersHNSW(efSearch=max(effort, count))
-        if allowed is not None:
-            among = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-            params = faiss.SearchParametersHNSW(efSearch=max(effort, count), sel=among)
         rows: Rows
         _, rows = self._faiss.search(queries, count, params=params)
         return rows
 
     def wipe(self, rows: Rows) -> None:
-        """Overwrite what is held of these rows; they stay as nodes that lead on to others."""
+        """Overwrite what is held of these rows with nothing, near which no query is; they stay as nodes."""
+        nothing = self._codes.sa_encode(np.zeros((1, self._codes.d), np.float32))
         count, size = self._codes.ntotal, self._codes.code_size
-        faiss.rev_swig_ptr(self._codes.codes.data(), count * size).reshape(count, size)[rows] = 0
+        faiss.rev_swig_ptr(self._codes.codes.data(), count * size).reshape(count, size)[rows] = nothing
 
     def empty(self) -> "Hnsw":
         """Another without rows, as trained."""

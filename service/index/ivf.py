@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from service.engine import Vectors
 from service.growing import Column
-from service.index import Mask, Rows
+from service.index import Rows
 from service.index.flat import use_cores
 from service.index.gpu import GpuCopy
 
@@ -63,28 +63,30 @@ class Ivf:
 
         return append
 
-    def search(self, queries: Vectors, count: int, effort: int, allowed: Mask | None) -> Rows:
+    def search(self, queries: Vectors, count: int, effort: int) -> Rows:
         """(Q, count) rows that are likely the best, for each of (Q, P) queries; -1 where not so many were met."""
         rows: Rows
-        if allowed is None and (copy := self._copy) is not None and copy.serves(count):
+        if (copy := self._copy) is not None and copy.serves(count):
             _, rows = copy.search(queries, count, effort)
             return rows
         use_cores(len(queries))
         params = faiss.SearchParametersIVF(nprobe=effort)
-        if allowed is not None:
-            among = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-            params = faiss.SearchParametersIVF(nprobe=effort, sel=among)
         _, rows = self._faiss.search(queries, count, params=params)
         return rows
 
     def wipe(self, rows: Rows) -> None:
-        """Overwrite what is held of these rows; the rows stay."""
+        """Take these rows out of their lists, and overwrite what was there; other rows keep their numbers."""
         self._copy = None
         lists, size = self._faiss.invlists, self._faiss.code_size
         for number in np.unique(self._lists.values[rows]).tolist():
             length = lists.list_size(number)
-            held = np.isin(faiss.rev_swig_ptr(lists.get_ids(number), length), rows)
-            faiss.rev_swig_ptr(lists.get_codes(number), length * size).reshape(length, size)[held] = 0
+            ids = faiss.rev_swig_ptr(lists.get_ids(number), length)
+            codes = faiss.rev_swig_ptr(lists.get_codes(number), length * size).reshape(length, size)
+            left = ~np.isin(ids, rows)
+            count = int(left.sum())
+            ids[:count], codes[:count] = ids[left], codes[left]
+            codes[count:] = 0
+            lists.resize(number, count)
 
     def copy_to_gpu(self) -> bool:
         """Whether there was none of what is here now, and one was made. Raises RuntimeError without room."""

@@ -160,7 +160,7 @@ def test_a_filter_that_keeps_only_what_is_far_away_is_answered_with_the_best_of_
     others = frozenset(set(ids) - {ids[row] for row in farthest})
     hits = here.search(query, Filter(exclude_entries=others))
     wanted = brute([ids[row] for row in farthest], vectors[farthest], query)
-    assert len({hit.entry_id for hit in hits} & {entry for entry, _ in wanted}) >= 9
+    assert len({hit.entry_id for hit in hits} & {entry for entry, _ in wanted}) == 10
 
 
 @pytest.mark.parametrize("kind", KINDS[:2])
@@ -169,29 +169,36 @@ def test_nothing_of_a_deleted_vector_stays_in_the_index(place: Any, kind: Approx
     ids = here.enrol(people(3000))
     here.tend()
     inner = here.memory.contents.approximate._inner
-    rows = np.array([5, 70, 2999])
+    rows = [5, 70, 2999]
 
-    def codes() -> list[bytes]:
+    def held() -> dict[int, bytes]:
+        """What is there of each of these rows."""
         if kind == "hnsw":
             size = inner._codes.code_size
-            data = faiss_bytes(inner._codes.codes.data(), inner._codes.ntotal * size)
-            return [data[row * size : (row + 1) * size] for row in rows]
+            data = content(inner._codes.codes.data(), inner._codes.ntotal * size)
+            return {row: data[row * size : (row + 1) * size] for row in rows}
         found = {}
         lists, size = inner._faiss.invlists, inner._faiss.code_size
         for number in range(inner._faiss.nlist):
-            length = lists.list_size(number)
-            if length:
-                held = np.frombuffer(faiss_bytes(lists.get_ids(number), length), np.int64)
-                data = faiss_bytes(lists.get_codes(number), length * size)
-                found |= {int(row): data[at * size : (at + 1) * size] for at, row in enumerate(held)}
-        return [found[int(row)] for row in rows]
+            if length := lists.list_size(number):
+                numbers = np.frombuffer(content(lists.get_ids(number), length), np.int64).tolist()
+                data = content(lists.get_codes(number), length * size)
+                found |= {row: data[at * size : (at + 1) * size] for at, row in enumerate(numbers)}
+        return {row: found[row] for row in rows if row in found}
 
-    assert all(any(code) for code in codes())
+    before = held()
+    assert len(set(before.values())) == len(rows)
     here.delete([ids[row] for row in rows])
-    assert not any(any(code) for code in codes())
+    after = held()
+    if kind == "hnsw":
+        assert len(set(after.values())) == 1
+        assert set(after.values()).isdisjoint(before.values())
+    else:
+        assert after == {}
+        assert sum(inner._faiss.invlists.list_size(number) for number in range(inner._faiss.nlist)) == 2997
 
 
-def faiss_bytes(pointer: Any, count: int) -> bytes:
+def content(pointer: Any, count: int) -> bytes:
     return bytes(faiss.rev_swig_ptr(pointer, count).tobytes())
 
 
@@ -212,7 +219,7 @@ def test_a_start_finds_what_the_index_had_learnt(place: Any, kind: ApproximateKi
     assert recall(here, ids, np.vstack([vectors, more])) >= 0.98
     here.delete(ids[ROWS:])
     for query, hits in zip(people(20, seed=3), before, strict=True):
-        assert len({hit.entry_id for hit in here.search(query)} & {hit.entry_id for hit in hits}) >= 9
+        assert len({hit.entry_id for hit in here.search(query)} & {hit.entry_id for hit in hits}) >= 8
 
 
 def test_a_graph_whose_entries_are_gone_is_built_anew(place: Any) -> None:
@@ -308,9 +315,7 @@ def test_the_kind_follows_the_size_unless_it_is_set(asked: Any, rows: int, dim: 
     assert choose_kind(asked, rows, dim) == chosen
 
 
-def test_copies_on_a_gpu_answer_what_has_no_filter_and_keep_nothing_that_is_deleted(
-    place: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_copies_on_a_gpu_answer_and_keep_nothing_that_is_deleted(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """faiss's calls for a GPU are played by copies on the CPU: what is looked at is when which copy answers."""
 
     class OnGpu:
@@ -343,11 +348,11 @@ def test_copies_on_a_gpu_answer_what_has_no_filter_and_keep_nothing_that_is_dele
         assert recall(here, ids, vectors) >= 0.98
         assert copies[-1].searches == before + 50
         assert recall(here, ids[3::10], vectors[3::10], Filter(cameras=frozenset({"c3"}))) >= 0.98
-        assert copies[-1].searches == before + 50
-        made = len(copies)
+        assert copies[-1].searches == before + (50 if kind == "flat" else 100)
         here.delete(ids[-1:])
         ids, vectors = ids[:-1], vectors[:-1]
+        made, before = len(copies), copies[-1].searches
         assert recall(here, ids, vectors) >= 0.98
-        assert copies[-1].searches == before + 50
+        assert copies[-1].searches == before
         here.tend()
         assert len(copies) == made + 1
