@@ -120,7 +120,8 @@ class ReEmbedder:
         row, counts, last = await self._database.read(query)
         if self._galleries.is_current(row):
             counts = replace(counts, done=counts.entries, impossible=0)
-            return Progress(row, "current", counts, last, None)
+            exchanged = self._galleries.is_current(held.row)  # in memory, which follows the disk
+            return Progress(row, "current" if exchanged else "running", counts, last, None)
         if last is None or not self._is_open(last):
             return Progress(row, "needed", counts, None, None)
         state: State = "running" if self._is_running(row.id) else "stopped"
