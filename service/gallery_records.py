@@ -105,3 +105,8 @@ def upsert_snapshot(db: sqlite3.Connection, gallery_id: int, sequence: int, dige
         " ON CONFLICT (gallery_id) DO UPDATE SET sequence = excluded.sequence, digest = excluded.digest",
         (sequence, digest, gallery_id),
     )
+
+
+def delete_snapshot(db: sqlite3.Connection, gallery_id: int) -> None:
+    """Say that no file is the right one."""
+    db.execute("DELETE FROM snapshots WHERE gallery_id = ?", (gallery_id,))

@@ -50,6 +50,10 @@ class Snapshots:
         _synchronise(self._folder)
         self._database.submit_write(lambda db: gallery_records.upsert_snapshot(db, row.id, sequence, digest)).result()
 
+    def drop(self, row: GalleryRow) -> None:
+        """Give up what was saved of a gallery; `sweep` removes the file. Raises a storage error."""
+        self._database.submit_write(lambda db: gallery_records.delete_snapshot(db, row.id)).result()
+
     def load(self, row: GalleryRow) -> State | None:
         """The state that was saved last; None where there is none, or it is not what the database says."""
         told = self._database.submit_read(lambda db: gallery_records.select_snapshot(db, row.id)).result()

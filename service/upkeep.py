@@ -73,6 +73,7 @@ class Upkeep:
     def tend(self, held: Held) -> bool:
         """Do the one thing that a gallery needs most; whether it needed any. Raises OSError or a storage error."""
         gallery, started = held.memory, time.monotonic()
+        self._forget(held, gallery.contents)
         done = self._do_first(held, gallery, gallery.contents)
         if done is None:
             return False
@@ -206,6 +207,8 @@ class Upkeep:
         approximate = Approximate.restored(state, list(self._read(gallery, contents, np.arange(len(of_rows)))))
         self._fill(gallery, contents, approximate)
         self._attach(gallery, contents, approximate, alive)
+        if approximate.follows_rows:
+            self._saved_rows[held.row.id] = len(of_rows)
         return True
 
     def _attach(self, gallery: Gallery, contents: Contents, approximate: Approximate, alive: Mask) -> None:
@@ -253,6 +256,11 @@ class Upkeep:
         elif done != "trained":
             return
         self._snapshots.save(held.row, state)
+
+    def _forget(self, held: Held, contents: Contents) -> None:
+        """A saved graph tells which entries were near one that is deleted, and serves no start any more."""
+        if contents.columns.dead and self._saved_rows.pop(held.row.id, None) is not None:
+            self._snapshots.drop(held.row)
 
     def _check(self) -> None:
         if self._stopping.is_set():

@@ -142,7 +142,7 @@ class Approximate:
             self.recall = recall if self.recall is None else self.recall
 
     def _search(self, queries: Vectors, depth: int, effort: int) -> Rows:
-        return self._inner.search(queries @ self._projection, min(4 * depth + 60, self._rows), effort)
+        return self._inner.search(queries @ self._projection, min(2 * depth + 60, self._rows), effort)
 
     def _recall(self, queries: Vectors, own: Rows, truth: Rows, effort: int, score: Score) -> float:
         depth = truth.shape[1]

@@ -229,6 +229,19 @@ def test_a_graph_whose_entries_are_gone_is_built_anew(place: Any) -> None:
     here.delete(ids[:5])
     here = place("hnsw")
     assert here.tend() == {"trained"}
+    here.upkeep._snapshots.sweep()
+    assert [file.name for file in here.folder.iterdir()] == ["1-2.npz"]
+
+
+def test_a_saved_graph_does_not_outlive_what_is_deleted_from_it(place: Any) -> None:
+    here = place("hnsw")
+    ids = here.enrol(people(3000))
+    here.tend()
+    assert len(list(here.folder.iterdir())) == 1
+    here.delete(ids[:1])
+    here.tend()
+    here.upkeep._snapshots.sweep()
+    assert list(here.folder.iterdir()) == []
 
 
 def damage(file: Path) -> None:
