@@ -31,7 +31,7 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	touch $@
 
 $(VENV)/.test: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --editable '.[cpu,train,openvino,rtx,dev]'
+	$(BIN)/pip install --quiet --editable '.[cpu,train,openvino,rtx,otel,dev]'
 	touch $@ $(VENV)/.demo
 
 $(BIN)/python:

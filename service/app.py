@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 
 from bundle import PanError
@@ -36,6 +37,14 @@ _DESCRIPTION = """Person re-identification: enrol crops of people in galleries, 
 Errors are problem documents (RFC 9457) with a stable `code`. Every answer carries `X-Request-ID`."""
 
 
+_NO_TELEMETRY: TelemetryConfig = {  # of FastAPI's own: its spans and logs hold paths, and paths name persons
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "auto_configure": False,
+}
+
+
 def create_app(service: Service) -> FastAPI:
     """The application over a service that is open; both live on one event loop."""
     app = _routes()
@@ -63,6 +72,7 @@ def _routes() -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        telemetry=_NO_TELEMETRY,
     )
     for module in (
         embeddings,

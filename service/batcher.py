@@ -9,6 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from opentelemetry.trace import Span
+
+from service import tracing
 from service.errors import NotReady
 from service.priority import step_back
 
@@ -23,6 +26,7 @@ class _Job(Generic[Item, Result]):
     item: Item
     future: "asyncio.Future[Result]"
     since: float = field(default_factory=time.monotonic)
+    within: Span | None = field(default_factory=tracing.current)
 
 
 class Batcher(Generic[Item, Result]):
@@ -44,6 +48,7 @@ class Batcher(Generic[Item, Result]):
         workers: int = 1,
     ) -> None:
         self._run = run
+        self._name = name
         self._max_batch = max_batch
         self._max_delay = max_delay
         self._loop = asyncio.get_running_loop()
@@ -62,7 +67,8 @@ class Batcher(Generic[Item, Result]):
                 raise NotReady("the service is stopping")
             self._queue.append(job)
             self._changed.notify()
-        return await job.future
+        with tracing.span(self._name):
+            return await job.future
 
     async def close(self) -> None:
         """Finish the batches that run; those who still wait get NotReady."""
@@ -100,7 +106,8 @@ class Batcher(Generic[Item, Result]):
 
     def _answer(self, batch: list[_Job[Item, Result]]) -> None:
         try:
-            answers = list(zip(batch, self._run([job.item for job in batch]), strict=True))
+            with tracing.batch(self._name, batch):
+                answers = list(zip(batch, self._run([job.item for job in batch]), strict=True))
         except Exception as error:
             self._loop.call_soon_threadsafe(_fail, batch, error)
         else:

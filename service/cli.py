@@ -74,6 +74,14 @@ def run(
     insecure_no_auth: Annotated[
         bool, typer.Option("--insecure-no-auth", help="Without any key, listen beyond this machine all the same.")
     ] = False,
+    otlp_endpoint: Annotated[
+        str | None,
+        typer.Option(
+            envvar="OTEL_EXPORTER_OTLP_ENDPOINT",
+            metavar="URL",
+            help="Send traces to this OpenTelemetry collector (OTLP over HTTP); needs the extra [otel].",
+        ),
+    ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
     """Run the service until SIGTERM or Ctrl-C; requests in flight are finished first."""
@@ -98,6 +106,7 @@ def run(
         request_timeout=request_timeout,
         images=ImageLimits(max_bytes=max_image_mib * 2**20, max_pixels=max_pixels),
         admin_key=None if admin_key_file is None else read_secret(admin_key_file),
+        otlp_endpoint=otlp_endpoint or None,
         insecure_no_auth=insecure_no_auth,
     )
     log_to_stderr(log_level)

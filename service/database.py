@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from bundle import PanError
+from service import tracing
 from service.errors import StartupError, StorageFailed, StorageFull
 from service.metrics import Metrics
 from service.schema import SCHEMA_VERSION, STEPS
@@ -80,7 +81,8 @@ class Database:
 
     async def write(self, apply: Callable[[sqlite3.Connection], T], committed: Callable[[T], None] | None = None) -> T:
         """As `submit_write`; returns when the commit is on disk."""
-        return await asyncio.wrap_future(self.submit_write(apply, committed))
+        with tracing.span("commit"):
+            return await asyncio.wrap_future(self.submit_write(apply, committed))
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """As `submit_read`."""

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from bundle import ImageArray, ImageError, decode_image, resize_image
+from service import tracing
 from service.admission import Admission
 from service.batcher import Batcher
 from service.engine import Engine, Vectors
@@ -164,7 +165,8 @@ class Embedder:
         return cut(pixels, boxes, limits.min_side)
 
     async def _on_decoder(self, work: Callable[..., T], *arguments: Any) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._decoders, work, *arguments)
+        with tracing.span("decode"):
+            return await asyncio.get_running_loop().run_in_executor(self._decoders, work, *arguments)
 
     def _decode(self, image: bytes | ImageArray) -> ImageArray:
         pixels = decode_image(image, self._settings.images) if isinstance(image, bytes) else image

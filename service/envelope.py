@@ -7,6 +7,7 @@ import uuid
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service import tracing
 from service.answers import problem
 from service.metrics import Metrics
 
@@ -34,7 +35,13 @@ class Envelope:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
-            return
+        elif scope["path"] in _QUIET:
+            await self._serve(scope, receive, send, tracing.untold)
+        else:
+            with tracing.request(scope["headers"]) as answered:
+                await self._serve(scope, receive, send, answered)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, answered: tracing.Answered) -> None:
         request_id = _given_id(scope) or uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
         started = time.monotonic()
@@ -60,6 +67,7 @@ class Envelope:
         # Both are labels, so neither may be whatever a client sends.
         route = getattr(scope.get("route"), "path", "none")
         method = scope["method"] if status != 405 and route != "none" else "any"
+        answered(method, route, status, request_id)
         self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.request_seconds.labels(method, route).observe(seconds)
         fields = {"method": method, "route": route, "status": status, "ms": round(1000 * seconds, 1)}

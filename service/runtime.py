@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from bundle import Bundle, PanError, load_bundle
-from service import records
+from service import records, tracing
 from service.database import Database
 from service.embedder import Embedder
 from service.engines.load import Loaded, load_engine
@@ -88,6 +88,7 @@ async def open_service(settings: Settings, clock: Callable[[], int] = now) -> As
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         stack.enter_context(alone_in(settings.data))
+        stack.enter_context(tracing.exporting(settings.otlp_endpoint))
         loaded = load_engine(bundle, settings)
         stack.callback(loaded.engine.close)
         log.info("engine", extra={**wheels, "reason": loaded.choice.reason, "cosine_min": loaded.parity.cosine_min})

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from service import tracing
 from service.batcher import Batcher
 from service.columns import Filter
 from service.engine import Vectors
@@ -69,7 +70,8 @@ class Searcher:
             with self._timed():
                 return search()
 
-        return await asyncio.get_running_loop().run_in_executor(self._alone, run)
+        with tracing.span("search"):
+            return await asyncio.get_running_loop().run_in_executor(self._alone, run)
 
     def _run(self, queries: list[_Query]) -> list[list[Hit]]:
         answers: dict[int, list[Hit]] = {}

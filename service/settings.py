@@ -33,6 +33,7 @@ class Settings:
     request_timeout: float = 30.0
     images: ImageLimits = DEFAULT_LIMITS
     admin_key: str | None = field(default=None, repr=False)  # besides those of the database
+    otlp_endpoint: str | None = None  # base URL of a collector of traces; None sends none
     insecure_no_auth: bool = False  # listen beyond this machine although callers need no key
 
     def __post_init__(self) -> None:
