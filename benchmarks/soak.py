@@ -2,27 +2,32 @@
 
     python -m benchmarks.soak [--minutes 30] [--bundle BUNDLE] [--json]
 
-Four clients enrol people, find them again, send broken pictures among good ones, list and delete entries, and erase
-the people of some time ago, so that the gallery keeps its size. The first fifth of the time warms up; then the median
-memory of the second fifth is compared with that of the last. Exit status 1 where it grew by 2 % or more, or an answer
-was wrong.
+Four clients enrol people in a gallery that keeps their pictures, find them again, send broken pictures among good ones,
+list and delete entries, and erase the people of some time ago, so that the gallery keeps its size. A fifth turns over a
+larger gallery by vectors, so that its index is compacted over and over. The first fifth of the time warms up; then the
+median memory of the second fifth is compared with that of the last. Exit status 1 where it grew by 2 % or more, or an
+answer was wrong.
 """
 
 import asyncio
+import base64
 import json
+import re
 import statistics
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import httpx
+import numpy as np
 import typer
 
 from benchmarks.served import MIB, Served, watch
-from tests.service.bundles import write_bundle
+from tests.service.bundles import DIM, write_bundle
 from tests.service.pictures import hostile, png
 
 CLIENTS = 4
@@ -30,15 +35,17 @@ REMEMBERED = 20  # people of a client who are in the gallery at a time
 PAUSE = 0.05  # seconds between the rounds of a client: work, not overload
 MOST = 2.0  # per cent
 GALLERY = "/v1/galleries/soak"
+LARGE = "/v1/galleries/large"
+PERSONS, OF_EACH = 120, 25  # of the large gallery
 
 
-class Visitor:
-    """A client that goes round after round, and notes each answer that is not the right one."""
+class Client(ABC):
+    """Goes round after round, and notes each answer that is not the right one."""
 
-    def __init__(self, number: int, http: httpx.AsyncClient) -> None:
-        self._number = number
+    pause = PAUSE
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
         self._http = http
-        self._bad = [data for data, _ in hostile().values()]
         self.rounds = 0
         self.faults: Counter[str] = Counter()
 
@@ -47,31 +54,63 @@ class Visitor:
         while time.monotonic() < end:
             await self._round()
             self.rounds += 1
-            await asyncio.sleep(PAUSE)
+            await asyncio.sleep(self.pause)
+
+    @abstractmethod
+    async def _round(self) -> None: ...
+
+    async def _ask(self, expected: int, method: str, path: str, **body: Any) -> Any:
+        answer = await self._http.request(method, path, **body)
+        if answer.status_code != expected:
+            self.faults[f"{method} was answered {answer.status_code}"] += 1
+        return answer.json() if answer.content else None
+
+
+class Visitor(Client):
+    """With pictures."""
+
+    def __init__(self, number: int, http: httpx.AsyncClient) -> None:
+        super().__init__(http)
+        self._number = number
+        self._bad = [data for data, _ in hostile().values()]
 
     async def _round(self) -> None:
         person = self._person(self.rounds)
         crops = [png(1000 * self.rounds + self._number, shot) for shot in range(4)]
         metadata = json.dumps([{"person_id": person, "camera_id": f"c{shot}"} for shot in range(len(crops))])
-        enrolled = await self._ask(201, "POST", "/entries", files=_files(crops), data={"metadata": metadata})
-        found = await self._ask(200, "POST", "/search", files=_files(crops[:1]), data={"top_k": "5"})
+        enrolled = await self._ask(201, "POST", f"{GALLERY}/entries", files=_files(crops), data={"metadata": metadata})
+        found = await self._ask(200, "POST", f"{GALLERY}/search", files=_files(crops[:1]), data={"top_k": "5"})
         if found["hits"][0]["person_id"] != person:
             self.faults["another person was found"] += 1
         bad = self._bad[self.rounds % len(self._bad)]
         await self._ask(207, "POST", "/v1/embeddings", files=_files([crops[1], bad, crops[2]]))
-        await self._ask(200, "GET", "/entries", params={"person_id": person})
-        await self._ask(204, "DELETE", f"/entries/{enrolled['results'][0]['entry_id']}")
+        await self._ask(200, "GET", f"{GALLERY}/entries", params={"person_id": person})
+        await self._ask(204, "DELETE", f"{GALLERY}/entries/{enrolled['results'][0]['entry_id']}")
         if self.rounds >= REMEMBERED:
-            await self._ask(200, "DELETE", f"/persons/{self._person(self.rounds - REMEMBERED)}")
+            await self._ask(200, "DELETE", f"{GALLERY}/persons/{self._person(self.rounds - REMEMBERED)}")
 
     def _person(self, number: int) -> str:
         return f"client{self._number}-{number}"
 
-    async def _ask(self, expected: int, method: str, path: str, **body: Any) -> Any:
-        answer = await self._http.request(method, path if path.startswith("/v1") else GALLERY + path, **body)
-        if answer.status_code != expected:
-            self.faults[f"{method} was answered {answer.status_code}"] += 1
-        return answer.json() if answer.content else None
+
+class Turnover(Client):
+    """With vectors, many at once: as many persons come as go."""
+
+    pause = 0.5
+
+    async def _round(self) -> None:
+        persons = range(PERSONS) if self.rounds == 0 else [PERSONS + self.rounds]
+        for person in persons:
+            vectors = np.random.default_rng(person).normal(size=(OF_EACH, DIM)).astype("<f4")
+            told = {"person_id": str(person)}
+            entries = [{**told, "vector": base64.b64encode(vector.tobytes()).decode()} for vector in vectors]
+            await self._ask(201, "POST", f"{LARGE}/entries", json={"entries": entries})
+        found = await self._ask(200, "POST", f"{LARGE}/search", json={"vector": vectors[0].tolist(), "top_k": 10})
+        if found["hits"][0]["person_id"] != str(person):
+            self.faults["another person was found"] += 1
+        if self.rounds > 0:
+            oldest = self.rounds - 1 if self.rounds <= PERSONS else self.rounds
+            await self._ask(200, "DELETE", f"{LARGE}/persons/{oldest}")
 
 
 def _files(pictures: list[bytes]) -> list[tuple[str, tuple[str, bytes]]]:
@@ -83,21 +122,28 @@ async def play(folder: Path, bundle: Path, seconds: float) -> dict[str, Any]:
     server = Served(bundle, folder / "data", folder / "log", "--log-level", "warning")
     samples: list[int] = []
     async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
-        await http.post("/v1/galleries", json={"name": "soak"})
+        await http.post("/v1/galleries", json={"name": "soak", "keep_crops": True})
+        await http.post("/v1/galleries", json={"name": "large", "index": "ivf_sq8"})
         watching = asyncio.create_task(watch(server, samples, seconds / 500))
-        visitors = [Visitor(number, http) for number in range(CLIENTS)]
+        clients = [*(Visitor(number, http) for number in range(CLIENTS)), Turnover(http)]
         end = time.monotonic() + seconds
-        await asyncio.gather(*(visitor.work(end) for visitor in visitors))
+        await asyncio.gather(*(client.work(end) for client in clients))
         watching.cancel()
-        entries = (await http.get(GALLERY)).json()["entries"]
+        entries, large = [(await http.get(gallery)).json()["entries"] for gallery in (GALLERY, LARGE)]
+        indexed = (await http.get("/metrics")).text
     server.stop()
     fifths = [samples[len(samples) * n // 5 : len(samples) * (n + 1) // 5] for n in range(5)]
     medians = [statistics.median(fifth) for fifth in fifths]
     return {
         "seconds": seconds,
-        "rounds": sum(visitor.rounds for visitor in visitors),
+        "rounds": sum(client.rounds for client in clients),
         "entries at the end": entries,
-        "faults": dict(sum((visitor.faults for visitor in visitors), Counter[str]())),
+        "entries of the large gallery": large,
+        "its index was": {
+            match[1]: int(float(match[2]))
+            for match in re.finditer(r'upkeep_seconds_count{done="(.*?)"} (\S+)', indexed)
+        },
+        "faults": dict(sum((client.faults for client in clients), Counter[str]())),
         "MiB by fifths of the time": [round(median / MIB, 1) for median in medians],
         "growth in per cent": round(100 * (medians[-1] / medians[1] - 1), 2),
     }
