@@ -12,6 +12,7 @@ import orjson
 from pydantic import BaseModel
 
 from service.client.call import Call, Listing, files, form, gallery_path
+from service.index import IndexKind
 from service.schemas import (
     Comparison,
     Enrolled,
@@ -86,10 +87,16 @@ def gallery(name: str) -> Call[Gallery]:
 
 
 def create_gallery(
-    name: str, purpose: str = "", *, retention_days: float | None = None, keep_crops: bool = False
+    name: str,
+    purpose: str = "",
+    *,
+    index: IndexKind = "auto",
+    retention_days: float | None = None,
+    keep_crops: bool = False,
 ) -> Call[Gallery]:
     """Raises ApiError with status 409 when the name is taken."""
-    wanted = {"name": name, "purpose": purpose, "retention_days": retention_days, "keep_crops": keep_crops}
+    kept = {"retention_days": retention_days, "keep_crops": keep_crops}
+    wanted = {"name": name, "purpose": purpose, "index": index, **kept}
     return Call("POST", "/v1/galleries", _as(Gallery), json=wanted)
 
 
