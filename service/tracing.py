@@ -45,6 +45,7 @@ class Waiting(Protocol):
     def since(self) -> float: ...
 
 
+_PATIENCE = 3.0  # seconds for a parcel of spans: where the collector is away, a stop of the service waits for it
 _CONTEXT = ("traceparent", "tracestate")
 
 _tracer: Tracer | None = None  # of the one service of this process
@@ -76,7 +77,8 @@ def exporting(endpoint: str | None) -> Iterator[None]:
         ) from None
     name = os.environ.get("OTEL_SERVICE_NAME", "pan-reid")
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name}), shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces")))
+    exporter = OTLPSpanExporter(f"{endpoint.rstrip('/')}/v1/traces", timeout=_PATIENCE)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
     _tracer = provider.get_tracer("pan-reid")
     try:
         yield
