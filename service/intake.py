@@ -4,6 +4,9 @@ Many bodies at once must not take all memory. And a refusal must cost next to no
 is read: a service that is asked for ten times what it can do would else spend its time on saying so.
 """
 
+import asyncio
+import time
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.admission import Admission
@@ -11,6 +14,9 @@ from service.answers import problem_of
 from service.errors import Overloaded
 
 WORK = frozenset({"embeddings", "compare", "explain", "search", "entries"})  # how the paths of such calls end
+
+_PATIENCE = 60.0  # seconds that a stream which has begun waits for room
+_LOOK_AGAIN = 0.05
 
 
 class Intake:
@@ -37,8 +43,11 @@ class Intake:
             nonlocal own
             message = await receive()
             size = len(message.get("body", b""))
-            if self._held + size > self._most:
-                raise Overloaded(f"bodies of {self._held:,} bytes are being worked on; try again in 1 s", 1)
+            give_up = time.monotonic() + (_PATIENCE if scope.get("patient") else 0)
+            while self._held + size > self._most:
+                if time.monotonic() >= give_up:
+                    raise Overloaded(f"bodies of {self._held:,} bytes are being worked on; try again in 1 s", 1)
+                await asyncio.sleep(_LOOK_AGAIN)
             self._held += size
             own += size
             return message
@@ -48,7 +57,8 @@ class Intake:
             self._held -= size
             own -= size
 
-        scope["let_go"] = let_go  # for who works on a body while it arrives, and drops what it has worked on
+        # For who works on a body while it arrives, and drops what it has worked on; it may set scope["patient"], too.
+        scope["let_go"] = let_go
         try:
             await self._app(scope, receive_within_budget, send)
         finally:

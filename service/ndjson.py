@@ -20,6 +20,7 @@ class Lines:
         self._rest = bytearray()
         self._dropping = False
         self._ended = False
+        self._error: Exception | None = None
         self._changed = asyncio.Condition()
 
     async def feed(self, chunk: bytes) -> None:
@@ -33,18 +34,21 @@ class Lines:
             self._begin(tail, 0)
             self._changed.notify_all()
 
-    async def end(self) -> None:
-        """The body is complete; its last line may lack the newline."""
+    async def end(self, error: Exception | None = None) -> None:
+        """The body is complete, and its last line may lack the newline; or no more of it can be had."""
         async with self._changed:
-            if self._rest or self._dropping:
+            self._error = error
+            if error is None and (self._rest or self._dropping):
                 self._add(None if self._dropping else bytes(self._rest))
             self._ended = True
             self._changed.notify_all()
 
     async def some(self, count: int) -> list[Line]:
-        """What has arrived, at most so many lines, at least one; none at the end of the body."""
+        """What has arrived, at most so many lines, at least one; none at the end of the body. Raises what ended it."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._lines or self._ended)
+            if self._error is not None and not self._lines:
+                raise self._error
             lines = [self._lines.popleft() for _ in range(min(count, len(self._lines)))]
             size = sum(map(_size, lines))
             self._waiting -= size

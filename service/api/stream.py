@@ -83,10 +83,12 @@ class _Stream(Response):
         self._key = key
         self._longest = service.settings.images.max_bytes * 4 // 3 + _BESIDES
         self._dim = service.bundle.manifest.output.dim
+        self._begun = False
         self._results: asyncio.Queue[Result] = asyncio.Queue(_UNSENT)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises the first error as long as no result was sent; afterwards it is told in the last line."""
+        scope["patient"] = True
         lines = Lines(self._longest, _WAITING, scope["let_go"])
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -95,23 +97,23 @@ class _Stream(Response):
                 await self._send(send)
                 reading.cancel()
         except ExceptionGroup as errors:
-            raise errors.exceptions[0] from None
+            if not (self._begun and isinstance(errors.exceptions[0], ClientGone)):
+                raise errors.exceptions[0] from None
 
     async def _send(self, send: Send) -> None:
-        begun = False
         end = False
         while not end:
             results = [await self._results.get()]
             while not self._results.empty():
                 results.append(self._results.get_nowait())
             if isinstance(last := results[-1], End):
-                if last.error is not None and not begun and len(results) == 1:
+                if last.error is not None and not self._begun and len(results) == 1:
                     raise last.error
                 end = True
-            if not begun:
+            if not self._begun:
                 headers = [(name, value) for name, value in self.raw_headers if name != b"content-length"]
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
-                begun = True
+                self._begun = True
             text = b"".join(result.text() for result in results)
             await send({"type": "http.response.body", "body": text, "more_body": not end})
 
@@ -220,7 +222,11 @@ class _Stream(Response):
 
 async def _read(receive: Receive, lines: Lines) -> None:
     while True:
-        message = await receive()
+        try:
+            message = await receive()
+        except Overloaded as error:
+            await lines.end(error)
+            return
         if message["type"] == "http.disconnect":
             raise ClientGone("the client closed the connection")
         await lines.feed(message.get("body", b""))

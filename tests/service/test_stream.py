@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -139,7 +140,9 @@ def test_pictures_are_embedded_and_those_that_cannot_be_fail_alone(api: httpx.Cl
         assert (client.search(gallery, png(149, 1), top_k=1).hits or [])[0].person_id == "p149"
 
 
-def test_results_come_while_the_stream_is_open_and_stay_when_it_breaks_off(api: httpx.Client, gallery: str) -> None:
+def test_results_come_while_the_stream_is_open_and_stay_when_it_breaks_off(
+    api: httpx.Client, gallery: str, caplog: pytest.LogCaptureFixture
+) -> None:
     with wire(str(api.base_url), gallery) as stream:
         for n in range(3):
             stream.send(ready(n) + b"\n" + ready(n + 10)[:20])
@@ -147,7 +150,11 @@ def test_results_come_while_the_stream_is_open_and_stay_when_it_breaks_off(api: 
             assert (first["index"], persons(api, gallery)[first["entry_id"]]) == (2 * n, f"p{n}")
             stream.send(ready(n + 10)[20:] + b"\n")
             assert stream.line()["index"] == 2 * n + 1
+        caplog.set_level("INFO")
         stream.send(ready(99))  # without its newline: it never was a line
+    while not any(record.__dict__.get("route", "").endswith("/stream") for record in caplog.records):
+        time.sleep(0.01)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
     assert sorted(persons(api, gallery).values()) == ["p0", "p1", "p10", "p11", "p12", "p2"]
 
 
@@ -228,6 +235,24 @@ def test_a_line_that_is_too_long_is_dropped_as_it_arrives(bundle: Path, tmp_path
     assert end == {"enrolled": 2, "failed": 2}
     assert [result.get("error", {}).get("code") for result in results] == [None, "too-large", None, "too-large"]
     assert "more than 105,536 bytes" in results[1]["error"]["detail"]
+
+
+def test_room_for_bodies_is_waited_for(bundle: Path, tmp_path: Path) -> None:
+    with running(Settings(bundle=bundle, data=tmp_path, max_body=300_000, max_bodies=300_000)) as api:
+        api.post("/v1/galleries", json={"name": "hall"})
+        with socket.create_connection((api.base_url.host, api.base_url.port or 0)) as slow:
+            slow.sendall(b"POST /v1/galleries/hall/entries HTTP/1.1\r\nHost: localhost\r\nContent-Length: 300000\r\n")
+            slow.sendall(b"Content-Type: application/json\r\n\r\n" + bytes(290_000))
+            while api.post("/v1/galleries/hall/entries", json={"entries": ["x" * 20_000]}).status_code != 429:
+                time.sleep(0.01)
+            ends: list[dict[str, Any]] = []
+            lines = [ready(n) for n in range(1000)]
+            stream = threading.Thread(target=lambda: ends.append(post(api, "hall", lines)[-1]))
+            stream.start()
+            time.sleep(0.2)
+            assert not ends
+        stream.join()
+    assert ends == [{"enrolled": 1000, "failed": 0}]
 
 
 def test_a_full_queue_is_waited_for(launch: Callable[..., Served]) -> None:
