@@ -77,6 +77,7 @@ CALLS = [
     ("POST", "/v1/galleries/lobby/search", "search"),
     ("GET", "/v1/galleries/lobby/entries/999999", "search"),
     ("POST", "/v1/galleries/lobby/entries", "enrol"),
+    ("POST", "/v1/galleries/lobby/entries/stream", "enrol"),
     ("PATCH", "/v1/galleries/lobby/entries/999999", "enrol"),
     ("DELETE", "/v1/galleries/lobby/entries/999999", "erase"),
     ("DELETE", "/v1/galleries/lobby/persons/nobody", "erase"),
