@@ -13,7 +13,17 @@ from urllib.parse import quote
 
 from bundle import PanError
 from service.folder import DATABASE, alone_in
+from service.records import VECTOR, WITH_VECTORS
 from service.schema import SCHEMA_VERSION
+
+_DAMAGED_BEFORE = (  # in a database of an earlier release, which knew no re-embedding
+    "SELECT count(*) FROM entries JOIN galleries ON galleries.id = gallery_id"
+    " LEFT JOIN vectors ON entry_id = entries.id WHERE length(vector) IS NOT 4 * dim"
+)
+_DAMAGED = (
+    f"SELECT (SELECT count(*) FROM entries) - (SELECT count(*) FROM {WITH_VECTORS}"
+    f" JOIN galleries ON galleries.id = entries.gallery_id WHERE length({VECTOR}) = 4 * dim)"
+)
 
 
 class BackupError(PanError):
@@ -86,10 +96,8 @@ def _examine(path: Path) -> list[Held]:
         problem = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
         if problem != "ok":
             raise BackupError(f"the database is damaged ({problem}); take an earlier backup")
-        damaged = db.execute(
-            "SELECT count(*) FROM entries JOIN galleries ON galleries.id = gallery_id"
-            " LEFT JOIN vectors ON entry_id = entries.id WHERE length(vector) IS NOT 4 * dim"
-        ).fetchone()[0]
+        tables = {row[0] for row in db.execute("SELECT name FROM sqlite_master")}
+        damaged = db.execute(_DAMAGED if "reembedded" in tables else _DAMAGED_BEFORE).fetchone()[0]
         if damaged or db.execute("PRAGMA foreign_key_check").fetchone():
             raise BackupError(f"the database is damaged ({damaged} entries without their vector); take an earlier one")
         rows = db.execute(

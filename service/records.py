@@ -62,6 +62,13 @@ class Answered:
 
 
 _ENTRY = "id, person_id, camera_id, captured_at, attributes, created_at"
+# The vectors of a gallery that has gone over to another model lie in `reembedded` until they are moved.
+VECTOR = "coalesce(reembedded.vector, vectors.vector)"
+WITH_VECTORS = (
+    "entries JOIN vectors ON vectors.entry_id = entries.id"
+    " LEFT JOIN reembedded ON reembedded.entry_id = entries.id AND EXISTS"
+    " (SELECT 1 FROM reembeddings WHERE reembeddings.gallery_id = entries.gallery_id AND finished_at IS NOT NULL)"
+)
 
 
 def insert_entries(db: sqlite3.Connection, gallery_id: int, entries: Sequence[Known], vectors: Vectors) -> list[int]:
@@ -148,7 +155,9 @@ def select_entries_by_id(db: sqlite3.Connection, gallery_id: int, ids: Sequence[
 
 def select_vectors(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Vectors]:
     """The (D,) float32 vectors of those of the entries that are there, by id. At most 10,000."""
-    rows = db.execute(f"SELECT entry_id, vector FROM vectors WHERE entry_id IN ({','.join('?' * len(ids))})", ids)
+    rows = db.execute(
+        f"SELECT entries.id, {VECTOR} FROM {WITH_VECTORS} WHERE entries.id IN ({','.join('?' * len(ids))})", ids
+    )
     return {row[0]: np.frombuffer(row[1], dtype="<f4") for row in rows}
 
 
@@ -213,7 +222,7 @@ def stream_vectors(
 ) -> Iterator[list[tuple[EntryRow, bytes]]]:
     """The entries of a whole gallery and the bytes of their vectors, in the order of enrolment, in chunks."""
     cursor = db.execute(
-        f"SELECT {_ENTRY}, vector FROM entries JOIN vectors ON entry_id = id WHERE gallery_id = ? ORDER BY id",
+        f"SELECT {_ENTRY}, {VECTOR} FROM {WITH_VECTORS} WHERE gallery_id = ? ORDER BY id",
         (gallery_id,),
     )
     while rows := cursor.fetchmany(chunk):
@@ -240,7 +249,7 @@ def select_whole(
 ) -> list[WholeEntry]:
     """A page of entries with ids over `after` up to `last`, which ends where `size` bytes have gathered."""
     cursor = db.execute(
-        f"SELECT {_ENTRY}, vector, image FROM entries JOIN vectors ON vectors.entry_id = id"
+        f"SELECT {_ENTRY}, {VECTOR}, image FROM {WITH_VECTORS}"
         " LEFT JOIN crops ON crops.entry_id = id WHERE gallery_id = ? AND id > ? AND id <= ? ORDER BY id LIMIT ?",
         (gallery_id, after, last, limit),
     )

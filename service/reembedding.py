@@ -1,7 +1,8 @@
 """A gallery's way to the loaded model: every kept crop is embedded again, beside the requests, and then all at once.
 
 Until then the gallery is what it was, with all its changes. What was done is on disk batch by batch, so it goes on
-where it was after any stop: by itself, when the model it goes to is loaded again.
+where it was after any stop: by itself, when the model it goes to is loaded again. At the end one small transaction says
+that the new vectors are the ones that count, wherever they lie; only then are they moved to their place, bit by bit.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from service import gallery_records, records
 from service import reembedding_records as rows
 from service.database import Database, one_moment
 from service.embedder import Embedder
-from service.errors import CropsMissing, NotFound
+from service.errors import Conflict, CropsMissing, NotFound
 from service.galleries import Galleries, Held, require
 from service.gallery import Gallery
 from service.gallery_records import GalleryRow
@@ -28,6 +29,7 @@ from service.schema import now
 log = logging.getLogger(__name__)
 
 _BATCH = 4  # a request waits for one of these at most
+_SETTLED = 500  # vectors of a commit
 _PAUSE = 5.0  # seconds after a failure
 _NOBODY = "(service)"  # in the audit; no key has such a name
 
@@ -65,9 +67,9 @@ class ReEmbedder:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Go on with what was not finished."""
-        unfinished = await self._database.read(partial(rows.select_unfinished, fingerprint=self._fingerprint))
+        begun = await self._database.read(rows.select_begun)
         for held in self._galleries.all():
-            if held.row.id in unfinished:
+            if held.row.id in begun:
                 self._go_on(held)
         try:
             yield
@@ -81,7 +83,7 @@ class ReEmbedder:
         """Begin or go on; nothing to do where the gallery is of the loaded model. With `drop`, entries that keep no
         picture, as many as there are now, are erased at the end; to go on it need not be said again.
 
-        Raises NotFound, CropsMissing, or a storage error.
+        Raises NotFound, CropsMissing, Conflict, or a storage error.
         """
         held = self._galleries.find(name)
 
@@ -90,6 +92,8 @@ class ReEmbedder:
             if self._galleries.is_current(row):
                 return False
             last = rows.select_reembedding(db, row.id)
+            if last is not None and last.finished_at is not None and not rows.is_settled(db, row.id):
+                raise Conflict(f"gallery {name} has just come from another model and is being settled; ask again")
             if last is None or not self._is_open(last):
                 rows.forget_reembedding(db, row.id)
                 last = ReEmbeddingRow(row.id, self._fingerprint, droppable=0)
@@ -139,15 +143,11 @@ class ReEmbedder:
         return gallery_id in self._tasks and not self._tasks[gallery_id].done()
 
     async def _run(self, held: Held) -> None:
-        log.info("re-embedding", extra={"gallery": held.row.name})
-        after = 0
-        while True:
+        after: int | None = 0
+        while after is not None:
             try:
                 async with self._turn:
-                    last = await self._embed_some(held, after)
-                    if last is None and await self._exchange(held):
-                        break
-                after = last or 0
+                    after = await self._step(held, after)
                 self._problems.pop(held.row.id, None)
             except (_GivenUp, NotFound):
                 break
@@ -159,7 +159,19 @@ class ReEmbedder:
                     log.exception("re-embedding waits", extra={"gallery": held.row.name})
                 self._problems[held.row.id] = str(error)
                 await asyncio.sleep(_PAUSE)
-        log.info("re-embedding ended", extra={"gallery": held.row.name})
+
+    async def _step(self, held: Held, after: int) -> int | None:
+        """Do what comes next, for entries over `after`; the last of them, 0 to begin at the first, None at the end."""
+        id_ = held.row.id
+        row = await self._database.read(partial(rows.select_reembedding, gallery_id=id_))
+        if row is not None and row.finished_at is not None:
+            return await self._database.write(partial(rows.settle_some, gallery_id=id_, after=after, limit=_SETTLED))
+        if row is None or not self._is_open(row):
+            return None
+        last = await self._embed_some(held, after)
+        if last is None and after == 0:
+            await self._exchange(held)
+        return last or 0
 
     async def _embed_some(self, held: Held, after: int) -> int | None:
         """The last entry of those that were embedded; None where none was left."""
@@ -179,8 +191,8 @@ class ReEmbedder:
         last: int = ids[-1]
         return last
 
-    async def _exchange(self, held: Held) -> bool:
-        """Give the gallery its new vectors; False where some entry has none yet. Raises CropsMissing."""
+    async def _exchange(self, held: Held) -> None:
+        """From here on the gallery's vectors are the new ones, unless some entry has none yet. Raises CropsMissing."""
 
         def apply(db: sqlite3.Connection) -> tuple[GalleryRow, Gallery] | None:
             row, wanted = self._require_wanted(db, held)
@@ -190,7 +202,6 @@ class ReEmbedder:
             if counts.impossible > wanted.droppable:
                 raise _missing(row.name, counts)
             dropped = rows.delete_impossible(db, row.id)
-            rows.replace_vectors(db, row.id)
             row = replace(row, fingerprint=self._fingerprint, dim=self._embedder.dim)
             gallery_records.rebind_gallery(db, row)
             rows.upsert_reembedding(db, replace(wanted, finished_at=now(), dropped=dropped))
@@ -204,10 +215,10 @@ class ReEmbedder:
                 self._galleries.exchange(held, *result)
 
         if await self._database.write(apply, committed) is None:
-            return False
+            return
+        log.info("re-embedded", extra={"gallery": held.row.name})
         overwritten = await self._database.empty_log()
         await self._database.write(lambda db: rows.update_overwritten(db, held.row.id, overwritten))
-        return True
 
     def _require_wanted(self, db: sqlite3.Connection, held: Held) -> tuple[GalleryRow, ReEmbeddingRow]:
         row = require(db, held.row)

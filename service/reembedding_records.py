@@ -63,23 +63,17 @@ def select_reembedding(db: sqlite3.Connection, gallery_id: int) -> ReEmbeddingRo
     return None if row is None else ReEmbeddingRow(**{**row, "overwritten": bool(row["overwritten"])})
 
 
-def select_unfinished(db: sqlite3.Connection, fingerprint: str) -> set[int]:
-    """The ids of the galleries that are on their way to this model."""
-    rows = db.execute(
-        "SELECT gallery_id FROM reembeddings WHERE fingerprint = ? AND finished_at IS NULL", (fingerprint,)
-    )
-    return {row[0] for row in rows}
+def select_begun(db: sqlite3.Connection) -> set[int]:
+    """The ids of the galleries that go to a model, or went."""
+    return {row[0] for row in db.execute("SELECT gallery_id FROM reembeddings")}
 
 
 def forget_reembedding(db: sqlite3.Connection, gallery_id: int) -> None:
-    """Give up where a gallery goes, and what was done for it."""
-    db.execute("DELETE FROM reembeddings WHERE gallery_id = ? AND finished_at IS NULL", (gallery_id,))
-    delete_done(db, gallery_id)
-
-
-def delete_done(db: sqlite3.Connection, gallery_id: int) -> None:
-    """Forget the new vectors of a gallery."""
-    db.execute("DELETE FROM reembedded WHERE entry_id IN (SELECT id FROM entries WHERE gallery_id = ?)", (gallery_id,))
+    """Give up where a gallery goes and what was done for it, unless it has arrived."""
+    if db.execute("DELETE FROM reembeddings WHERE gallery_id = ? AND finished_at IS NULL", (gallery_id,)).rowcount:
+        db.execute(
+            "DELETE FROM reembedded WHERE entry_id IN (SELECT id FROM entries WHERE gallery_id = ?)", (gallery_id,)
+        )
 
 
 def retry_unusable(db: sqlite3.Connection, gallery_id: int) -> None:
@@ -127,11 +121,27 @@ def delete_impossible(db: sqlite3.Connection, gallery_id: int) -> int:
     return db.execute(f"DELETE FROM entries WHERE id IN (SELECT id {_CANNOT})", (gallery_id,)).rowcount
 
 
-def replace_vectors(db: sqlite3.Connection, gallery_id: int) -> None:
-    """Put the new vectors in the place of the old ones; every entry must be done."""
-    db.execute(
-        "UPDATE vectors SET vector = reembedded.vector FROM reembedded, entries"
-        " WHERE reembedded.entry_id = vectors.entry_id AND entries.id = vectors.entry_id AND gallery_id = ?",
-        (gallery_id,),
+def is_settled(db: sqlite3.Connection, gallery_id: int) -> bool:
+    """Whether no new vector of a gallery waits to be moved."""
+    found = db.execute(
+        "SELECT 1 FROM entries JOIN reembedded ON entry_id = id WHERE gallery_id = ? LIMIT 1", (gallery_id,)
     )
-    delete_done(db, gallery_id)
+    return found.fetchone() is None
+
+
+def settle_some(db: sqlite3.Connection, gallery_id: int, *, after: int, limit: int) -> int | None:
+    """Move new vectors of entries over `after`, of a gallery that has arrived, to the place of the old ones; the last
+    of these entries, None where none is left.
+    """
+    found = db.execute(
+        "SELECT id FROM entries JOIN reembedded ON entry_id = id WHERE gallery_id = ? AND id > ? ORDER BY id LIMIT ?",
+        (gallery_id, after, limit),
+    )
+    ids = [(row[0],) for row in found]
+    db.executemany(
+        "UPDATE vectors SET vector = reembedded.vector FROM reembedded"
+        " WHERE vectors.entry_id = ? AND reembedded.entry_id = vectors.entry_id",
+        ids,
+    )
+    db.executemany("DELETE FROM reembedded WHERE entry_id = ?", ids)
+    return ids[-1][0] if ids else None

@@ -19,7 +19,9 @@ from PIL import Image
 
 from benchmarks.served import Served
 from service import reembedding, transfer
+from service import reembedding_records as rows
 from service.app import create_app
+from service.backup import back_up, restore
 from service.client import ApiError, Client, Crop
 from service.embedder import Embedder
 from service.errors import Conflict, EngineFailed
@@ -70,6 +72,22 @@ def stored(data: Path, dim: int) -> dict[int, np.ndarray]:
         rows = db.execute("SELECT entry_id, vector FROM vectors").fetchall()
     db.close()
     return {entry: np.frombuffer(vector, "<f4").reshape(dim) for entry, vector in rows}
+
+
+def lengths(data: Path) -> list[bytes]:
+    """The vectors that are in their place on the disk."""
+    with sqlite3.connect(data / "pan.sqlite3") as db:
+        found = [row[0] for row in db.execute("SELECT vector FROM vectors")]
+    db.close()
+    return found
+
+
+def settled(data: Path) -> None:
+    """Wait until every vector lies in its place."""
+    with sqlite3.connect(data / "pan.sqlite3") as db:
+        while db.execute("SELECT count(*) FROM reembedded").fetchone()[0]:
+            time.sleep(0.01)
+    db.close()
 
 
 def until_done(client: Client) -> Any:
@@ -136,11 +154,11 @@ def test_every_entry_gets_the_vector_of_its_kept_picture_and_keeps_its_id(
             assert (hit.person_id, hit.entry_id) == (f"p{n}", n + 1)
         assert client.enrol("g", [Crop(png(99))]).results[0].entry_id == PEOPLE + 1
         assert client.re_embed("g").state == "current"  # there is nothing left to do
+        settled(data)
     after = stored(data, OTHER_DIM)
     assert [*after][:-1] == [*before]
     np.testing.assert_allclose([*after.values()][:-1], by_the_other(kept), atol=1e-5)
     with sqlite3.connect(data / "pan.sqlite3") as db:
-        assert db.execute("SELECT count(*) FROM reembedded").fetchone() == (0,)
         actions = db.execute("SELECT action, count FROM audit WHERE action LIKE 're-embed%'").fetchall()
     db.close()
     assert actions == [("re-embed", PEOPLE), ("re-embedded", PEOPLE)]
@@ -190,6 +208,7 @@ def test_a_gallery_serves_and_changes_on_its_way(other: Path, data: Path) -> Non
             assert len(await search(http, entry_id=5, top_k=100)) == PEOPLE - 4
             stale = await http.post("/galleries/g/search", json={"vector": old[5], "fingerprint": fingerprint})
             assert (stale.status_code, stale.json()["code"]) == (409, "model-mismatch")
+            await asyncio.to_thread(settled, data)
 
     asyncio.run(test())
     assert set(stored(data, OTHER_DIM)) == set(range(1, PEOPLE + 1)) - {2, 10, PEOPLE - 1}
@@ -256,6 +275,46 @@ def test_an_export_that_began_before_does_not_mix_two_models(
                 await anext(batches)
 
     asyncio.run(test())
+
+
+def test_from_the_switch_on_every_reader_sees_the_new_vectors_wherever_they_lie(
+    other: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_yet(*_: object, **__: object) -> None:
+        raise EngineFailed("not yet")
+
+    async def read_all(http: httpx.AsyncClient) -> np.ndarray:
+        kept = [(await http.get(f"/galleries/g/entries/{n}/image")).content for n in range(1, PEOPLE)]
+        lines = (await http.post("/galleries/g/export")).content.splitlines()[1:-1]
+        vectors = [np.frombuffer(base64.b64decode(orjson.loads(line)["vector"]), "<f4") for line in lines]
+        np.testing.assert_allclose(vectors[: PEOPLE - 1], by_the_other(kept), atol=1e-5)
+        for n in (1, PEOPLE - 2):
+            assert await search(http, entry_id=n + 1, top_k=1) != [f"p{n}"]
+            assert await search(http, images=[base64.b64encode(png(n)).decode()]) == [f"p{n}"]
+        return np.stack(vectors)
+
+    async def test() -> None:
+        with monkeypatch.context() as stuck:
+            stuck.setattr(rows, "settle_some", not_yet)
+            async with opened(other, data) as (_, http):
+                await http.post("/galleries/g/re-embed")
+                await finished(http)
+                await http.post("/galleries/g/entries", json={"entries": [{"vector": np.eye(OTHER_DIM)[0].tolist()}]})
+                before = await read_all(http)
+            assert {len(vector) for vector in lengths(data)} == {4 * DIM, 4 * OTHER_DIM}  # nothing was moved
+            back_up(data, tmp_path / "backup")
+            async with opened(other, data) as (_, http):  # and nothing is, after a restart
+                assert (await read_all(http) == before).all()
+                assert (await http.patch("/galleries/g", json={"keep_crops": False})).status_code == 200
+        async with opened(other, data) as (_, http):
+            await asyncio.to_thread(settled, data)
+            lines = (await http.post("/galleries/g/export")).content.splitlines()[1:-1]
+            vectors = [np.frombuffer(base64.b64decode(orjson.loads(line)["vector"]), "<f4") for line in lines]
+            assert (np.stack(vectors) == before).all()
+
+    asyncio.run(test())
+    assert len(stored(data, OTHER_DIM)) == PEOPLE + 1  # all was moved
+    assert [one.entries for one in restore(tmp_path / "backup", tmp_path / "restored", replace=False)] == [PEOPLE + 1]
 
 
 def test_it_can_be_given_up(bundle: Path, other: Path, data: Path) -> None:
@@ -348,6 +407,7 @@ def test_a_kill_loses_nothing_and_it_goes_on_by_itself(
         for n, name in ((3, "p3"), (399, "p399"), (900, "late")):
             assert [hit.person_id for hit in client.search("g", png(n), top_k=1).hits or []] == [name]
         kept = [client.image("g", entry) for entry in (*range(1, 60), 401)]
+        settled(tmp_path / "data")
     server.stop()
     after = stored(tmp_path / "data", OTHER_DIM)
     assert [*after] == [*before, 401]
