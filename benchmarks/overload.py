@@ -147,11 +147,11 @@ async def play(folder: Path, bundle: Path | None, seconds: float, times: float) 
     }
 
 
-def spread(seconds: Sequence[float]) -> dict[str, float]:
+def spread(seconds: Sequence[float], digits: int = 3) -> dict[str, float]:
     """Percentiles."""
     ordered = sorted(seconds)
     last = len(ordered) - 1
-    return {f"p{p}": round(ordered[last * p // 100], 3) for p in (50, 99, 100)} if ordered else {}
+    return {f"p{p}": round(ordered[last * p // 100], digits) for p in (50, 99, 100)} if ordered else {}
 
 
 def _to(server: Served, picture: bytes) -> tuple[Wire, bytes]:

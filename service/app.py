@@ -50,8 +50,8 @@ def create_app(service: Service) -> FastAPI:
     app = _routes()
     app.state.service = service
     # A request that asks for work brings one picture at least, or searches: there is no use for more than these.
-    app.state.places = Admission("requests", service.settings.max_queue, service.metrics.requests_admitted)
-    app.add_middleware(Intake, most=service.settings.max_bodies, places=app.state.places)
+    places = Admission("requests", service.settings.max_queue, service.metrics.requests_admitted)
+    app.add_middleware(Intake, most=service.settings.max_bodies, places=places)
     app.add_middleware(Envelope, metrics=service.metrics)  # the last one added is the outermost
     app.add_exception_handler(PanError, _on_pan_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)

@@ -6,6 +6,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -32,10 +34,10 @@ class _Job(Generic[Item, Result]):
 class Batcher(Generic[Item, Result]):
     """Threads that run `run(items) -> results` for items submitted on one event loop, several items at a time.
 
-    A batch starts when it is full or when its oldest item has waited `max_delay` seconds. An item whose waiter was
-    cancelled leaves the queue. When `run` raises, the items of that batch get the error and the next batch runs.
-    The threads take their batches themselves: between two of them nothing waits for the event loop.
-    The queue has no bound of its own: whoever submits decides how many items there may be.
+    A batch starts when it is full, when no other item is being made, or when its oldest has waited `max_delay` seconds.
+    An item whose waiter was cancelled leaves the queue. When `run` raises, the items of that batch get the error and
+    the next batch runs. The threads take their batches themselves: between two of them nothing waits for the event
+    loop. The queue has no bound of its own: whoever submits decides how many items there may be.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Batcher(Generic[Item, Result]):
         self._max_delay = max_delay
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Job[Item, Result]] = deque()
+        self._coming: set[asyncio.Future[Result]] = set()  # of items that are being made
         self._changed = threading.Condition()
         self._stopped = False
         self._threads = [threading.Thread(target=self._work, name=f"{name}-{n}") for n in range(workers)]
@@ -61,14 +64,29 @@ class Batcher(Generic[Item, Result]):
 
     async def submit(self, item: Item) -> Result:
         """The result for one item, or the error of its batch. Raises NotReady once the batcher has stopped."""
-        job: _Job[Item, Result] = _Job(item, self._loop.create_future())
+        future: asyncio.Future[Result] = self._loop.create_future()
         with self._changed:
             if self._stopped:
                 raise NotReady("the service is stopping")
-            self._queue.append(job)
+            self._queue.append(_Job(item, future))
             self._changed.notify()
         with tracing.span(self._name):
-            return await job.future
+            return await future
+
+    async def submit_made(self, makers: Executor, make: Callable[[], Item]) -> Result:
+        """As `submit`, with an item that a thread of `makers` makes first. Raises what `make` does, too."""
+        future: asyncio.Future[Result] = self._loop.create_future()
+        with self._changed:
+            if self._stopped:
+                raise NotReady("the service is stopping")
+            self._coming.add(future)
+        making = makers.submit(copy_context().run, self._make, make, future)
+        try:
+            with tracing.span(self._name):
+                return await future
+        finally:
+            if making.cancel():  # it had not begun
+                self._arrived(future)
 
     async def close(self) -> None:
         """Finish the batches that run; those who still wait get NotReady."""
@@ -87,6 +105,27 @@ class Batcher(Generic[Item, Result]):
             self._stop()
             raise
 
+    def _make(self, make: Callable[[], Item], future: "asyncio.Future[Result]") -> None:
+        if future.done():
+            self._arrived(future)
+            return
+        try:
+            with tracing.span("decode"):
+                item = make()
+            job: _Job[Item, Result] = _Job(item, future)
+        except Exception as error:
+            self._arrived(future)
+            self._loop.call_soon_threadsafe(_fail, [future], error)
+        else:
+            self._arrived(future, job)
+
+    def _arrived(self, future: "asyncio.Future[Result]", job: _Job[Item, Result] | None = None) -> None:
+        with self._changed:
+            self._coming.discard(future)
+            if job is not None and not self._stopped:
+                self._queue.append(job)
+            self._changed.notify()
+
     def _collect(self) -> list[_Job[Item, Result]]:
         """The next batch; empty when the batcher has stopped."""
         batch: list[_Job[Item, Result]] = []
@@ -97,38 +136,41 @@ class Batcher(Generic[Item, Result]):
                     return []
                 left = self._queue[0].since + self._max_delay - time.monotonic()
                 if left > 0:
-                    self._changed.wait_for(lambda: len(self._queue) >= self._max_batch or self._stopped, left)
+                    self._changed.wait_for(self._need_not_wait, left)
                 while self._queue and len(batch) < self._max_batch:
                     job = self._queue.popleft()
                     if not job.future.done():
                         batch.append(job)
         return batch
 
+    def _need_not_wait(self) -> bool:
+        return len(self._queue) >= self._max_batch or not self._coming or self._stopped
+
     def _answer(self, batch: list[_Job[Item, Result]]) -> None:
         try:
             with tracing.batch(self._name, batch):
                 answers = list(zip(batch, self._run([job.item for job in batch]), strict=True))
         except Exception as error:
-            self._loop.call_soon_threadsafe(_fail, batch, error)
+            self._loop.call_soon_threadsafe(_fail, [job.future for job in batch], error)
         else:
             self._loop.call_soon_threadsafe(_resolve, answers)
 
     def _stop(self) -> None:
         with self._changed:
             self._stopped = True
-            waiting = list(self._queue)
+            waiting = [*self._coming, *(job.future for job in self._queue)]
             self._queue.clear()
             self._changed.notify_all()
         self._loop.call_soon_threadsafe(_fail, waiting, NotReady("the service is stopping"))
 
 
-def _resolve(answers: list[tuple[_Job[Item, Result], Result]]) -> None:
+def _resolve(answers: "list[tuple[_Job[Item, Result], Result]]") -> None:
     for job, result in answers:
         if not job.future.done():
             job.future.set_result(result)
 
 
-def _fail(batch: list[_Job[Item, Result]], error: Exception) -> None:
-    for job in batch:
-        if not job.future.done():
-            job.future.set_exception(error)
+def _fail(futures: "list[asyncio.Future[Result]]", error: Exception) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_exception(error)

@@ -58,7 +58,7 @@ def run(
     ] = False,
     threads: Annotated[int, typer.Option(min=0, help="Of the engine; 0 is one a core.")] = 0,
     max_batch: Annotated[int, typer.Option(min=1, help="Images an engine call.")] = 32,
-    max_delay_ms: Annotated[float, typer.Option(min=0, help="How long an image waits for company.")] = 2.0,
+    max_delay_ms: Annotated[float, typer.Option(min=0, help="How long an image waits for those being decoded.")] = 2.0,
     max_queue: Annotated[int, typer.Option(min=1, help="Images taken in at a time; over it, 429.")] = 512,
     max_images: Annotated[int, typer.Option(min=1, help="Images a request.")] = 256,
     max_body_mib: Annotated[int, typer.Option(min=1, help="Size of a request.")] = 64,

@@ -144,11 +144,17 @@ class Embedder:
             return error
 
     async def _embed(self, image: bytes | ImageArray) -> Vectors:
-        return await self._batcher.submit(await self._prepare(image))
+        return await self._batcher.submit_made(self._decoders, lambda: self._decode(image))
 
     async def _embed_keeping(self, image: bytes | ImageArray) -> tuple[Vectors, bytes]:
-        crop, kept = await self._on_decoder(self._decode_keeping, image)
-        return await self._batcher.submit(crop), kept
+        kept = b""
+
+        def make() -> ImageArray:
+            nonlocal kept
+            crop, kept = self._decode_keeping(image)
+            return crop
+
+        return await self._batcher.submit_made(self._decoders, make), kept
 
     async def _embed_kept(self, image: bytes | ImageArray) -> Vectors:
         pixels = await self._on_decoder(lambda: decode_image(image) if isinstance(image, bytes) else image)

@@ -1,7 +1,7 @@
-"""What is let in: a budget over the bodies of all requests together, and nothing that asks for work while it is full.
+"""What is let in: so many requests that ask for work, and a budget over the bodies of all requests together.
 
-Many bodies at once must not take all memory. And a refusal must cost next to nothing, so it is given before the request
-is read: a service that is asked for ten times what it can do would else spend its time on saying so.
+A refusal must cost next to nothing, so it is given before the request is read: a service that is asked for ten times
+what it can do would else spend its time on saying so. And many bodies at once must not take all memory.
 """
 
 import asyncio
@@ -20,7 +20,10 @@ _LOOK_AGAIN = 0.05
 
 
 class Intake:
-    """ASGI middleware. A request holds what was read of its body until it is answered."""
+    """ASGI middleware. A request that embeds or searches holds a place until it is answered.
+
+    So do those whose caller turns out to have no key, but not for long: keys are looked at before bodies are read.
+    """
 
     def __init__(self, app: ASGIApp, most: int, places: Admission) -> None:
         """`most` is bytes of bodies."""
@@ -30,13 +33,20 @@ class Intake:
         self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request; reading its body raises Overloaded where that is over the budget."""
-        if scope["method"] == "POST" and scope["path"].rpartition("/")[2] in WORK:
-            try:
-                self._places.require_room()
-            except Overloaded as refusal:
-                await problem_of(refusal, scope["state"]["request_id"])(scope, receive, send)
-                return
+        """Serve one request, or refuse it."""
+        if scope["method"] != "POST" or scope["path"].rpartition("/")[2] not in WORK:
+            await self._within_budget(scope, receive, send)
+            return
+        try:
+            self._places.require_room()
+        except Overloaded as refusal:
+            await problem_of(refusal, scope["state"]["request_id"])(scope, receive, send)
+        else:
+            with self._places.admit():
+                await self._within_budget(scope, receive, send)
+
+    async def _within_budget(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A request holds what was read of its body until it is answered; reading it raises Overloaded."""
         own = 0
 
         async def receive_within_budget() -> Message:

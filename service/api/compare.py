@@ -6,7 +6,6 @@ from fastapi import APIRouter, Request, Response
 from service.answers import Json
 from service.api.deps import (
     EMBEDDING_PROBLEMS,
-    PLACE,
     EmbedCaller,
     ServiceDep,
     beside,
@@ -28,7 +27,6 @@ _SIDES = ("a", "b")
 
 @router.post(
     "/v1/compare",
-    dependencies=[PLACE],
     summary="Compare two sets of images",
     openapi_extra=compare_body(),
     responses={200: {"model": Comparison}, **problems(409, 507, *EMBEDDING_PROBLEMS)},

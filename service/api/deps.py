@@ -2,14 +2,13 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from service.admission import Admission
 from service.body import Body
 from service.errors import ClientGone, DeadlineExceeded, ForeignPage, InvalidRequest
 from service.runtime import Service
@@ -72,16 +71,6 @@ EnrolCaller = Annotated[str, Security(_caller, scopes=["enrol"])]
 EraseCaller = Annotated[str, Security(_caller, scopes=["erase"])]
 ExportCaller = Annotated[str, Security(_caller, scopes=["export"])]
 AdminCaller = Annotated[str, Security(_caller, scopes=["admin"])]
-
-
-async def _place(request: Request) -> AsyncIterator[None]:
-    places: Admission = request.app.state.places
-    with places.admit():
-        yield
-
-
-# Every route that embeds or searches depends on it: until its answer it is one of as many as there may be at a time.
-PLACE = Depends(_place)
 GalleryPath = GalleryName
 PersonPath = Identifier
 

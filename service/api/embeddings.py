@@ -11,7 +11,6 @@ from bundle import ImageError
 from service.answers import Json, item_error
 from service.api.deps import (
     EMBEDDING_PROBLEMS,
-    PLACE,
     EmbedCaller,
     ServiceDep,
     beside,
@@ -31,7 +30,6 @@ _BINARY = "application/octet-stream"
 
 @router.post(
     "/v1/embeddings",
-    dependencies=[PLACE],
     summary="Embed images",
     openapi_extra=embeddings_body(),
     responses={

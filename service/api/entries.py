@@ -13,7 +13,6 @@ from bundle import ImageError
 from service.answers import Json, dumps, item_error
 from service.api.deps import (
     EMBEDDING_PROBLEMS,
-    PLACE,
     EnrolCaller,
     EraseCaller,
     ExportCaller,
@@ -58,7 +57,6 @@ KeyHeader = Annotated[
 
 @router.post(
     "",
-    dependencies=[PLACE],
     summary="Enrol crops",
     status_code=201,
     openapi_extra=enrol_body(),

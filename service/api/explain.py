@@ -11,7 +11,6 @@ from bundle import ImageError
 from service.answers import Json, dumps, item_error
 from service.api.deps import (
     EMBEDDING_PROBLEMS,
-    PLACE,
     EmbedCaller,
     ServiceDep,
     beside,
@@ -33,7 +32,6 @@ Maps = dict[str, Vectors]
 
 @router.post(
     "/v1/explain",
-    dependencies=[PLACE],
     summary="Part masks and compatibility maps",
     openapi_extra=embeddings_body(),
     responses={

@@ -8,7 +8,6 @@ from fastapi import APIRouter, Request, Response
 from service.answers import Json
 from service.api.deps import (
     EMBEDDING_PROBLEMS,
-    PLACE,
     GalleryPath,
     SearchCaller,
     ServiceDep,
@@ -35,7 +34,6 @@ router = APIRouter(tags=["search"])
 
 @router.post(
     "/v1/galleries/{gallery}/search",
-    dependencies=[PLACE],
     summary="Search a gallery",
     openapi_extra=search_body(),
     responses={200: {"model": SearchAnswer}, **problems(404, 409, 507, *EMBEDDING_PROBLEMS)},

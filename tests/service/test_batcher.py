@@ -2,6 +2,8 @@
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 
@@ -13,30 +15,100 @@ def run(scenario: object) -> None:
     asyncio.run(scenario)  # type: ignore[arg-type]
 
 
-def test_items_that_arrive_together_run_in_full_batches_and_keep_their_answers() -> None:
+def test_items_that_are_made_together_run_in_full_batches_and_keep_their_answers() -> None:
     batches: list[list[int]] = []
+    begun, last = threading.Barrier(10, timeout=10), threading.Event()
 
     def square(items: list[int]) -> list[int]:
         batches.append(items)
         return [item * item for item in items]
 
+    def make(n: int) -> int:
+        begun.wait()
+        assert n < 9 or last.wait(10)
+        return n
+
     async def scenario() -> None:
-        batcher = Batcher(square, name="test", max_batch=4, max_delay=0.05)
-        answers = await asyncio.gather(*(batcher.submit(n) for n in range(10)))
-        assert answers == [n * n for n in range(10)]
+        batcher = Batcher(square, name="test", max_batch=4, max_delay=60.0)
+        with ThreadPoolExecutor(10) as makers:
+            answers = asyncio.gather(*(batcher.submit_made(makers, partial(make, n)) for n in range(10)))
+            while len(batches) < 2:
+                await asyncio.sleep(0.001)
+            last.set()  # the batch of what is left has waited for it
+            assert await answers == [n * n for n in range(10)]
         await batcher.close()
 
     run(scenario())
     assert [len(batch) for batch in batches] == [4, 4, 2]
 
 
-def test_a_lone_item_is_answered_after_the_delay() -> None:
+def test_a_lone_item_waits_for_nobody() -> None:
     async def scenario() -> None:
-        batcher = Batcher(lambda items: items, name="test", max_batch=100, max_delay=0.01)
+        batcher = Batcher(lambda items: items, name="test", max_batch=100, max_delay=60.0)
         assert await batcher.submit("alone") == "alone"
+        with ThreadPoolExecutor(1) as makers:
+            assert await batcher.submit_made(makers, lambda: "made") == "made"
         await batcher.close()
 
     run(scenario())
+
+
+def test_an_item_waits_for_one_that_is_being_made_and_no_longer_than_the_delay() -> None:
+    gate = threading.Event()
+
+    def slow() -> str:
+        gate.wait(10)
+        return "late"
+
+    async def scenario() -> None:
+        batcher = Batcher(lambda items: [len(items)] * len(items), name="test", max_batch=100, max_delay=0.05)
+        with ThreadPoolExecutor(2) as makers:
+            late = asyncio.create_task(batcher.submit_made(makers, slow))
+            assert await batcher.submit_made(makers, lambda: "quick") == 1
+            gate.set()
+            assert await late == 1
+        await batcher.close()
+
+    run(scenario())
+
+
+def test_an_item_that_cannot_be_made_fails_alone_and_nobody_waits_for_it() -> None:
+    async def scenario() -> None:
+        batcher = Batcher(lambda items: items, name="test", max_batch=100, max_delay=60.0)
+        with ThreadPoolExecutor(1) as makers:
+            broken = batcher.submit_made(makers, lambda: 1 // 0)
+            found = await asyncio.gather(broken, batcher.submit_made(makers, lambda: 7), return_exceptions=True)
+            assert isinstance(found[0], ZeroDivisionError)
+            assert found[1] == 7
+        await batcher.close()
+
+    run(scenario())
+
+
+def test_a_cancelled_item_is_not_made_and_nobody_waits_for_it() -> None:
+    made: list[str] = []
+    gate = threading.Event()
+
+    def make(name: str) -> str:
+        made.append(name)
+        gate.wait(10)
+        return name
+
+    async def scenario() -> None:
+        batcher = Batcher(lambda items: items, name="test", max_batch=100, max_delay=60.0)
+        with ThreadPoolExecutor(1) as makers:
+            wanted = asyncio.create_task(batcher.submit_made(makers, lambda: make("wanted")))
+            unwanted = asyncio.create_task(batcher.submit_made(makers, lambda: make("unwanted")))
+            while not made:
+                await asyncio.sleep(0.001)
+            unwanted.cancel()
+            await asyncio.gather(unwanted, return_exceptions=True)
+            gate.set()
+            assert await wanted == "wanted"
+        await batcher.close()
+
+    run(scenario())
+    assert made == ["wanted"]
 
 
 def test_an_error_fails_its_batch_and_the_next_batch_runs() -> None:
@@ -46,8 +118,16 @@ def test_an_error_fails_its_batch_and_the_next_batch_runs() -> None:
         return items
 
     async def scenario() -> None:
-        batcher = Batcher(fail_once, name="test", max_batch=2, max_delay=0.01)
-        first = await asyncio.gather(batcher.submit("poison"), batcher.submit("mate"), return_exceptions=True)
+        batcher = Batcher(fail_once, name="test", max_batch=2, max_delay=60.0)
+        with ThreadPoolExecutor(2) as makers:
+            together = threading.Barrier(2, timeout=10)
+
+            def make(name: str) -> str:
+                together.wait()
+                return name
+
+            both = [batcher.submit_made(makers, partial(make, name)) for name in ("poison", "mate")]
+            first = await asyncio.gather(*both, return_exceptions=True)
         assert [str(error) for error in first] == ["poison", "poison"]
         assert await batcher.submit("later") == "later"
         await batcher.close()
@@ -93,15 +173,20 @@ def test_a_cancelled_item_leaves_the_queue_and_is_never_run() -> None:
 
 
 def test_closing_ends_those_who_wait_and_refuses_new_ones() -> None:
+    gate = threading.Event()
+
     async def scenario() -> None:
-        batcher = Batcher(lambda items: items, name="test", max_batch=2, max_delay=60.0)
-        waiting = asyncio.create_task(batcher.submit(1))
-        await asyncio.sleep(0.01)
-        await batcher.close()
-        with pytest.raises(NotReady, match="stopping"):
-            await waiting
-        with pytest.raises(NotReady, match="stopping"):
-            await batcher.submit(2)
+        batcher = Batcher(lambda items: items, name="test", max_batch=3, max_delay=60.0)
+        with ThreadPoolExecutor(1) as makers:
+            making = asyncio.create_task(batcher.submit_made(makers, lambda: gate.wait(10)))
+            await asyncio.sleep(0)
+            waiting = asyncio.create_task(batcher.submit(1))  # for the one that is being made
+            await asyncio.sleep(0.01)
+            await batcher.close()
+            gate.set()
+            for ended in (making, waiting, batcher.submit(2), batcher.submit_made(makers, lambda: 3)):
+                with pytest.raises(NotReady, match="stopping"):
+                    await ended
 
     run(scenario())
 

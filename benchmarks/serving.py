@@ -1,0 +1,200 @@
+"""What the service adds to its engine: throughput of eight clients, and the time of a search at low load.
+
+    python -m benchmarks.serving [--bundle BUNDLE] [--entries 100000] [--index auto] [--rounds 5] [--json]
+
+Throughput: the bare engine fed full batches, and eight clients in a closed loop, one JPEG crop a request over REST with
+a binary answer, in turns. Latency: one client searches by a crop, time after time; what the service adds is the time of
+a request less the median of the bare engine on one crop, which takes turns with it. Where the rest goes is told by the
+service's own metrics.
+
+The bare engine runs in the benchmark's process, as the service would load it; the client is there too, and its share of
+a processor is reported: it is taken from the service that it measures.
+"""
+
+import asyncio
+import base64
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import httpx
+import numpy as np
+import orjson
+import typer
+
+from benchmarks.overload import CLIENTS, spread
+from benchmarks.search_scale import Crops
+from benchmarks.served import Served
+from benchmarks.wire import Wire, post
+from bundle import load_bundle, load_crop
+from service.engine import Engine
+from service.engines.load import load_engine
+from service.index import IndexKind
+from service.settings import Settings
+from tests.service.bundles import write_bundle
+from tests.service.pictures import encode, person
+
+TURN = 2.0  # seconds
+SEARCHES = 60  # of a turn
+_PARTS = ("pan_engine_seconds", "pan_search_seconds", "pan_commit_seconds")
+_CHUNK = 1000
+
+
+def crops_a_second(engine: Engine, batch: Any, seconds: float) -> float:
+    """Of the bare engine."""
+    done, started = 0, time.perf_counter()
+    while (took := time.perf_counter() - started) < seconds:
+        engine.embed(batch)
+        done += len(batch)
+    return done / took
+
+
+async def answers_a_second(wire: Wire, requests: list[bytes], seconds: float) -> float:
+    """Of the service, when each client waits for its answer before it sends the next crop."""
+    done, started = 0, time.perf_counter()
+
+    async def client(number: int) -> None:
+        nonlocal done
+        while time.perf_counter() - started < seconds:
+            answer = await wire.ask(requests[(number + done) % len(requests)])
+            assert answer.status == 200, answer.body
+            done += 1
+
+    await asyncio.gather(*(client(number) for number in range(CLIENTS)))
+    return done / (time.perf_counter() - started)
+
+
+async def throughput(engine: Engine, wire: Wire, batch: Any, requests: list[bytes], rounds: int) -> dict[str, Any]:
+    """Both, in turns."""
+    await answers_a_second(wire, requests, TURN / 2)
+    crops_a_second(engine, batch, TURN / 2)
+    bare, served, busy = [], [], []
+    for _ in range(rounds):
+        bare.append(crops_a_second(engine, batch, TURN))
+        cpu = time.process_time()
+        served.append(await answers_a_second(wire, requests, TURN))
+        busy.append((time.process_time() - cpu) / TURN)
+    return {
+        "bare engine, crops a second": round(statistics.median(bare), 1),
+        "service, crops a second": round(statistics.median(served), 1),
+        "ratio": round(statistics.median(s / b for s, b in zip(served, bare, strict=True)), 3),
+        "client's share of a processor": round(statistics.median(busy), 3),
+    }
+
+
+async def latency(engine: Engine, wire: Wire, crop: Any, requests: list[bytes], rounds: int) -> dict[str, Any]:
+    """Both, in turns; milliseconds."""
+    bare: list[float] = []
+    asked: list[float] = []
+    before = parts(wire.url)
+    for _ in range(rounds):
+        bare += [timed(lambda: engine.embed(crop)) for _ in range(SEARCHES)]
+        for number in range(SEARCHES):
+            started = time.perf_counter()
+            answer = await wire.ask(requests[number % len(requests)])
+            asked.append(time.perf_counter() - started)
+            assert answer.status == 200, answer.body
+    after = parts(wire.url)
+    alone = statistics.median(bare)
+    return {
+        "bare engine on one crop": milliseconds(bare),
+        "search by one crop": milliseconds(asked),
+        "added by the service": milliseconds([seconds - alone for seconds in asked]),
+        "of which, by the service's clocks, on average": {
+            name: round(1000 * (after[name][0] - before[name][0]) / (after[name][1] - before[name][1]), 2)
+            for name in _PARTS
+        },
+    }
+
+
+def parts(url: str) -> dict[str, tuple[float, float]]:
+    """Seconds and number of observations of some histograms."""
+    lines = dict(line.rsplit(" ", 1) for line in httpx.get(f"{url}/metrics").text.splitlines() if line[0] != "#")
+    return {name: (float(lines[f"{name}_sum"]), float(lines[f"{name}_count"])) for name in _PARTS}
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Seconds."""
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def milliseconds(seconds: list[float]) -> dict[str, float]:
+    """Percentiles."""
+    return {name: round(1000 * value, 2) for name, value in spread(seconds, 6).items()}
+
+
+def fill(url: str, entries: int, dim: int, index: IndexKind) -> dict[str, Any]:
+    """Enrol made vectors; returns when the index of the gallery is there."""
+    crops = Crops(max(1, entries // 20), dim)
+
+    def lines() -> Iterator[bytes]:
+        for start in range(0, entries, _CHUNK):
+            yield b"".join(
+                orjson.dumps({"vector": base64.b64encode(vector.tobytes()).decode()}) + b"\n"
+                for vector in crops.some(min(_CHUNK, entries - start))
+            )
+
+    with httpx.Client(base_url=url, timeout=600) as http:
+        http.post("/v1/galleries", json={"name": "town", "index": index}).raise_for_status()
+        kind = {"Content-Type": "application/x-ndjson"}
+        answer = http.post("/v1/galleries/town/entries/stream", content=lines(), headers=kind)
+        assert orjson.loads(answer.content.splitlines()[-1]) == {"enrolled": entries, "failed": 0}
+        end = time.monotonic() + 300
+        settled: dict[str, Any] = {}
+        while time.monotonic() < end and (now := http.get("/v1/galleries/town").json()["index_now"]) != settled:
+            settled = now  # it is learnt in the background; twice the same is taken for the last
+            time.sleep(10)
+        return settled
+
+
+async def play(
+    folder: Path, bundle: Path, entries: int, index: IndexKind, rounds: int, options: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Both measurements against one server."""
+    settings = Settings(bundle=bundle, data=folder / "bare")
+    settings.data.mkdir()
+    engine = load_engine(load_bundle(bundle), settings).engine
+    pictures = [encode(person(number), "JPEG", quality=90) for number in range(64)]
+    batch = np.stack([load_crop(picture, engine.height, engine.width) for picture in pictures[: settings.max_batch]])
+    server = Served(bundle, folder / "data", folder / "log", *options)
+    wire = Wire(server.url)
+    binary = {"content_type": "image/jpeg", "accept": "application/octet-stream"}
+    embeddings = [post(server.url, "/v1/embeddings", picture, **binary) for picture in pictures]
+    found = await throughput(engine, wire, batch, embeddings, rounds)
+    index_now = await asyncio.to_thread(fill, server.url, entries, engine.dim, index)
+    path = "/v1/galleries/town/search"
+    searches = [post(server.url, path, picture, content_type="image/jpeg") for picture in pictures]
+    await latency(engine, wire, batch[:1], searches, 1)
+    waited = await latency(engine, wire, batch[:1], searches, rounds)
+    wire.close()
+    server.stop()
+    return {"throughput": found, "latency": {"entries": entries, "index": index_now, **waited}}
+
+
+def main(
+    bundle: Annotated[Path | None, typer.Option(help="In place of a tiny one, of which the engine is no work.")] = None,
+    entries: Annotated[int, typer.Option(min=1)] = 100_000,
+    index: Annotated[str, typer.Option(help="Of the gallery: auto, flat, hnsw, ivf_sq8 or ivf_pq.")] = "auto",
+    rounds: Annotated[int, typer.Option(min=1)] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure the service against its engine."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        used = bundle or write_bundle(folder / "bundle")
+        found = asyncio.run(play(folder, used, entries, index, rounds))  # type: ignore[arg-type]
+    if as_json:
+        print(json.dumps(found))
+        return
+    for title, figures in found.items():
+        print(title, *(f"  {name}: {value}" for name, value in figures.items()), sep="\n")
+
+
+if __name__ == "__main__":
+    typer.run(main)
