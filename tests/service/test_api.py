@@ -136,7 +136,7 @@ def test_a_gallery_is_made_listed_changed_and_erased(api: httpx.Client) -> None:
     assert made.status_code == 201
     assert made.headers["location"] == "/v1/galleries/mall"
     gallery = schemas.Gallery.model_validate_json(made.content)
-    assert (gallery.purpose, gallery.index, gallery.entries, gallery.searchable) == ("lost children", "flat", 0, True)
+    assert (gallery.purpose, gallery.index, gallery.entries, gallery.searchable) == ("lost children", "auto", 0, True)
     assert gallery.fingerprint == api.get("/v1/model").json()["fingerprint"]
     problem(api.post("/v1/galleries", json={"name": "mall"}), 409, "conflict")
     changed = api.patch("/v1/galleries/mall", json={"purpose": "found children"})
