@@ -4,7 +4,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from service import records
+from service import kept_records, records
 from service.database import Database, one_moment
 from service.engine import Vectors
 from service.errors import Conflict, InvalidRequest, NoImage, NotFound
@@ -59,7 +59,7 @@ class Entries:
                 return [], earlier
             ids = records.insert_entries(db, row.id, entries, vectors)
             if current.keep_crops and images is not None:
-                records.insert_crops(db, ids, images)
+                kept_records.insert_crops(db, ids, images)
             answered = Answered(key.request if key else "", *answer(ids))
             if key is not None:
                 records.insert_answered(db, row.id, key.key, answered)
@@ -99,12 +99,12 @@ class Entries:
 
     async def kept(self, ids: Sequence[int]) -> set[int]:
         """Those of these entries whose picture is kept. At most 10,000."""
-        return await self._database.read(lambda db: records.select_kept(db, ids))
+        return await self._database.read(lambda db: kept_records.select_kept(db, ids))
 
     async def image(self, who: str, name: str, entry_id: int) -> bytes:
         """The picture of an entry, as JPEG. Raises NotFound, NoImage, or a storage error."""
         await self.get(name, entry_id)
-        image = await self._database.read(lambda db: records.select_crop(db, entry_id))
+        image = await self._database.read(lambda db: kept_records.select_crop(db, entry_id))
         if image is None:
             raise NoImage(
                 f"no picture of entry {entry_id} is kept: gallery {name} kept no crops when it was enrolled, or it "

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from service import gallery_records, records, reembedding_records
+from service import gallery_records, kept_records, records, reembedding_records
 from service.database import Database
 from service.errors import Conflict, ModelMismatch, NotFound, StartupError
 from service.gallery import Gallery
@@ -169,7 +169,7 @@ class Galleries:
             before = require(db, held.row)
             row = change(before)
             if before.keep_crops and not row.keep_crops:
-                records.insert_audit(db, who, "erase-crops", name, records.delete_crops(db, row.id))
+                records.insert_audit(db, who, "erase-crops", name, kept_records.delete_crops(db, row.id))
                 reembedding_records.forget_reembedding(db, row.id)
             gallery_records.update_gallery(db, row)
             records.insert_audit(db, who, "update-gallery", name, 0)

@@ -134,7 +134,8 @@ def settle_some(db: sqlite3.Connection, gallery_id: int, *, after: int, limit: i
     of these entries, None where none is left.
     """
     found = db.execute(
-        "SELECT id FROM entries JOIN reembedded ON entry_id = id WHERE gallery_id = ? AND id > ? ORDER BY id LIMIT ?",
+        "SELECT id FROM entries JOIN reembedded ON entry_id = id JOIN reembeddings USING (gallery_id)"
+        " WHERE gallery_id = ? AND finished_at IS NOT NULL AND id > ? ORDER BY id LIMIT ?",
         (gallery_id, after, limit),
     )
     ids = [(row[0],) for row in found]

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from service import gallery_records, records
+from service import gallery_records, kept_records, records
 from service.database import Database, one_moment
 from service.engine import Vectors
 from service.errors import Conflict
@@ -65,7 +65,7 @@ class Transfer:
 
         async def keep(entries: Sequence[EntryRow], vectors: Vectors, images: Sequence[bytes | None]) -> None:
             def apply(db: sqlite3.Connection) -> None:
-                records.insert_crops(db, records.insert_entries(db, row.id, entries, vectors), images)
+                kept_records.insert_crops(db, records.insert_entries(db, row.id, entries, vectors), images)
 
             await self._database.write(apply)
 

@@ -194,7 +194,7 @@ def test_a_file_of_the_first_version_is_still_read(bundle: Path, tmp_path: Path)
             **{"format": "pan-gallery", "version": 1, "fingerprint": client.model().fingerprint, "dim": DIM},
             **{"purpose": "of old", "retention_days": None},
         }
-        entry = {
+        entry: dict[str, object] = {
             **{"person_id": "a", "camera_id": None, "captured_at": None, "attributes": {}},
             **{"created_at": "2024-01-01T00:00:00Z", "vector": base64.b64encode(vector.tobytes()).decode()},
         }
