@@ -2,7 +2,8 @@
 
 Vectors are projected onto their leading principal components first: nearly all that tells people apart lies in a few of
 them, and whatever is proposed is scored exactly afterwards. How hard to look is not guessed but tried out on vectors of
-the gallery itself, until `RECALL` of the true neighbours are found; a search for which no effort reached that is exact.
+the gallery itself, until as many of the true neighbours are found as `WANTED` says; where no effort is enough, the
+search is exact.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,9 +18,8 @@ from service.index import ApproximateKind, Rows
 from service.index.hnsw import Hnsw
 from service.index.ivf import Ivf
 
-RECALL = 0.995  # of what is measured; other queries then find 0.99
+WANTED = {10: 0.993, 100: 0.985, 1000: 0.97}  # the recall by the number of neighbours
 _COMPONENTS = 64
-_DEPTHS = (10, 100, 1000)  # numbers of neighbours that recall is measured at
 _SLACK = 1.25  # a filter that shuts out a few rows does not need the effort of the next depth
 
 State = dict[str, npt.NDArray[Any]]
@@ -34,7 +34,7 @@ class Approximate:
         self.kind = kind
         self.planned = planned
         self.recall: float | None = None  # of the ten nearest
-        self._efforts: dict[int, int] = {}  # the least that reach RECALL, by depth
+        self._efforts: dict[int, int] = {}  # the least that find as many as wanted, by depth
         self._projection = projection
         self._inner = inner
         self._rows = 0
@@ -108,7 +108,7 @@ class Approximate:
     def search(self, queries: Vectors, depth: int) -> Rows | None:
         """(Q, n) rows for each of (Q, D) queries, a few times `depth` of them; -1 where not so many were met.
 
-        The best `depth` rows are among them, but for RECALL; None where no effort is known to find those.
+        As many of the best `depth` rows are among them as `WANTED` says; None where no effort is known to find those.
         """
         effort = next((effort for measured, effort in self._efforts.items() if depth <= _SLACK * measured), None)
         return None if effort is None else self._search(queries, depth, effort)
@@ -122,7 +122,7 @@ class Approximate:
         self._inner.wipe(rows[rows < self._rows])
 
     def tune(self, queries: Vectors, own: Rows, truth: Rows, score: Score) -> None:
-        """Find the least efforts that reach RECALL.
+        """Find the least efforts that find as many as wanted.
 
         queries: (Q, D), of the rows `own` (Q,), which are not their own neighbours; truth: (Q, n), the nearest rows of
         each, best first, n over 10.
@@ -131,10 +131,10 @@ class Approximate:
         truth = _without(truth, own)
         efforts = iter(self._inner.efforts)
         effort = next(efforts)
-        for depth in _DEPTHS:
+        for depth, wanted in WANTED.items():
             if depth > truth.shape[1]:
                 return
-            while (recall := self._recall(queries, own, truth[:, :depth], effort, score)) < RECALL:
+            while (recall := self._recall(queries, own, truth[:, :depth], effort, score)) < wanted:
                 if (harder := next(efforts, None)) is None:
                     return
                 effort = harder

@@ -14,7 +14,7 @@ from service.index import Rows
 from service.index.flat import use_cores
 from service.index.gpu import GpuCopy
 
-_POINTS = 39  # a centroid; fewer make poor ones, by faiss's own rule
+_POINTS = 16  # of the sample for each centroid; more lists help more than better centroids
 
 
 class Ivf:
@@ -34,21 +34,22 @@ class Ivf:
     def train(cls, kind: Literal["ivf_sq8", "ivf_pq"], sample: Vectors, rows: int) -> "Ivf":
         """Learn centroids and codes for `rows` vectors from a (n, P) sample of them."""
         dims = sample.shape[1]
-        lists = 1 << round(math.log2(math.sqrt(rows)))
+        lists = 4 << round(math.log2(math.sqrt(rows)))
         lists = min(lists, 1 << int(math.log2(max(1, len(sample) / _POINTS))))
         codes = "SQ8" if kind == "ivf_sq8" else f"PQ{dims // 2 if dims % 2 == 0 else dims}x8"
         index = faiss.index_factory(dims, f"IVF{lists},{codes}", faiss.METRIC_INNER_PRODUCT)
+        index.cp.min_points_per_centroid = 1  # else faiss prints that it would like more
         if kind == "ivf_pq":
-            index.pq.cp.min_points_per_centroid = 1  # else faiss prints what nobody here can change
+            index.pq.cp.min_points_per_centroid = 1
             index.do_polysemous_training = False  # takes most of the time, for searches of a kind that none here is
         index.train(sample)
         return cls(faiss.serialize_index(index).tobytes())
 
     @property
     def efforts(self) -> list[int]:
-        """From one list to all."""
-        powers = [1 << power for power in range(int(math.log2(self._faiss.nlist)) + 1)]
-        return sorted({*powers, *(3 * power // 2 for power in powers[:-1])})
+        """From one list to all, in steps of a fifth."""
+        lists = self._faiss.nlist
+        return sorted({min(lists, math.ceil(1.2**step)) for step in range(1 + math.ceil(math.log(lists, 1.2)))})
 
     def prepare(self, vectors: Vectors) -> Callable[[], None]:
         """Find the lists of (n, P) vectors; what it returns appends them."""
