@@ -18,6 +18,7 @@ from service.columns import Columns
 from service.contents import Contents
 from service.database import Database
 from service.engine import Vectors
+from service.errors import NotFound
 from service.galleries import Galleries, Held
 from service.gallery import Gallery
 from service.index import ApproximateKind, Mask, Rows, choose_kind
@@ -71,7 +72,11 @@ class Upkeep:
         self._thread.join()
 
     def tend(self, held: Held) -> bool:
-        """Do the one thing that a gallery needs most; whether it needed any. Raises OSError or a storage error."""
+        """Do the one thing that a gallery needs most; whether it needed any.
+
+        Raises NotFound when it was deleted, OSError or a storage error.
+        """
+        held = Held(*self._galleries.searched(held.row.name))  # as one: a change of models exchanges both
         gallery, started = held.memory, time.monotonic()
         self._forget(held, gallery.contents)
         done = self._do_first(held, gallery, gallery.contents)
@@ -134,6 +139,8 @@ class Upkeep:
                 self._check()
         except _Stopped:
             raise
+        except NotFound:
+            pass
         except Exception:  # a thread that ends unnoticed would leave galleries slow for good
             log.exception(
                 "an index could not be looked after; searches stay right, and may be slower",
