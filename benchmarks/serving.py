@@ -71,10 +71,10 @@ async def answers_a_second(wire: Wire, requests: list[bytes], seconds: float) ->
 async def throughput(engine: Engine, wire: Wire, batch: Any, requests: list[bytes], rounds: int) -> dict[str, Any]:
     """Both, in turns."""
     await answers_a_second(wire, requests, TURN / 2)
-    crops_a_second(engine, batch, TURN / 2)
+    await asyncio.to_thread(crops_a_second, engine, batch, TURN / 2)
     bare, served, busy = [], [], []
     for _ in range(rounds):
-        bare.append(crops_a_second(engine, batch, TURN))
+        bare.append(await asyncio.to_thread(crops_a_second, engine, batch, TURN))
         cpu = time.process_time()
         served.append(await answers_a_second(wire, requests, TURN))
         busy.append((time.process_time() - cpu) / TURN)
@@ -92,7 +92,7 @@ async def latency(engine: Engine, wire: Wire, crop: Any, requests: list[bytes], 
     asked: list[float] = []
     before = parts(wire.url)
     for _ in range(rounds):
-        bare += [timed(lambda: engine.embed(crop)) for _ in range(SEARCHES)]
+        bare += await asyncio.to_thread(lambda: [timed(lambda: engine.embed(crop)) for _ in range(SEARCHES)])
         for number in range(SEARCHES):
             started = time.perf_counter()
             answer = await wire.ask(requests[number % len(requests)])
@@ -153,27 +153,27 @@ def fill(url: str, entries: int, dim: int, index: IndexKind) -> dict[str, Any]:
         return settled
 
 
-async def play(
-    folder: Path, bundle: Path, entries: int, index: IndexKind, rounds: int, options: tuple[str, ...] = ()
-) -> dict[str, Any]:
+async def play(folder: Path, bundle: Path, entries: int, index: IndexKind, rounds: int) -> dict[str, Any]:
     """Both measurements against one server."""
     settings = Settings(bundle=bundle, data=folder / "bare")
     settings.data.mkdir()
     engine = load_engine(load_bundle(bundle), settings).engine
     pictures = [encode(person(number), "JPEG", quality=90) for number in range(64)]
     batch = np.stack([load_crop(picture, engine.height, engine.width) for picture in pictures[: settings.max_batch]])
-    server = Served(bundle, folder / "data", folder / "log", *options)
-    wire = Wire(server.url)
-    binary = {"content_type": "image/jpeg", "accept": "application/octet-stream"}
-    embeddings = [post(server.url, "/v1/embeddings", picture, **binary) for picture in pictures]
-    found = await throughput(engine, wire, batch, embeddings, rounds)
-    index_now = await asyncio.to_thread(fill, server.url, entries, engine.dim, index)
-    path = "/v1/galleries/town/search"
-    searches = [post(server.url, path, picture, content_type="image/jpeg") for picture in pictures]
-    await latency(engine, wire, batch[:1], searches, 1)
-    waited = await latency(engine, wire, batch[:1], searches, rounds)
-    wire.close()
-    server.stop()
+    server = Served(bundle, folder / "data", folder / "log")
+    try:
+        wire = Wire(server.url)
+        binary = {"content_type": "image/jpeg", "accept": "application/octet-stream"}
+        embeddings = [post(server.url, "/v1/embeddings", picture, **binary) for picture in pictures]
+        found = await throughput(engine, wire, batch, embeddings, rounds)
+        index_now = await asyncio.to_thread(fill, server.url, entries, engine.dim, index)
+        path = "/v1/galleries/town/search"
+        searches = [post(server.url, path, picture, content_type="image/jpeg") for picture in pictures]
+        await latency(engine, wire, batch[:1], searches, 1)
+        waited = await latency(engine, wire, batch[:1], searches, rounds)
+        wire.close()
+    finally:
+        server.stop()
     return {"throughput": found, "latency": {"entries": entries, "index": index_now, **waited}}
 
 
