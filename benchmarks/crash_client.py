@@ -57,9 +57,12 @@ def pixels(tag: str) -> npt.NDArray[np.uint8]:
 def vector(tag: str, pictured: bool = False) -> npt.NDArray[np.float32]:
     """The (DIM,) unit vector of the entry with this tag; where pictured, as the model is defined."""
     if pictured:
-        return reference_embedding(resize_image(pixels(tag), HEIGHT, WIDTH)[None])[0].astype(np.float32)
-    found = np.random.default_rng(zlib.crc32(tag.encode())).normal(size=DIM)
-    return (found / np.linalg.norm(found)).astype(np.float32)
+        found = reference_embedding(resize_image(pixels(tag), HEIGHT, WIDTH)[None])[0]
+    else:
+        found = np.random.default_rng(zlib.crc32(tag.encode())).normal(size=DIM)
+        found /= np.linalg.norm(found)
+    unit: npt.NDArray[np.float32] = found.astype(np.float32)
+    return unit
 
 
 class Worker:
