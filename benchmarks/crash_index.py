@@ -164,8 +164,11 @@ def play(folder: Path, rounds: int, seed: int, progress: Console) -> dict[str, A
     for kind in kinds:
         data = folder / kind
         data.mkdir()
-        sure: set[int] = set()
-        acknowledged, first_done, last = 0, Counter[str](), 0
+        sure = set(range(_AT_FIRST))
+        place = Place(data, kind)
+        place.enrol(sorted(sure))
+        place.database.close()
+        acknowledged, first_done, last = 0, Counter[str](), _AT_FIRST
         for number in track(range(rounds // 2), kind, console=progress, disable=not progress.is_terminal):
             command = [sys.executable, "-m", __spec__.name, "--work", f"{data}:{kind}:{last}:{seed + number}"]
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from benchmarks.served import Served
 from bundle import ImageLimits
@@ -27,7 +28,7 @@ from service.ndjson import Lines
 from service.settings import Settings
 from tests.service.bundles import DIM
 from tests.service.conftest import running
-from tests.service.pictures import png
+from tests.service.pictures import encode, png
 
 _TYPE = {"Content-Type": "application/x-ndjson"}
 
@@ -256,16 +257,24 @@ def test_room_for_bodies_is_waited_for(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_a_full_queue_is_waited_for(launch: Callable[..., Served]) -> None:
-    server = launch("--max-queue", "4", "--max-images", "4", "--max-batch", "8", "--max-delay-ms", "700")
-    files = [("images", (str(n), png(n))) for n in range(4)]
+    server = launch("--max-queue", "4", "--max-images", "4")
+    slow = encode(Image.new("RGB", (2000, 2000)))  # to decode
+    files = [("images", (str(n), slow)) for n in range(4)]
+    enrolled = threading.Event()
+
+    def fill() -> None:
+        while not enrolled.is_set():
+            httpx.post(f"{server.url}/v1/embeddings", files=files, timeout=60)
+
     with httpx.Client(base_url=server.url, timeout=60) as api:
         api.post("/v1/galleries", json={"name": "hall"})
-        full = threading.Thread(target=httpx.post, args=(f"{server.url}/v1/embeddings",), kwargs={"files": files})
-        full.start()
+        filling = threading.Thread(target=fill)
+        filling.start()
         while "pan_images_admitted 4.0" not in api.get("/metrics").text:
-            time.sleep(0.02)
+            time.sleep(0.01)
         assert post(api, "hall", [picture(n) for n in range(6)])[-1] == {"enrolled": 6, "failed": 0}
-        full.join()
+        enrolled.set()
+        filling.join()
 
 
 @settings(max_examples=30, deadline=None)
