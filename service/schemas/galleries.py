@@ -11,7 +11,7 @@ from service.schemas.base import ATTRIBUTES_MAX, Answer, Attributes, GalleryName
 _INDEX = (
     "auto: exact as long as that takes a few milliseconds, then ivf_sq8. flat: exact always. hnsw: a graph, quick to "
     "search and slow to build. ivf_sq8, ivf_pq: inverted lists. Any but flat is built in the background once there are "
-    "2,048 entries, and searched when it finds 99.3 % of the ten nearest of entries that it is tried on; what it finds "
+    "2,048 entries, and searched when it finds 99.6 % of the ten nearest of entries that it is tried on; what it finds "
     "is scored exactly"
 )
 Days = Annotated[float, Field(gt=0, le=36_500)]
