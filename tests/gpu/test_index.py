@@ -1,0 +1,41 @@
+"""Copies of indexes on a real GPU: they must find what the CPU finds."""
+
+import numpy as np
+import pytest
+
+from service.index.approximate import Approximate
+from service.index.flat import FlatIndex
+from service.index.gpu import gpu_found
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not gpu_found(), reason="needs faiss-gpu (extra [gpu]) and a GPU")]
+
+DIM, ROWS = 64, 20_000
+
+
+def unit(seed: int, count: int) -> np.ndarray:
+    vectors = np.random.default_rng(seed).normal(size=(count, DIM))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_exact_search_on_a_gpu_is_that_of_a_cpu() -> None:
+    vectors, queries = unit(0, ROWS), unit(1, 20)
+    index = FlatIndex(DIM)
+    index.add(vectors[:-100])
+    assert index.copy_to_gpu(0)
+    index.add(vectors[-100:])  # searched beside the copy
+    scores, rows = index.search(queries, 10, None)
+    expected = np.sort(queries @ vectors.T, axis=1)[:, ::-1][:, :10]
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+    np.testing.assert_allclose(np.take_along_axis(queries @ vectors.T, rows, axis=1), expected, atol=1e-4)
+
+
+def test_lists_on_a_gpu_propose_what_they_propose_on_a_cpu() -> None:
+    vectors, queries = unit(0, ROWS), unit(1, 20)
+    approximate = Approximate.train("ivf_sq8", vectors, ROWS)
+    approximate.prepare(vectors)()
+    every_list = approximate._inner.efforts[-1]
+    on_cpu = approximate._search(queries, 10, every_list)
+    assert approximate.copy_to_gpu()
+    on_gpu = approximate._search(queries, 10, every_list)
+    for cpu, gpu in zip(on_cpu, on_gpu, strict=True):
+        assert len(np.intersect1d(cpu[:40], gpu)) >= 39
