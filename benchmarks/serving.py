@@ -1,11 +1,11 @@
 """What the service adds to its engine: throughput of eight clients, and the time of a search at low load.
 
-    python -m benchmarks.serving [--bundle BUNDLE] [--entries 100000] [--index auto] [--rounds 5] [--json]
+    python -m benchmarks.serving [--bundle BUNDLE] [--entries 100000] [--index auto] [--rounds 5] [--turn 5] [--json]
 
-Throughput: the bare engine fed full batches, and eight clients in a closed loop, one JPEG crop a request over REST with
-a binary answer, in turns. Latency: one client searches by a crop, time after time; what the service adds is the time of
-a request less the median of the bare engine on one crop, which takes turns with it. Where the rest goes is told by the
-service's own metrics.
+Throughput: the bare engine fed full batches, of the service's largest size and of eight, and eight clients in a closed
+loop, one JPEG crop a request over REST with a binary answer, in turns of so many seconds. Latency: one client searches
+by a crop, time after time, in turns with the bare engine on one crop. What the service adds to a request is its time
+as the client saw it, less the time of the engine on that very crop, which the answer tells (Server-Timing).
 
 The bare engine runs in the benchmark's process, as the service would load it; the client is there too, and its share of
 a processor is reported: it is taken from the service that it measures.
@@ -14,6 +14,7 @@ a processor is reported: it is taken from the service that it measures.
 import asyncio
 import base64
 import json
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +31,7 @@ import typer
 from benchmarks.overload import CLIENTS, spread
 from benchmarks.search_scale import Crops
 from benchmarks.served import Served
-from benchmarks.wire import Wire, post
+from benchmarks.wire import Answer, Wire, post
 from bundle import load_bundle, load_crop
 from service.engine import Engine
 from service.engines.load import load_engine
@@ -42,9 +43,8 @@ from tests.service.pictures import encode, person
 
 T = TypeVar("T")
 
-TURN = 2.0  # seconds
 SEARCHES = 60  # of a turn
-_PARTS = ("pan_engine_seconds", "pan_search_seconds", "pan_commit_seconds")
+_PART = re.compile(r"([a-z-]+);dur=([0-9.]+)")
 _CHUNK = 1000
 
 
@@ -78,29 +78,40 @@ async def answers_a_second(wire: Wire, requests: list[bytes], seconds: float) ->
     return done / (time.perf_counter() - started)
 
 
-async def throughput(engine: Engine, wire: Wire, batch: Any, requests: list[bytes], rounds: int) -> dict[str, Any]:
-    """Both, in turns."""
-    await answers_a_second(wire, requests, TURN / 2)
-    await as_the_service(lambda: crops_a_second(engine, batch, TURN / 2))
-    bare, served, busy = [], [], []
+async def throughput(
+    engine: Engine, wire: Wire, batch: Any, requests: list[bytes], rounds: int, turn: float
+) -> dict[str, Any]:
+    """All, in turns."""
+    await answers_a_second(wire, requests, turn / 2)
+    await as_the_service(lambda: crops_a_second(engine, batch, turn / 2))
+    full, eight, served, busy = [], [], [], []
     for _ in range(rounds):
-        bare.append(await as_the_service(lambda: crops_a_second(engine, batch, TURN)))
+        full.append(await as_the_service(lambda: crops_a_second(engine, batch, turn)))
         cpu = time.process_time()
-        served.append(await answers_a_second(wire, requests, TURN))
-        busy.append((time.process_time() - cpu) / TURN)
+        served.append(await answers_a_second(wire, requests, turn))
+        busy.append((time.process_time() - cpu) / turn)
+        eight.append(await as_the_service(lambda: crops_a_second(engine, batch[:CLIENTS], turn)))
     return {
-        "bare engine, crops a second": round(statistics.median(bare), 1),
+        f"bare engine in batches of {len(batch)}, crops a second": round(statistics.median(full), 1),
+        f"bare engine in batches of {CLIENTS}, crops a second": round(statistics.median(eight), 1),
         "service, crops a second": round(statistics.median(served), 1),
-        "ratio": round(statistics.median(s / b for s, b in zip(served, bare, strict=True)), 3),
+        f"of batches of {len(batch)}": ratios(served, full),
+        f"of batches of {CLIENTS}": ratios(served, eight),
         "client's share of a processor": round(statistics.median(busy), 3),
     }
+
+
+def ratios(ours: list[float], theirs: list[float]) -> dict[str, float]:
+    """Of turns that followed each other: least, median, greatest."""
+    found = [one / other for one, other in zip(ours, theirs, strict=True)]
+    return {name: round(of(found), 3) for name, of in (("least", min), ("median", statistics.median), ("most", max))}
 
 
 async def latency(engine: Engine, wire: Wire, crop: Any, requests: list[bytes], rounds: int) -> dict[str, Any]:
     """Both, in turns; milliseconds."""
     bare: list[float] = []
     asked: list[float] = []
-    before = parts(wire.url)
+    told: list[dict[str, float]] = []
     for _ in range(rounds):
         bare += await as_the_service(lambda: [timed(lambda: engine.embed(crop)) for _ in range(SEARCHES)])
         for number in range(SEARCHES):
@@ -108,23 +119,20 @@ async def latency(engine: Engine, wire: Wire, crop: Any, requests: list[bytes], 
             answer = await wire.ask(requests[number % len(requests)])
             asked.append(time.perf_counter() - started)
             assert answer.status == 200, answer.body
-    after = parts(wire.url)
-    alone = statistics.median(bare)
+            told.append(parts(answer))
     return {
         "bare engine on one crop": milliseconds(bare),
         "search by one crop": milliseconds(asked),
-        "added by the service": milliseconds([seconds - alone for seconds in asked]),
-        "of which, by the service's clocks, on average": {
-            name: round(1000 * (after[name][0] - before[name][0]) / (after[name][1] - before[name][1]), 2)
-            for name in _PARTS
-        },
+        "added by the service": milliseconds(
+            [seconds - part["engine"] for seconds, part in zip(asked, told, strict=True)]
+        ),
+        "parts": {name: milliseconds([part[name] for part in told]) for name in told[0]},
     }
 
 
-def parts(url: str) -> dict[str, tuple[float, float]]:
-    """Seconds and number of observations of some histograms."""
-    lines = dict(line.rsplit(" ", 1) for line in httpx.get(f"{url}/metrics").text.splitlines() if line[0] != "#")
-    return {name: (float(lines[f"{name}_sum"]), float(lines[f"{name}_count"])) for name in _PARTS}
+def parts(answer: Answer) -> dict[str, float]:
+    """Seconds by the name of the part, as an answer tells."""
+    return {name: float(number) / 1000 for name, number in _PART.findall(answer.header("server-timing") or "")}
 
 
 def timed(call: Callable[[], object]) -> float:
@@ -163,7 +171,7 @@ def fill(url: str, entries: int, dim: int, index: IndexKind) -> dict[str, Any]:
         return settled
 
 
-async def play(folder: Path, bundle: Path, entries: int, index: IndexKind, rounds: int) -> dict[str, Any]:
+async def play(folder: Path, bundle: Path, entries: int, index: IndexKind, rounds: int, turn: float) -> dict[str, Any]:
     """Both measurements against one server."""
     settings = Settings(bundle=bundle, data=folder / "bare")
     settings.data.mkdir()
@@ -175,7 +183,7 @@ async def play(folder: Path, bundle: Path, entries: int, index: IndexKind, round
         wire = Wire(server.url)
         binary = {"content_type": "image/jpeg", "accept": "application/octet-stream"}
         embeddings = [post(server.url, "/v1/embeddings", picture, **binary) for picture in pictures]
-        found = await throughput(engine, wire, batch, embeddings, rounds)
+        found = await throughput(engine, wire, batch, embeddings, rounds, turn)
         index_now = await asyncio.to_thread(fill, server.url, entries, engine.dim, index)
         path = "/v1/galleries/town/search"
         searches = [post(server.url, path, picture, content_type="image/jpeg") for picture in pictures]
@@ -192,13 +200,14 @@ def main(
     entries: Annotated[int, typer.Option(min=1)] = 100_000,
     index: Annotated[str, typer.Option(help="Of the gallery: auto, flat, hnsw, ivf_sq8 or ivf_pq.")] = "auto",
     rounds: Annotated[int, typer.Option(min=1)] = 5,
+    turn: Annotated[float, typer.Option(min=0.1, help="Seconds; ten times that of a full batch at least.")] = 5.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure the service against its engine."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         used = bundle or write_bundle(folder / "bundle")
-        found = asyncio.run(play(folder, used, entries, index, rounds))  # type: ignore[arg-type]
+        found = asyncio.run(play(folder, used, entries, index, rounds, turn))  # type: ignore[arg-type]
     if as_json:
         print(json.dumps(found))
         return

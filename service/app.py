@@ -34,7 +34,8 @@ from service.schemas import EnrolEnd, Problem, Rerank
 
 _DESCRIPTION = """Person re-identification: enrol crops of people in galleries, and ask where else a person was seen.
 
-Errors are problem documents (RFC 9457) with a stable `code`. Every answer carries `X-Request-ID`."""
+Errors are problem documents (RFC 9457) with a stable `code`. Every answer carries `X-Request-ID` and, saying where its
+time went, `Server-Timing`."""
 
 
 _NO_TELEMETRY: TelemetryConfig = {  # of FastAPI's own: its spans and logs hold paths, and paths name persons

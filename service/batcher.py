@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 from opentelemetry.trace import Span
 
-from service import tracing
+from service import timing, tracing
 from service.errors import NotReady
 from service.priority import step_back
 
@@ -29,6 +29,7 @@ class _Job(Generic[Item, Result]):
     future: "asyncio.Future[Result]"
     since: float = field(default_factory=time.monotonic)
     within: Span | None = field(default_factory=tracing.current)
+    parts: timing.Parts | None = field(default_factory=timing.current)
 
 
 class Batcher(Generic[Item, Result]):
@@ -110,7 +111,7 @@ class Batcher(Generic[Item, Result]):
             self._arrived(future)
             return
         try:
-            with tracing.span("decode"):
+            with tracing.part("decode"):
                 item = make()
             job: _Job[Item, Result] = _Job(item, future)
         except Exception as error:

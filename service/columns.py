@@ -79,13 +79,32 @@ class Columns:
 
     def append(self, entries: Sequence[int], known: Sequence[Known]) -> None:
         """Add rows; entry ids must be over all earlier ones."""
+        self.append_columns(
+            entries,
+            [one.person_id for one in known],
+            [one.camera_id for one in known],
+            [one.captured_at for one in known],
+            [one.attributes for one in known],
+            [since(one) for one in known],
+        )
+
+    def append_columns(
+        self,
+        entries: Sequence[int],
+        persons: Sequence[str | None],
+        cameras: Sequence[str | None],
+        captured: Sequence[int | None],
+        attributes: Sequence[str],
+        since: Sequence[int],
+    ) -> None:
+        """As `append`, of many rows."""
         first = len(self)
         self._entries.append(entries)
-        self._persons.append(one.person_id for one in known)
-        self._cameras.append(one.camera_id for one in known)
-        self._captured.append([_time(one) for one in known])
-        self._tags.append(range(first, first + len(known)), (one.attributes for one in known))
-        self._since.append([since(one) for one in known])
+        self._persons.append(persons)
+        self._cameras.append(cameras)
+        self._captured.append([_NEVER if time is None else time for time in captured])
+        self._tags.append(range(first, first + len(entries)), attributes)
+        self._since.append(since)
         self._alive.append([True] * len(entries))
         self._age(slice(first, None))
 

@@ -171,7 +171,7 @@ class Embedder:
         return cut(pixels, boxes, limits.min_side)
 
     async def _on_decoder(self, work: Callable[..., T], *arguments: Any) -> T:
-        with tracing.span("decode"):
+        with tracing.part("decode"):
             return await asyncio.get_running_loop().run_in_executor(self._decoders, work, *arguments)
 
     def _decode(self, image: bytes | ImageArray) -> ImageArray:

@@ -1,7 +1,9 @@
 """What galleries hold: entries, and the people they show. A change says who made it, and returns when it is on disk."""
 
+import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from service import kept_records, records
@@ -11,6 +13,8 @@ from service.errors import Conflict, InvalidRequest, NoImage, NotFound
 from service.galleries import Erasure, Galleries, require
 from service.gallery_records import GalleryRow
 from service.records import Answered, EntryRow, NewEntry, PersonRow
+
+_FEW = 100  # entries, which are looked up in less time than another thread needs to wake
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,11 @@ class Entries:
     async def by_id(self, name: str, ids: Sequence[int]) -> dict[int, EntryRow]:
         """Those of these entries that are there. Raises NotFound for the gallery."""
         row = self._galleries.find(name).row
-        return await self._database.read(lambda db: records.select_entries_by_id(db, row.id, ids))
+
+        def query(db: sqlite3.Connection) -> dict[int, EntryRow]:
+            return records.select_entries_by_id(db, row.id, ids)
+
+        return self._database.read_here(query) if len(ids) <= _FEW else await self._database.read(query)
 
     async def get(self, name: str, entry_id: int) -> EntryRow:
         """Raises NotFound."""
@@ -193,6 +201,17 @@ class Entries:
     async def audit(self, who: str, action: str, gallery: str, crops: int) -> None:
         """Record what changes nothing and tells something; done when it is on disk."""
         await self._database.write(lambda db: records.insert_audit(db, who, action, gallery, crops))
+
+    @asynccontextmanager
+    async def audited(self, who: str, action: str, gallery: str, crops: int) -> AsyncIterator[None]:
+        """Record a question beside the work on its answer: at the end the record is on disk, also where the work
+        failed. Raises a storage error, and then nobody has the answer.
+        """
+        recorded = asyncio.create_task(self.audit(who, action, gallery, crops))
+        try:
+            yield
+        finally:
+            await recorded
 
 
 def _same(earlier: Answered | None, key: IdempotencyKey) -> Answered | None:

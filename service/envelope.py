@@ -7,7 +7,7 @@ import uuid
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service import tracing
+from service import timing, tracing
 from service.answers import problem
 from service.metrics import Metrics
 
@@ -46,12 +46,14 @@ class Envelope:
         scope.setdefault("state", {})["request_id"] = request_id
         started = time.monotonic()
         status = 0
+        parts = timing.begin()
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                given = [*message["headers"], (b"x-request-id", request_id.encode())]
+                spent = timing.header(parts, time.monotonic() - started)
+                given = [*message["headers"], (b"x-request-id", request_id.encode()), (b"server-timing", spent)]
                 names = {name for name, _ in given}
                 message["headers"] = [*given, *(header for header in _HEADERS if header[0] not in names)]
             await send(message)

@@ -6,11 +6,12 @@ The database is the truth and is written first; the galleries in memory follow e
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
+import numpy.typing as npt
 
 from service import gallery_records, kept_records, records, reembedding_records
 from service.database import Database
@@ -227,23 +228,25 @@ class Galleries:
 
 def _rebuild(row: GalleryRow, clock: Callable[[], int], db: sqlite3.Connection) -> Gallery:
     gallery = Gallery(row.dim, row.retention, clock)
-    for chunk in records.stream_vectors(db, row.id):
-        entries, blobs = zip(*chunk, strict=True)
-        for entry, blob in chunk:
-            if len(blob) != 4 * row.dim:
-                raise StartupError(
-                    f"entry {entry.id} of gallery {row.name} holds {len(blob)} bytes instead of {4 * row.dim}: "
-                    "the database is damaged; restore it from a backup"
-                )
+    contents = gallery.contents
+    contents.vectors.reserve(records.count_entries(db, row.id))
+    for ids, persons, cameras, captured, attributes, since, blobs in records.stream_vectors(db, row.id):
+        sizes = np.fromiter(map(len, blobs), np.int64)
+        _refuse_damaged(row, ids, sizes != 4 * row.dim, f"not {row.dim} numbers")
         vectors = np.frombuffer(b"".join(blobs), "<f4").reshape(len(blobs), row.dim)
-        damaged = np.flatnonzero(~(np.abs(np.einsum("nd,nd->n", vectors, vectors) - 1.0) < _UNIT))
-        if len(damaged):
-            raise StartupError(
-                f"entry {entries[damaged[0]].id} of gallery {row.name} holds something else than a unit vector: "
-                "the database is damaged; restore it from a backup"
-            )
-        gallery.add([entry.id for entry in entries], entries, vectors)
+        lengths = np.einsum("nd,nd->n", vectors, vectors)
+        _refuse_damaged(row, ids, ~(np.abs(lengths - 1.0) < _UNIT), "something else than a unit vector")
+        contents.vectors.add(vectors)
+        contents.columns.append_columns(ids, persons, cameras, captured, attributes, since)
     return gallery
+
+
+def _refuse_damaged(row: GalleryRow, ids: Sequence[int], damaged: npt.NDArray[np.bool_], what: str) -> None:
+    if damaged.any():
+        raise StartupError(
+            f"entry {ids[int(damaged.argmax())]} of gallery {row.name} holds {what}: the database is damaged; "
+            "restore it from a backup"
+        )
 
 
 def _taken(name: str) -> Conflict:

@@ -46,7 +46,7 @@ class Names:
 
     def __init__(self) -> None:
         self._column = Column(np.int32)
-        self._code_of: dict[str, int] = {}
+        self._code_of: dict[str | None, int] = {None: UNKNOWN}
         self._names: list[str] = []
 
     @property
@@ -60,7 +60,11 @@ class Names:
 
     def append(self, names: Iterable[str | None]) -> None:
         """Add rows."""
-        self._column.append([self._code(name) for name in names])
+        names = list(names)
+        for name in names:
+            if name not in self._code_of:
+                self._code(name)
+        self._column.append([self._code_of[name] for name in names])
 
     def rename(self, rows: Rows, name: str | None) -> None:
         """Give rows another name."""
@@ -95,9 +99,7 @@ class Names:
         return copy
 
     def _code(self, name: str | None) -> int:
-        if name is None:
-            return UNKNOWN
-        if name not in self._code_of:
+        if name is not None and name not in self._code_of:
             self._code_of[name] = len(self._names)
             self._names.append(name)
         return self._code_of[name]

@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -190,16 +191,29 @@ def count_persons(db: sqlite3.Connection, gallery_id: int) -> int:
     return count
 
 
-def stream_vectors(
-    db: sqlite3.Connection, gallery_id: int, chunk: int = 4096
-) -> Iterator[list[tuple[EntryRow, bytes]]]:
-    """The entries of a whole gallery and the bytes of their vectors, in the order of enrolment, in chunks."""
-    cursor = db.execute(
-        f"SELECT {_ENTRY}, {VECTOR} FROM {WITH_VECTORS} WHERE gallery_id = ? ORDER BY id",
+class EntryColumns(NamedTuple):
+    """Many entries, a value each in every column. A million objects would take longer to make than to read."""
+
+    ids: tuple[int, ...]
+    persons: tuple[str | None, ...]
+    cameras: tuple[str | None, ...]
+    captured: tuple[int | None, ...]
+    attributes: tuple[str, ...]
+    since: tuple[int, ...]
+    vectors: tuple[bytes, ...]
+
+
+def stream_vectors(db: sqlite3.Connection, gallery_id: int, chunk: int = 4096) -> Iterator[EntryColumns]:
+    """The entries of a whole gallery with the bytes of their vectors, in the order of enrolment, in chunks."""
+    cursor = db.cursor()
+    cursor.row_factory = None
+    cursor.execute(
+        f"SELECT id, person_id, camera_id, captured_at, attributes, since, {VECTOR} FROM {WITH_VECTORS}"
+        " WHERE gallery_id = ? ORDER BY id",
         (gallery_id,),
     )
     while rows := cursor.fetchmany(chunk):
-        yield [(EntryRow(*row[:-1]), row[-1]) for row in rows]
+        yield EntryColumns._make(zip(*rows, strict=True))
 
 
 def last_entry(db: sqlite3.Connection, gallery_id: int) -> int:

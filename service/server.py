@@ -37,22 +37,27 @@ async def serve(settings: Settings, host: str, port: int, listening: Callable[[S
 
     Raises StartupError, BundleError or EngineFailed when the service cannot start.
     """
-    with _bind(host, port) as bound:
-        async with open_service(settings) as service:
-            _check_who_may_come(service, bound.getsockname()[0])
-            config = uvicorn.Config(
-                create_app(service),
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_graceful_shutdown=int(settings.request_timeout) + 1,
-            )
-            # What is loaded by now stays; looking through it for garbage would stop every request for 40 ms at a time.
-            gc.collect()
-            gc.freeze()
-            await Server(config, listening).serve(sockets=[bound])
+    gc.disable()  # what is made while the galleries are read is no garbage, and there are millions of it
+    try:
+        with _bind(host, port) as bound:
+            async with open_service(settings) as service:
+                _check_who_may_come(service, bound.getsockname()[0])
+                config = uvicorn.Config(
+                    create_app(service),
+                    ws="none",
+                    lifespan="off",
+                    log_config=None,
+                    access_log=False,
+                    server_header=False,
+                    timeout_graceful_shutdown=int(settings.request_timeout) + 1,
+                )
+                # What is loaded by now stays; looking through it would stop every request for 40 ms at a time.
+                gc.collect()
+                gc.freeze()
+                gc.enable()
+                await Server(config, listening).serve(sockets=[bound])
+    finally:
+        gc.enable()
 
 
 def _check_who_may_come(service: Service, address: str) -> None:

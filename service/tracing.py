@@ -31,16 +31,19 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from service import timing
 from service.errors import StartupError
 
 Answered = Callable[[str, str, int, str], None]  # method, route, status, request id
 
 
 class Waiting(Protocol):
-    """An item of a batch: the span it waits in, and since when (`time.monotonic`)."""
+    """An item of a batch: the span it waits in, the request it is of, and since when (`time.monotonic`)."""
 
     @property
     def within(self) -> Span | None: ...
+    @property
+    def parts(self) -> timing.Parts | None: ...
     @property
     def since(self) -> float: ...
 
@@ -94,6 +97,13 @@ def span(name: str) -> AbstractContextManager[object]:
     return _tracer.start_as_current_span(name, record_exception=False, set_status_on_exception=False)
 
 
+@contextmanager
+def part(name: str) -> Iterator[None]:
+    """A span of a request of which its caller is told, too."""
+    with timing.part(name), span(name):
+        yield
+
+
 def current() -> Span | None:
     """The span that this task is in, for a batch that another thread runs."""
     span = None if _tracer is None else get_current_span()
@@ -105,9 +115,16 @@ def request(headers: Iterable[tuple[bytes, bytes]]) -> AbstractContextManager[An
     return nullcontext(untold) if _tracer is None else _request(_tracer, headers)
 
 
-def batch(name: str, items: Sequence[Waiting]) -> AbstractContextManager[None]:
+@contextmanager
+def batch(name: str, items: Sequence[Waiting]) -> Iterator[None]:
     """The work for several requests at once; until now they have waited."""
-    return _NOTHING if _tracer is None else _batch(_tracer, name, items)
+    began = time.monotonic()
+    with _NOTHING if _tracer is None else _batch(_tracer, name, items):
+        yield
+    seconds = time.monotonic() - began
+    for item in items:
+        timing.took(item.parts, f"{name}-wait", began - item.since)
+        timing.took(item.parts, name, seconds)
 
 
 def untold(*_: object) -> None:

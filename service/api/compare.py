@@ -44,9 +44,9 @@ async def compare(request: Request, service: ServiceDep, caller: EmbedCaller) ->
     decision = decide(service.bundle.manifest.calibration, options.false_positive_rate, options.threshold)
     images = [image for side in _SIDES for image in sides[side]]
     names = [f"{side}.{place}" for side in _SIDES for place in range(len(sides[side]))]
-    vectors = all_usable(await while_connected(request, service.embedder.embed(images)), names)
+    async with service.entries.audited(caller, "compare", "", len(images)):
+        vectors = all_usable(await while_connected(request, service.embedder.embed(images)), names)
     a, b = vectors[: len(sides["a"])], vectors[len(sides["a"]) :]
-    await service.entries.audit(caller, "compare", "", len(vectors))
     cosines = np.stack(a) @ np.stack(b).T
     place_a, place_b = np.unravel_index(int(cosines.argmax()), cosines.shape)
     similarity = float(fused(a) @ fused(b))

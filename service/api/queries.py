@@ -34,10 +34,10 @@ class Query:
         return self.vectors if how == "best" else fused(list(self.vectors))[None]
 
 
-def take_query(body: Body) -> tuple[str, Any]:
-    """The one thing to search by, out of a body: `images`, `vectors` or `entry_ids`, and what it holds.
+def take_query(body: Body, most: int) -> tuple[str, Any]:
+    """The one thing to search by, out of a body: `images`, `vectors` or `entry_ids`, and the pictures or the list.
 
-    Raises InvalidRequest.
+    Raises InvalidRequest, or BodyTooLarge for a list of more than `most`.
     """
     given = [name for name in _QUERIES if name in body.members]
     if not body.is_json:
@@ -50,7 +50,13 @@ def take_query(body: Body) -> tuple[str, Any]:
     if name == "images":
         return name, take_pictures(body)
     value = body.members.pop(name)
-    return (_PLURAL[name], [value]) if name in _PLURAL else (name, value)
+    if name in _PLURAL:
+        return _PLURAL[name], [value]
+    if not isinstance(value, list) or not value:
+        raise InvalidRequest(f"`{name}` is a list with at least one item")
+    if len(value) > most:
+        raise BodyTooLarge(f"{len(value)} {name} in one request; at most {most} are accepted")
+    return name, value
 
 
 def require_model(service: Service, row: GalleryRow, kind: str, options: SearchOptions) -> None:
@@ -66,14 +72,10 @@ def require_model(service: Service, row: GalleryRow, kind: str, options: SearchO
 
 
 async def embed_query(service: Service, row: GalleryRow, kind: str, value: Any) -> Query:
-    """Raises InvalidRequest, NotFound for an entry, Conflict, BodyTooLarge, or as embedding does."""
+    """Raises InvalidRequest, NotFound for an entry, Conflict, or as embedding does."""
     if isinstance(value, Pictures):
         outcomes = await service.embedder.embed(value.images, value.boxes)
         return Query(np.stack(all_usable(outcomes, value.names)))
-    if not isinstance(value, list) or not value:
-        raise InvalidRequest(f"`{kind}` is a list with at least one item")
-    if len(value) > service.settings.max_images:
-        raise BodyTooLarge(f"{len(value)} {kind} in one request; at most {service.settings.max_images} are accepted")
     if kind == "vectors":
         return Query(np.stack([unit_vector(one, row.dim) for one in value]))
     if not all(type(one) is int and 0 < one < 2**63 for one in value):

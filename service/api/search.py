@@ -1,6 +1,5 @@
 """POST /v1/galleries/{gallery}/search: where else is this person?"""
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -47,7 +46,7 @@ async def search(gallery: GalleryPath, request: Request, service: ServiceDep, ca
     """
     service.galleries.find(gallery)
     body = await read_body(request, service.settings)
-    kind, value = await beside(body, lambda: take_query(body))
+    kind, value = await beside(body, lambda: take_query(body, service.settings.max_images))
     options = parse(SearchOptions, with_lists(body.members))
     if options.top_k > service.settings.max_top_k:
         raise BodyTooLarge(f"top_k is {options.top_k}; at most {service.settings.max_top_k} hits are given")
@@ -57,14 +56,11 @@ async def search(gallery: GalleryPath, request: Request, service: ServiceDep, ca
     decision = decide(calibration, options.false_positive_rate, options.threshold)
 
     async def answer() -> dict[str, Any]:
-        query = await embed_query(service, row, kind, value)
-        asked = (memory, query.fused(options.fuse), options.top_k, as_filter(query, options))
-        look = _hits if options.group_by is None else _persons
-        # The search is in the audit, on disk, before anybody has its answer.
-        found, _ = await asyncio.gather(
-            look(service, gallery, asked, options, decision),
-            service.entries.audit(caller, "search", gallery, len(query.vectors)),
-        )
+        async with service.entries.audited(caller, "search", gallery, len(value)):
+            query = await embed_query(service, row, kind, value)
+            asked = (memory, query.fused(options.fuse), options.top_k, as_filter(query, options))
+            look = _hits if options.group_by is None else _persons
+            found = await look(service, gallery, asked, options, decision)
         return {"gallery": gallery, "fused": len(query.vectors), **found, **decision.view()}
 
     return Json(await while_connected(request, answer()))

@@ -31,6 +31,12 @@ class FlatIndex:
         """Numbers a vector has."""
         return int(self._faiss.d)
 
+    def reserve(self, rows: int) -> None:
+        """Make room for so many rows at once; one by one the room is doubled, and all that is in it copied."""
+        held = self._faiss.codes.size()
+        self._faiss.codes.resize(max(held, 4 * self.dim * rows))
+        self._faiss.codes.resize(held)  # which keeps the room
+
     def add(self, vectors: Vectors) -> None:
         """Append (n, D) rows."""
         self._faiss.add(np.ascontiguousarray(vectors, np.float32))

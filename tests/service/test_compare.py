@@ -89,3 +89,6 @@ def test_nothing_is_kept_but_a_line_in_the_audit(api: httpx.Client, data: Path) 
     assert audit() == [*before, ("compare", 5)]
     with sqlite3.connect(f"file:{data / DATABASE}?mode=ro", uri=True) as db:
         assert db.execute("SELECT count(*) FROM vectors").fetchone() == (0,)
+    # Whoever asked is on record also where the answer was a refusal.
+    assert api.post("/v1/compare", files=[*files(a=SAME), ("b", ("x", b"no picture"))]).status_code == 422
+    assert audit() == [*before, ("compare", 5), ("compare", len(SAME) + 1)]
