@@ -36,7 +36,7 @@ from bundle import load_bundle, load_crop
 from service.engine import Engine
 from service.engines.load import load_engine
 from service.index import IndexKind
-from service.priority import step_back
+from service.priority import drive_engine
 from service.settings import Settings
 from tests.service.bundles import write_bundle
 from tests.service.pictures import encode, person
@@ -59,7 +59,7 @@ def crops_a_second(engine: Engine, batch: Any, seconds: float) -> float:
 
 async def as_the_service(work: Callable[[], T]) -> T:
     """Run on a thread like the one that the service gives its engine."""
-    with ThreadPoolExecutor(1, initializer=step_back) as thread:
+    with ThreadPoolExecutor(1, initializer=drive_engine) as thread:
         return await asyncio.get_running_loop().run_in_executor(thread, work)
 
 

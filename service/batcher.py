@@ -36,6 +36,9 @@ class Batcher(Generic[Item, Result]):
     """Threads that run `run(items) -> results` for items submitted on one event loop, several items at a time.
 
     A batch starts when it is full, when no other item is being made, or when its oldest has waited `max_delay` seconds.
+    Before that it gives those whom the last batch has answered the time to come back: `patience` times what that batch
+    took, at most. Callers who ask again and again then come to share one batch instead of taking turns.
+
     An item whose waiter was cancelled leaves the queue. When `run` raises, the items of that batch get the error and
     the next batch runs. The threads take their batches themselves: between two of them nothing waits for the event
     loop. The queue has no bound of its own: whoever submits decides how many items there may be.
@@ -49,15 +52,21 @@ class Batcher(Generic[Item, Result]):
         max_batch: int,
         max_delay: float,
         workers: int = 1,
+        patience: float = 0.0,
+        begin: Callable[[], None] = step_back,
     ) -> None:
+        """`begin` is what each thread does first."""
         self._run = run
         self._name = name
         self._max_batch = max_batch
         self._max_delay = max_delay
+        self._patience = patience
+        self._begin = begin
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Job[Item, Result]] = deque()
         self._coming: set[asyncio.Future[Result]] = set()  # of items that are being made
         self._changed = threading.Condition()
+        self._company, self._company_until = 0, 0.0  # items that may be there soon, and how long to wait for them
         self._stopped = False
         self._threads = [threading.Thread(target=self._work, name=f"{name}-{n}") for n in range(workers)]
         for thread in self._threads:
@@ -97,10 +106,12 @@ class Batcher(Generic[Item, Result]):
         await asyncio.sleep(0)  # the answers of the last batches are on their way to the loop
 
     def _work(self) -> None:
-        step_back()
+        self._begin()
         try:
             while batch := self._collect():
+                began = time.monotonic()
                 self._answer(batch)
+                self._expect_back(batch, time.monotonic() - began)
         except BaseException:  # a thread that ends unnoticed would leave a queue that never moves
             log.critical("a batching thread ended", exc_info=True)
             self._stop()
@@ -135,17 +146,29 @@ class Batcher(Generic[Item, Result]):
                 self._changed.wait_for(lambda: self._queue or self._stopped)
                 if self._stopped:
                     return []
-                left = self._queue[0].since + self._max_delay - time.monotonic()
-                if left > 0:
-                    self._changed.wait_for(self._need_not_wait, left)
+                made_until = self._queue[0].since + self._max_delay
+                self._wait(self._company_is_there, self._company_until)
+                self._wait(self._nobody_is_coming, made_until)
                 while self._queue and len(batch) < self._max_batch:
                     job = self._queue.popleft()
                     if not job.future.done():
                         batch.append(job)
         return batch
 
-    def _need_not_wait(self) -> bool:
+    def _wait(self, enough: Callable[[], bool], until: float) -> None:
+        if (left := until - time.monotonic()) > 0:
+            self._changed.wait_for(enough, left)
+
+    def _company_is_there(self) -> bool:
+        return len(self._queue) >= min(self._company, self._max_batch) or self._stopped
+
+    def _nobody_is_coming(self) -> bool:
         return len(self._queue) >= self._max_batch or not self._coming or self._stopped
+
+    def _expect_back(self, answered: list[_Job[Item, Result]], seconds: float) -> None:
+        with self._changed:
+            self._company = len(answered) + len(self._queue)
+            self._company_until = time.monotonic() + self._patience * seconds
 
     def _answer(self, batch: list[_Job[Item, Result]]) -> None:
         try:

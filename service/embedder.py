@@ -23,13 +23,14 @@ from service.errors import BodyTooLarge, DeadlineExceeded
 from service.frames import Box, cut
 from service.kept import encode_crop
 from service.metrics import Metrics
-from service.priority import DECODE, step_back
+from service.priority import DECODE, drive_engine, step_back
 from service.settings import Settings
 
 T = TypeVar("T")
 
 _PATIENCE = 1.0  # seconds for which what is not urgent waits behind the requests
 _LOOK_AGAIN = 0.02
+_FOR_COMPANY = 0.1  # of the time of a batch: fuller ones, and nobody who computes is disturbed by the next requests
 
 
 class Embedder:
@@ -43,7 +44,12 @@ class Embedder:
             os.cpu_count(), thread_name_prefix="decode", initializer=step_back, initargs=(DECODE,)
         )
         self._batcher: Batcher[ImageArray, Vectors] = Batcher(
-            self._embed_batch, name="engine", max_batch=settings.max_batch, max_delay=settings.max_delay
+            self._embed_batch,
+            name="engine",
+            max_batch=settings.max_batch,
+            max_delay=settings.max_delay,
+            patience=_FOR_COMPANY,
+            begin=drive_engine,
         )
         self._admission = Admission("images", settings.max_queue, metrics.images_admitted)
         self._last_success = -math.inf

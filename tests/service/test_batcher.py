@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -70,6 +71,30 @@ def test_an_item_waits_for_one_that_is_being_made_and_no_longer_than_the_delay()
         await batcher.close()
 
     run(scenario())
+
+
+def test_callers_who_ask_again_and_again_come_to_share_a_batch_and_none_is_waited_for_that_stays_away() -> None:
+    sizes: list[int] = []
+
+    def work(items: list[int]) -> list[int]:
+        time.sleep(0.05)
+        sizes.append(len(items))
+        return items
+
+    async def scenario() -> None:
+        batcher = Batcher(work, name="test", max_batch=100, max_delay=0.0, patience=1.0)
+
+        async def caller(number: int) -> None:
+            for _ in range(number):
+                await batcher.submit(number)
+
+        await batcher.submit(0)  # so that the callers do not begin together
+        await asyncio.gather(*(caller(number) for number in (6, 6, 6, 6, 7)))
+        await batcher.close()
+
+    run(scenario())
+    assert sizes[2:-2] == [5] * (len(sizes) - 4)
+    assert sizes[-1] == 1
 
 
 def test_an_item_that_cannot_be_made_fails_alone_and_nobody_waits_for_it() -> None:
