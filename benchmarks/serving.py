@@ -198,7 +198,7 @@ async def play(folder: Path, bundle: Path, entries: int, index: IndexKind, round
 def main(
     bundle: Annotated[Path | None, typer.Option(help="In place of a tiny one, of which the engine is no work.")] = None,
     entries: Annotated[int, typer.Option(min=1)] = 100_000,
-    index: Annotated[str, typer.Option(help="Of the gallery: auto, flat, hnsw, ivf_sq8 or ivf_pq.")] = "auto",
+    index: Annotated[IndexKind, typer.Option(help="Of the gallery.")] = "auto",
     rounds: Annotated[int, typer.Option(min=1)] = 5,
     turn: Annotated[float, typer.Option(min=0.1, help="Seconds; ten times that of a full batch at least.")] = 5.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -207,7 +207,7 @@ def main(
     with TemporaryDirectory() as name:
         folder = Path(name)
         used = bundle or write_bundle(folder / "bundle")
-        found = asyncio.run(play(folder, used, entries, index, rounds, turn))  # type: ignore[arg-type]
+        found = asyncio.run(play(folder, used, entries, index, rounds, turn))
     if as_json:
         print(json.dumps(found))
         return

@@ -203,7 +203,7 @@ class EntryColumns(NamedTuple):
     vectors: tuple[bytes, ...]
 
 
-def stream_vectors(db: sqlite3.Connection, gallery_id: int, chunk: int = 4096) -> Iterator[EntryColumns]:
+def stream_vectors(db: sqlite3.Connection, gallery_id: int, chunk: int = 1024) -> Iterator[EntryColumns]:
     """The entries of a whole gallery with the bytes of their vectors, in the order of enrolment, in chunks."""
     cursor = db.cursor()
     cursor.row_factory = None
