@@ -76,6 +76,7 @@ async def import_(gallery: GalleryPath, request: Request, service: ServiceDep, c
     """
     if request.headers.get("content-type") != _FILE:
         raise UnsupportedBody(f"send the file of an export as {_FILE}")
+    request.scope["patient"] = True  # in the middle of a file nobody can be told to come back
     arriving = _records(request)
     first = parse(ExportedGallery, await anext(arriving))
     model = service.bundle.manifest

@@ -100,6 +100,11 @@ def create_gallery(
     return Call("POST", "/v1/galleries", _as(Gallery), json=wanted)
 
 
+def update_gallery(name: str, **changes: Any) -> Call[Gallery]:
+    """Change what is given, and nothing else: members of `service.schemas.GalleryUpdate`."""
+    return Call("PATCH", gallery_path(name), _as(Gallery), json=changes)
+
+
 def delete_gallery(name: str) -> Call[Erased]:
     """Erase a gallery with all it holds."""
     return Call("DELETE", gallery_path(name), _as(Erased))
@@ -145,6 +150,16 @@ def entries(gallery: str, **filters: str) -> Listing[Entry]:
         return page.entries, page.next_cursor
 
     return Listing(gallery_path(gallery, "entries"), filters, read)
+
+
+def entry(gallery: str, entry_id: int) -> Call[Entry]:
+    """Raises ApiError with status 404 when there is none."""
+    return Call("GET", gallery_path(gallery, "entries", str(entry_id)), _as(Entry))
+
+
+def update_entry(gallery: str, entry_id: int, **changes: Any) -> Call[Entry]:
+    """Change what is given, and nothing else: members of `service.schemas.EntryUpdate`; None clears one."""
+    return Call("PATCH", gallery_path(gallery, "entries", str(entry_id)), _as(Entry), json=changes)
 
 
 def delete_entry(gallery: str, entry_id: int) -> Call[None]:

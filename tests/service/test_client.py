@@ -2,11 +2,14 @@
 
 import asyncio
 import inspect
+import json
+import re
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,7 +17,7 @@ import numpy as np
 import pytest
 
 from benchmarks.served import Served
-from service.client import ApiError, AsyncClient, Client, ClientError, Crop, Embedded
+from service.client import ApiError, AsyncClient, Client, ClientError, Crop, Embedded, calls
 from service.schemas import EnrolResult, EntryInfo
 from tests.service.bundles import DIM
 from tests.service.pictures import encode, person, png
@@ -39,6 +42,39 @@ def test_both_clients_have_the_same_methods() -> None:
     assert inspect.signature(AsyncClient) == inspect.signature(Client)
 
 
+def test_every_operation_of_the_document_is_a_call() -> None:
+    document = json.loads((Path(__file__).parents[2] / "docs" / "openapi.json").read_text())
+    wanted = {
+        (method.upper(), re.sub(r"{\w+}", "x", path))
+        for path, operations in document["paths"].items()
+        for method in operations
+        if path.startswith("/v1")
+    }
+    made = {("POST", "/v1/galleries/x/entries/stream"), ("POST", "/v1/galleries/x/export")}  # these two are read
+    made.add(("POST", "/v1/galleries/x/import"))  # and sent bit by bit
+    for describe in vars(calls).values():
+        if inspect.isfunction(describe) and describe.__module__ == calls.__name__ and describe.__name__[0] != "_":
+            call: Any = describe(*(_PLACEHOLDERS[name] for name in _required(describe)))
+            made.add((getattr(call, "method", "GET"), call.path))
+    assert made == wanted
+
+
+_PLACEHOLDERS: dict[str, Any] = {
+    "gallery": "x",
+    "name": "x",
+    "person_id": "x",
+    "entry_id": "x",
+    "crops": [],
+    "images": [],
+}
+_PLACEHOLDERS |= {"a": [], "b": [], "vector": np.ones(DIM, np.float32)}
+
+
+def _required(describe: Callable[..., Any]) -> list[str]:
+    parameters = inspect.signature(describe).parameters.values()
+    return [one.name for one in parameters if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]
+
+
 def test_a_method_shows_itself_as_the_call_it_is_made_of() -> None:
     assert str(inspect.signature(Client().erase_person)) == (
         "(gallery: str, person_id: str) -> service.schemas.galleries.Erased"
@@ -60,6 +96,9 @@ def test_the_two_clients_do_the_same(launch: Callable[..., Served]) -> None:
             file.seek(0)
             made = client.import_gallery("copy", file)
             client.delete_entry("hall", 10)
+            changed = client.update_gallery("hall", purpose="another", retention_days=None)
+            client.update_entry("hall", 1, camera_id=None, attributes={"bag": True})
+            relabelled = client.entry("hall", 1)
             answers = [
                 [entry.person_id for entry in client.entries("hall", person_id="p1")],
                 [one.person_id for one in client.persons("hall")],
@@ -76,7 +115,8 @@ def test_the_two_clients_do_the_same(launch: Callable[..., Served]) -> None:
                 [gallery.name for gallery in client.galleries()],
                 [client.delete_gallery("hall").entries, client.delete_gallery("copy").entries],
             ]
-            return [enrolled.results[10].error, vectors.tolist(), made.entries, *answers]
+            known = [changed.purpose, changed.retention_days, relabelled.camera_id, relabelled.attributes]
+            return [enrolled.results[10].error, vectors.tolist(), made.entries, *answers, known]
 
     async def awaiting() -> list[Any]:
         async with AsyncClient(url) as client:
@@ -89,6 +129,9 @@ def test_the_two_clients_do_the_same(launch: Callable[..., Served]) -> None:
             made = await client.import_gallery("copy", file)
             first = enrolled.results[0].entry_id or 0
             await client.delete_entry("hall", first + 9)
+            changed = await client.update_gallery("hall", purpose="another", retention_days=None)
+            await client.update_entry("hall", first, camera_id=None, attributes={"bag": True})
+            relabelled = await client.entry("hall", first)
             answers = [
                 [entry.person_id async for entry in client.entries("hall", person_id="p1")],
                 [one.person_id async for one in client.persons("hall")],
@@ -108,13 +151,14 @@ def test_the_two_clients_do_the_same(launch: Callable[..., Served]) -> None:
                 [gallery.name for gallery in await client.galleries()],
                 [(await client.delete_gallery("hall")).entries, (await client.delete_gallery("copy")).entries],
             ]
-            return [enrolled.results[10].error, vectors.tolist(), made.entries, *answers]
+            known = [changed.purpose, changed.retention_days, relabelled.camera_id, relabelled.attributes]
+            return [enrolled.results[10].error, vectors.tolist(), made.entries, *answers, known]
 
     expected = blocking()
     assert asyncio.run(awaiting()) == expected
     assert expected[2:5] == [10, ["p1", "p1"], [f"p{n}" for n in range(5)]]
     assert np.shape(expected[1]) == (2, DIM)
-    assert expected[12:] == [0, 2, 7, ["copy", "hall"], [7, 10]]
+    assert expected[12:] == [0, 2, 7, ["copy", "hall"], [7, 10], ["another", None, None, {"bag": True}]]
 
 
 def test_a_stream_of_crops_and_vectors_by_both(launch: Callable[..., Served]) -> None:
