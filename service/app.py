@@ -14,6 +14,7 @@ from service.answers import problem, problem_of
 from service.api import (
     compare,
     embeddings,
+    enrol,
     entries,
     explain,
     galleries,
@@ -80,6 +81,7 @@ def _routes() -> FastAPI:
         explain,
         compare,
         galleries,
+        enrol,
         entries,
         stream,
         persons,

@@ -6,13 +6,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from service import kept_records, records
+from service import answered_records, kept_records, records
+from service.answered_records import Answered
 from service.database import Database, one_moment
 from service.engine import Vectors
 from service.errors import Conflict, InvalidRequest, NoImage, NotFound
 from service.galleries import Erasure, Galleries, require
 from service.gallery_records import GalleryRow
-from service.records import Answered, EntryRow, NewEntry, PersonRow
+from service.records import EntryRow, NewEntry, PersonRow
 
 _FEW = 100  # entries, which are looked up in less time than another thread needs to wake
 
@@ -35,7 +36,7 @@ class Entries:
     async def answered(self, name: str, key: IdempotencyKey) -> Answered | None:
         """What an earlier request with this key was answered. Raises InvalidRequest if it asked something else."""
         row = self._galleries.find(name).row
-        return _same(await self._database.read(lambda db: records.select_answered(db, row.id, key.key)), key)
+        return _same(await self._database.read(lambda db: answered_records.select_answered(db, row.id, key.key)), key)
 
     async def enrol(
         self,
@@ -59,14 +60,14 @@ class Entries:
 
         def apply(db: sqlite3.Connection) -> tuple[list[int], Answered]:
             current = require(db, row)
-            if key is not None and (earlier := _same(records.select_answered(db, row.id, key.key), key)):
+            if key is not None and (earlier := _same(answered_records.select_answered(db, row.id, key.key), key)):
                 return [], earlier
             ids = records.insert_entries(db, row.id, entries, vectors)
             if current.keep_crops and images is not None:
                 kept_records.insert_crops(db, ids, images)
             answered = Answered(key.request if key else "", *answer(ids))
             if key is not None:
-                records.insert_answered(db, row.id, key.key, answered)
+                answered_records.insert_answered(db, row.id, key.key, answered)
             records.insert_audit(db, who, "enrol", name, len(ids))
             return ids, answered
 

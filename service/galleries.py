@@ -6,25 +6,21 @@ The database is the truth and is written first; the galleries in memory follow e
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
-import numpy.typing as npt
-
 from service import gallery_records, kept_records, records, reembedding_records
 from service.database import Database
-from service.errors import Conflict, ModelMismatch, NotFound, StartupError
+from service.errors import Conflict, ModelMismatch, NotFound
 from service.gallery import Gallery
 from service.gallery_records import GalleryRow
 from service.index import IndexKind
 from service.metrics import Metrics
+from service.rebuild import rebuild
 from service.schema import now
 
 log = logging.getLogger(__name__)
-
-_UNIT = 1e-2  # of the squared length: engines in float16 and int8 give what they give, and damage is far from it
 
 
 @dataclass(slots=True)
@@ -65,7 +61,7 @@ class Galleries:
             if row.name.startswith(gallery_records.UNFINISHED):
                 self.drop_import(row)
                 continue
-            self._hold(row, await self._database.read(partial(_rebuild, row, self.clock)))
+            self._hold(row, await self._database.read(partial(rebuild, row, self.clock)))
 
     async def begin_import(
         self, hidden: str, name: str, purpose: str, retention: int | None, keep_crops: bool
@@ -81,7 +77,7 @@ class Galleries:
 
     async def finish_import(self, who: str, name: str, row: GalleryRow) -> None:
         """Give it its name, and its place among the others. Raises Conflict when the name is taken."""
-        memory = await self._database.read(partial(_rebuild, row, self.clock))
+        memory = await self._database.read(partial(rebuild, row, self.clock))
 
         def apply(db: sqlite3.Connection) -> GalleryRow:
             try:
@@ -105,7 +101,7 @@ class Galleries:
 
     def rebuilt(self, row: GalleryRow, db: sqlite3.Connection) -> Gallery:
         """The vectors of a gallery in memory, as this connection sees them."""
-        return _rebuild(row, self.clock, db)
+        return rebuild(row, self.clock, db)
 
     def exchange(self, held: Held, row: GalleryRow, memory: Gallery) -> None:
         """From now on a gallery is this, with these vectors; whoever searches the former ones ends in peace."""
@@ -218,35 +214,12 @@ class Galleries:
             log.exception(
                 "gallery in memory could not follow a commit; rebuilding it", extra={"gallery": held.row.name}
             )
-            held.memory = self._database.submit_read(partial(_rebuild, held.row, self.clock)).result()
+            held.memory = self._database.submit_read(partial(rebuild, held.row, self.clock)).result()
         self._metrics.gallery_entries.labels(held.row.name).set(len(held.memory))
 
     def _hold(self, row: GalleryRow, memory: Gallery) -> None:
         self._held[row.name] = Held(row, memory)
         self._metrics.gallery_entries.labels(row.name).set(len(memory))
-
-
-def _rebuild(row: GalleryRow, clock: Callable[[], int], db: sqlite3.Connection) -> Gallery:
-    gallery = Gallery(row.dim, row.retention, clock)
-    contents = gallery.contents
-    contents.vectors.reserve(records.count_entries(db, row.id))
-    for ids, persons, cameras, captured, attributes, since, blobs in records.stream_vectors(db, row.id):
-        sizes = np.fromiter(map(len, blobs), np.int64)
-        _refuse_damaged(row, ids, sizes != 4 * row.dim, f"not {row.dim} numbers")
-        vectors = np.frombuffer(b"".join(blobs), "<f4").reshape(len(blobs), row.dim)
-        lengths = np.einsum("nd,nd->n", vectors, vectors)
-        _refuse_damaged(row, ids, ~(np.abs(lengths - 1.0) < _UNIT), "something else than a unit vector")
-        contents.vectors.add(vectors)
-        contents.columns.append_columns(ids, persons, cameras, captured, attributes, since)
-    return gallery
-
-
-def _refuse_damaged(row: GalleryRow, ids: Sequence[int], damaged: npt.NDArray[np.bool_], what: str) -> None:
-    if damaged.any():
-        raise StartupError(
-            f"entry {ids[int(damaged.argmax())]} of gallery {row.name} holds {what}: the database is damaged; "
-            "restore it from a backup"
-        )
 
 
 def _taken(name: str) -> Conflict:

@@ -1,16 +1,13 @@
 """The SQL of the gallery database, one function a statement: rows in, dataclasses out, no policy."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from service.engine import Vectors
 from service.schema import SCHEMA_VERSION, now
-
-_IDEMPOTENCY_DAYS = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +48,6 @@ class PersonRow:
     person_id: str
     entries: int
     cameras: int
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """What a request with an Idempotency-Key was answered."""
-
-    request: str
-    status: int
-    answer: bytes
 
 
 _ENTRY = "id, person_id, camera_id, captured_at, attributes, created_at"
@@ -191,31 +179,6 @@ def count_persons(db: sqlite3.Connection, gallery_id: int) -> int:
     return count
 
 
-class EntryColumns(NamedTuple):
-    """Many entries, a value each in every column. A million objects would take longer to make than to read."""
-
-    ids: tuple[int, ...]
-    persons: tuple[str | None, ...]
-    cameras: tuple[str | None, ...]
-    captured: tuple[int | None, ...]
-    attributes: tuple[str, ...]
-    since: tuple[int, ...]
-    vectors: tuple[bytes, ...]
-
-
-def stream_vectors(db: sqlite3.Connection, gallery_id: int, chunk: int = 1024) -> Iterator[EntryColumns]:
-    """The entries of a whole gallery with the bytes of their vectors, in the order of enrolment, in chunks."""
-    cursor = db.cursor()
-    cursor.row_factory = None
-    cursor.execute(
-        f"SELECT id, person_id, camera_id, captured_at, attributes, since, {VECTOR} FROM {WITH_VECTORS}"
-        " WHERE gallery_id = ? ORDER BY id",
-        (gallery_id,),
-    )
-    while rows := cursor.fetchmany(chunk):
-        yield EntryColumns._make(zip(*rows, strict=True))
-
-
 def last_entry(db: sqlite3.Connection, gallery_id: int) -> int:
     """The greatest id of an entry of a gallery, 0 where it is empty."""
     last: int = db.execute("SELECT coalesce(max(id), 0) FROM entries WHERE gallery_id = ?", (gallery_id,)).fetchone()[0]
@@ -247,23 +210,6 @@ def select_whole(
         if size <= 0:
             break
     return page
-
-
-def select_answered(db: sqlite3.Connection, gallery_id: int, key: str) -> Answered | None:
-    """What the request with this Idempotency-Key was answered, if it was."""
-    row = db.execute(
-        "SELECT request, status, answer FROM idempotency WHERE gallery_id = ? AND key = ?", (gallery_id, key)
-    ).fetchone()
-    return None if row is None else Answered(*row)
-
-
-def insert_answered(db: sqlite3.Connection, gallery_id: int, key: str, answered: Answered) -> None:
-    """Remember an answer, and forget those nobody retries any more."""
-    db.execute("DELETE FROM idempotency WHERE created_at < ?", (now() - _IDEMPOTENCY_DAYS * 86_400_000_000,))
-    db.execute(
-        "INSERT INTO idempotency (gallery_id, key, request, status, answer, created_at) VALUES (?, ?, ?, ?, ?, ?)",
-        (gallery_id, key, answered.request, answered.status, answered.answer, now()),
-    )
 
 
 def insert_audit(db: sqlite3.Connection, who: str, action: str, gallery: str, count: int) -> None:

@@ -17,7 +17,7 @@ from bundle import ImageError, PanError
 from service.answers import item_error
 from service.api.deps import EMBEDDING_PROBLEMS, EnrolCaller, GalleryPath, ServiceDep, parse, problems
 from service.api.docs import enrol_lines
-from service.api.entries import KeyHeader, embed_crops, new_entry, pop_crop
+from service.api.enrol import KeyHeader, embed_crops, new_entry, pop_crop
 from service.body import Image
 from service.engine import Vectors
 from service.entries import IdempotencyKey

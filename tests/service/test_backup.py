@@ -90,7 +90,7 @@ def damage_vector(path: Path) -> None:
 
 def damage_page(path: Path) -> None:
     with path.open("r+b") as stream:
-        stream.seek(4096)
+        stream.seek(int.from_bytes(stream.read(18)[16:]))  # the size of a page, where the second begins
         stream.write(b"\xff" * 2000)
 
 

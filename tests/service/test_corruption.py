@@ -74,8 +74,9 @@ def test_a_damaged_page_is_refused_with_the_way_out(launch: Launch, bundle: Path
     vector = whole.index(unit(77).tobytes())
     path.write_bytes(whole[:vector] + b"\xff" * 4 * DIM + whole[vector + 4 * DIM :])
     assert "entry 77 of gallery lobby holds something else than a unit vector" in refusal(bundle, path.parent)
-    page = vector // 4096 * 4096
-    path.write_bytes(whole[:page] + b"\xff" * 4096 + whole[page + 4096 :])
+    size = int.from_bytes(whole[16:18])  # of a page
+    page = vector // size * size
+    path.write_bytes(whole[:page] + b"\xff" * size + whole[page + size :])
     damaged = refusal(bundle, path.parent)
     assert "the database is damaged" in damaged
     assert "restore it from a backup" in damaged
