@@ -1,5 +1,6 @@
 """JSON answers and problem documents (RFC 9457), encoded by orjson."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -7,6 +8,9 @@ from starlette.responses import Response
 
 from bundle import PanError
 from service.errors import InvalidRequest, ServiceError, status_of
+
+_LONGEST = 500  # characters of any text in a problem document: what was sent is not sent back at length
+_PROBLEMS = 20
 
 
 def dumps(content: Any) -> bytes:
@@ -29,7 +33,7 @@ def problem(status: int, code: str, detail: str, request_id: str, **more: Any) -
         "type": f"urn:pan-reid:problem:{code}",
         "title": code.replace("-", " ").capitalize(),
         "status": status,
-        "detail": detail,
+        "detail": _short(detail, 4 * _LONGEST),
         "code": code,
         "request_id": request_id,
         **more,
@@ -46,6 +50,22 @@ def problem_of(error: PanError, request_id: str) -> Response:
     return response
 
 
+def validation_problem(found: Iterable[Mapping[str, Any]]) -> InvalidRequest:
+    """What pydantic found, as an error that names the first members, without the values that were sent."""
+    problems = [
+        {
+            "at": _short(".".join(_short(str(part), 100) for part in issue["loc"])),
+            "problem": _short(issue["msg"]),
+        }
+        for issue, _ in zip(found, range(_PROBLEMS), strict=False)
+    ]
+    return InvalidRequest(f"{problems[0]['at'] or 'the request'}: {problems[0]['problem']}", problems)
+
+
+def _short(text: str, most: int = _LONGEST) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def item_error(error: PanError) -> dict[str, str]:
     """What the result of one item says of its failure."""
-    return {"code": error.code, "detail": str(error)}
+    return {"code": error.code, "detail": _short(str(error))}

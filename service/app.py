@@ -7,10 +7,11 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from bundle import PanError
 from service.admission import Admission
-from service.answers import problem, problem_of
+from service.answers import problem, problem_of, validation_problem
 from service.api import (
     compare,
     embeddings,
@@ -28,7 +29,7 @@ from service.api import (
 )
 from service.api.docs import streamed_entry
 from service.envelope import Envelope
-from service.errors import InvalidRequest
+from service.errors import ClientGone
 from service.intake import Intake
 from service.runtime import Service
 from service.schemas import EnrolEnd, Problem, Rerank
@@ -58,6 +59,7 @@ def create_app(service: Service) -> FastAPI:
     app.add_exception_handler(PanError, _on_pan_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
     return app
 
 
@@ -116,8 +118,15 @@ async def _on_pan_error(request: Request, error: Exception) -> Response:
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    found = [{"at": ".".join(map(str, issue["loc"])), "problem": issue["msg"]} for issue in error.errors()[:20]]
-    return problem_of(InvalidRequest(f"{found[0]['at']}: {found[0]['problem']}", found), request.state.request_id)
+    return problem_of(validation_problem(error.errors()), request.state.request_id)
+
+
+async def _on_disconnect(request: Request, error: Exception) -> Response:
+    """The body will not arrive: its client hung up, or sent something that is no HTTP and was told so already."""
+    assert isinstance(error, ClientDisconnect)
+    answer = problem_of(ClientGone("the client closed the connection"), request.state.request_id)
+    answer.status_code = getattr(request.state, "refused", answer.status_code)
+    return answer
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:

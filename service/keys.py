@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import ipaddress
 import secrets
 import sqlite3
 from dataclasses import dataclass
@@ -24,6 +25,10 @@ class Scope(StrEnum):
     EXPORT = "export"
     ADMIN = "admin"
 
+
+ADMIN_KEY_FILE = "admin-key-file"  # in the audit: whoever held the key of that file
+UNKNOWN = "unknown"  # in the audit: a caller without key and address
+_RESERVED = frozenset({ADMIN_KEY_FILE, UNKNOWN})  # and addresses: of callers without a key
 
 _PREFIX = "pan"  # lets scanners for leaked secrets recognise a key
 _SHORTEST_ADMIN_KEY = 32
@@ -86,7 +91,7 @@ class Keys:
             raise Unauthenticated("this call needs an API key: send it as `Authorization: Bearer <key>`")
         digest = _digest(token)
         if self._admin_digest is not None and hmac.compare_digest(digest, self._admin_digest):
-            return Key("admin-key-file", frozenset({Scope.ADMIN}))
+            return Key(ADMIN_KEY_FILE, frozenset({Scope.ADMIN}))
         found = self._database.read_here(lambda db: _select(db, _id_of(token)))
         if found is None or not hmac.compare_digest(digest, found[1]):
             raise Unauthenticated("this API key is not known here")
@@ -101,7 +106,12 @@ class Keys:
 def create_key(
     db: sqlite3.Connection, name: str, scopes: frozenset[str], rate: float | None, expires_at: int | None
 ) -> str:
-    """Make a key and return it, for the only time. Raises Conflict when the name is or was taken."""
+    """Make a key and return it, for the only time.
+
+    Raises Conflict when the name is or was taken, or would pass in the audit for another caller than a key.
+    """
+    if is_reserved(name):
+        raise Conflict(f"{name} stands for another caller in the audit; choose another name")
     id_ = secrets.token_hex(6)
     token = f"{_PREFIX}_{id_}_{secrets.token_urlsafe(32)}"
     try:
@@ -112,6 +122,15 @@ def create_key(
     except sqlite3.IntegrityError:
         raise Conflict(f"there is or was a key {name}, and the audit names it; choose another name") from None
     return token
+
+
+def is_reserved(name: str) -> bool:
+    """Whether the audit has this name for callers without a key of this name."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return name.lower() in _RESERVED
+    return True
 
 
 def list_keys(db: sqlite3.Connection) -> list[Key]:

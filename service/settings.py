@@ -31,13 +31,19 @@ class Settings:
     max_bodies: int = 256 * 2**20  # of all requests together
     max_top_k: int = 5000
     request_timeout: float = 30.0
+    max_connections: int = 1024  # as far as the limit of open files allows
+    max_connections_per_address: int = 256  # not of loopback and of proxies
+    header_timeout: float = 10.0
+    idle_timeout: float = 15.0
+    forwarded_allow_ips: tuple[str, ...] = ()  # addresses and networks of proxies whose X-Forwarded-For is believed
+    allowed_hosts: tuple[str, ...] = ()  # names by which the service may be called while no key is required
     images: ImageLimits = DEFAULT_LIMITS
     admin_key: str | None = field(default=None, repr=False)  # besides those of the database
     otlp_endpoint: str | None = None  # base URL of a collector of traces; None sends none
     insecure_no_auth: bool = False  # listen beyond this machine although callers need no key
 
     def __post_init__(self) -> None:
-        for name in ("max_batch", "max_queue", "max_images", "max_body", "max_top_k"):
+        for name in ("max_batch", "max_queue", "max_images", "max_body", "max_top_k", "max_connections"):
             if getattr(self, name) < 1:
                 raise StartupError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.max_images > self.max_queue:

@@ -2,15 +2,18 @@
 
 import asyncio
 import re
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from ipaddress import ip_address
 from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from service.answers import validation_problem
 from service.body import Body
 from service.errors import ClientGone, DeadlineExceeded, ForeignPage, InvalidRequest
+from service.keys import UNKNOWN
 from service.runtime import Service
 from service.schemas import GalleryName, Identifier
 from service.settings import Settings
@@ -43,24 +46,53 @@ async def _caller(
     key = service.keys.holder(sent.credentials if sent else None)
     if key is None:
         _refuse_foreign_pages(request, service.settings)
-        return request.client.host if request.client else "unknown"
+        return _address(request)
     for scope in needed.scopes:
         key.require(scope)
     return key.name
 
 
-_NO_NAME = re.compile(r"(localhost|[0-9.]+|\[[0-9a-fA-F:.]+\])?(:[0-9]+)?")
+def _address(request: Request) -> str:
+    """Of the client; a trusted proxy may have named it, and then it could be any text."""
+    try:
+        return str(ip_address(request.client.host if request.client else ""))
+    except ValueError:
+        return UNKNOWN
+
+
+_HOST = re.compile(r"(?P<name>[a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 
 
 def _refuse_foreign_pages(request: Request, settings: Settings) -> None:
-    """Where no key is required, a browser on this machine may be told by any page to post a form here; and a page whose
-    name is made to point to this address may even read the answers. An attack of that kind needs a name in Host.
+    """Keep out pages of other sites while no key is required.
+
+    A browser that reaches this address posts forms here for any page; such a request says `Origin`, and in newer
+    browsers `Sec-Fetch-Site`. A page whose name is made to point to this address (DNS rebinding) is of the same origin
+    and reads the answers too; such a request has that name in `Host`.
     """
-    host = request.headers.get("host", "")
-    if not _NO_NAME.fullmatch(host) and not settings.insecure_no_auth:
-        raise ForeignPage(f"there is no API key, and then the service is not called by the name {host}: make a key")
-    if request.headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
-        raise ForeignPage("there is no API key, and then no page of another site may call: make a key")
+    host = request.headers.get("host", "").lower()
+    if not _may_be_called(host, settings.allowed_hosts):
+        raise ForeignPage(
+            f"while there is no API key the service is not called {host[:100]!r}: make a key, or start it with "
+            "--allowed-host for this name"
+        )
+    origin = request.headers.get("origin")
+    same_origin = origin is None or origin.lower().partition("://")[2] == host
+    if not same_origin or request.headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
+        raise ForeignPage("while there is no API key no page of another site may call: make a key")
+
+
+def _may_be_called(host: str, names: Sequence[str]) -> bool:
+    if not host:  # HTTP/1.0; no browser
+        return True
+    if (match := _HOST.fullmatch(host)) is None:
+        return False
+    name = match["name"].rstrip(".")
+    try:
+        ip_address(name.strip("[]"))
+    except ValueError:
+        return name == "localhost" or name in {allowed.lower() for allowed in names}
+    return True
 
 
 # Every route that tells or changes anything of the galleries depends on one of these.
@@ -121,9 +153,7 @@ def parse_list(model: type[M], items: Any) -> list[M]:
 
 def invalid(error: ValidationError) -> InvalidRequest:
     """What pydantic found, without the values that were sent."""
-    found = [{"at": ".".join(map(str, issue["loc"])), "problem": issue["msg"]} for issue in error.errors()[:20]]
-    first = found[0]
-    return InvalidRequest(f"{first['at'] or 'the request'}: {first['problem']}", found)
+    return validation_problem(error.errors(include_url=False, include_context=False, include_input=False))
 
 
 async def beside(body: Body, work: Callable[[], T]) -> T:

@@ -19,7 +19,8 @@ from service.folder import DATABASE, make_folder
 from service.keys import Scope, create_key
 from service.rates import Rates
 from service.schemas import EntryInfo
-from tests.service.conftest import pan_serve
+from service.settings import Settings
+from tests.service.conftest import pan_serve, running
 from tests.service.pictures import png, write_market
 
 Launch = Callable[..., Served]
@@ -315,9 +316,20 @@ def test_a_rate_lets_a_seconds_worth_through_at_once_and_then_steadily() -> None
         ({"Sec-Fetch-Site": "none"}, True),
         ({"Sec-Fetch-Site": "cross-site"}, False),
         ({"Sec-Fetch-Site": "same-site"}, False),
+        ({"Host": "192.168.0.7:80"}, True),
+        ({"Host": "localhost:1", "Origin": "http://localhost:1"}, True),
+        ({"Host": "[::1]:1", "Origin": "http://[::1]:1"}, True),
+        ({"Host": "localhost:1", "Origin": "http://localhost:2"}, False),
+        ({"Host": "localhost:1", "Origin": "http://attacker.example"}, False),
+        ({"Origin": "null"}, False),
+        ({"Origin": ""}, False),
+        ({"Origin": "http://attacker.example", "Sec-Fetch-Site": "same-origin"}, False),
         ({"Host": "[nonsense"}, False),
         ({"Host": "attacker.example"}, False),
         ({"Host": "127.0.0.1.attacker.example"}, False),
+        ({"Host": "1.2.3.4.5"}, False),
+        ({"Host": "dead.beef"}, False),
+        ({"Host": "localhost@attacker.example"}, False),
     ],
 )
 def test_without_keys_no_page_of_another_site_may_call(
@@ -326,6 +338,21 @@ def test_without_keys_no_page_of_another_site_may_call(
     answer = api.get("/v1/galleries", headers=headers)
     assert answer.status_code == (200 if allowed else 403)
     assert allowed or answer.json()["code"] == "foreign-page"
+
+
+def test_without_keys_the_service_is_called_by_the_names_that_it_is_told(bundle: Path, tmp_path: Path) -> None:
+    settings = Settings(bundle=bundle, data=tmp_path, insecure_no_auth=True, allowed_hosts=("Pan.example",))
+    with running(settings) as client:
+        for host, status in [("pan.EXAMPLE:8000", 200), ("pan.example.", 200), ("other.example", 403)]:
+            assert client.get("/v1/galleries", headers={"Host": host}).status_code == status
+
+
+@pytest.mark.parametrize("name", ["admin-key-file", "Admin-Key-File", "unknown", "127.0.0.1", "10.0.0.7"])
+def test_no_key_has_a_name_that_stands_for_another_caller(tmp_path: Path, name: str) -> None:
+    refused = pan_serve("key", "create", name, "--data", str(tmp_path))
+    assert refused.returncode == 1
+    assert "stands for another caller in the audit" in refused.stderr
+    assert refused.stdout == ""
 
 
 def test_with_a_key_the_service_may_be_called_by_any_name(guarded: Guarded) -> None:
