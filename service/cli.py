@@ -67,6 +67,31 @@ def run(
     max_pixels: Annotated[int, typer.Option(min=1, help="Width x height of an image.")] = 40_000_000,
     max_top_k: Annotated[int, typer.Option(min=1, help="Hits a search.")] = 5000,
     request_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds until a request is given up.")] = 30.0,
+    max_connections: Annotated[
+        int, typer.Option(min=1, help="Open at a time; over it the one that is idle longest is closed.")
+    ] = 1024,
+    max_connections_per_address: Annotated[
+        int, typer.Option(min=1, help="The same for one address; loopback and proxies have no bound of their own.")
+    ] = 256,
+    header_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for the head of a request to arrive.")] = 10.0,
+    idle_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds until an idle connection is closed.")] = 15.0,
+    forwarded_allow_ips: Annotated[
+        str | None,
+        typer.Option(
+            envvar="FORWARDED_ALLOW_IPS",
+            metavar="ADDRESSES",
+            help="Proxies whose X-Forwarded-For is believed: addresses and networks, with commas between. None if left "
+            "out.",
+        ),
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="While there is no API key, a name by which the service may be called, besides localhost and "
+            "addresses; may be repeated.",
+        ),
+    ] = None,
     admin_key_file: Annotated[
         Path | None,
         typer.Option(envvar="PAN_ADMIN_KEY_FILE", help="Holds a key for everything, besides those of `pan-serve key`."),
@@ -104,6 +129,12 @@ def run(
         max_bodies=max_bodies_mib * 2**20,
         max_top_k=max_top_k,
         request_timeout=request_timeout,
+        max_connections=max_connections,
+        max_connections_per_address=max_connections_per_address,
+        header_timeout=header_timeout,
+        idle_timeout=idle_timeout,
+        forwarded_allow_ips=tuple(forwarded_allow_ips.split(",")) if forwarded_allow_ips else (),
+        allowed_hosts=tuple(allowed_host or ()),
         images=ImageLimits(max_bytes=max_image_mib * 2**20, max_pixels=max_pixels),
         admin_key=None if admin_key_file is None else read_secret(admin_key_file),
         otlp_endpoint=otlp_endpoint or None,

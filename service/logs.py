@@ -2,6 +2,8 @@
 
 import logging
 import sys
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import orjson
@@ -31,3 +33,24 @@ def log_to_stderr(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+
+
+class Throttled:
+    """A message that is logged once a second at most, with the number of times that it was left out since."""
+
+    def __init__(self, log: logging.Logger, level: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
+        self._level = level
+        self._clock = clock
+        self._next = -float("inf")
+        self._left_out = 0
+
+    def __call__(self, message: str, **extra: object) -> None:
+        """Log it, or count it."""
+        now = self._clock()
+        if now < self._next:
+            self._left_out += 1
+            return
+        self._log.log(self._level, message, extra={**extra, "left_out": self._left_out})
+        self._next = now + 1.0
+        self._left_out = 0

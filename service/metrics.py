@@ -21,6 +21,13 @@ class Metrics:
         self.request_seconds = Histogram(
             "pan_request_seconds", "Time to answer", ["method", "route"], buckets=_SECONDS, registry=on
         )
+        self.connections = Gauge("pan_connections", "Connections that are open", registry=on)
+        self.connections_evicted = Counter(
+            "pan_connections_evicted", "Connections closed while idle, to make room for others", registry=on
+        )
+        self.connections_refused = Counter(
+            "pan_connections_refused", "Connections and requests refused before any call", ["code"], registry=on
+        )
         self.requests_admitted = Gauge(
             "pan_requests_admitted", "Requests that ask for work, taken in and not yet answered", registry=on
         )

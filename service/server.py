@@ -1,5 +1,6 @@
 """The HTTP server: opens the service, listens, and on SIGTERM or Ctrl-C finishes what is in flight."""
 
+import asyncio
 import gc
 import ipaddress
 import logging
@@ -10,26 +11,53 @@ from collections.abc import Callable
 import uvicorn
 
 from service.app import create_app
+from service.connection import Connection, ConnectionLimits
 from service.errors import StartupError
+from service.listener import Connections, Listener, connections_possible, networks
 from service.runtime import Service, open_service
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
 
-class Server(uvicorn.Server):
-    """uvicorn's server, which also tells where it listens once it does."""
+_TICKS_A_CHECK = 5  # of a tenth of a second
 
-    def __init__(self, config: uvicorn.Config, listening: Callable[["Server", str], None]) -> None:
+
+class Server(uvicorn.Server):
+    """uvicorn's server over connections that are bounded. It also tells where it listens once it does."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        connections: Connections,
+        limits: ConnectionLimits,
+        listening: Callable[["Server", str], None],
+    ) -> None:
         super().__init__(config)
+        self._connections = connections
+        self._limits = limits
         self._listening = listening
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept connections."""
-        await super().startup(sockets)
         for bound in sockets or []:
+            self.servers = [Listener(bound, self._connections, self._connection)]  # type: ignore[list-item]
+            self.started = True
             host, port = bound.getsockname()[:2]
             self._listening(self, f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}")
+
+    async def on_tick(self, counter: int) -> bool:
+        """Also closes the connections whose clients are late."""
+        if counter % _TICKS_A_CHECK == 0:
+            now = asyncio.get_running_loop().time()
+            for connection in list(self.server_state.connections):
+                assert isinstance(connection, Connection)
+                connection.check(now)
+        return await super().on_tick(counter)
+
+    def _connection(self, peer: str) -> Connection:
+        one = self._connections
+        return Connection(self.config, self.server_state, self._limits, peer, one.count_refusal, one.remove)
 
 
 async def serve(settings: Settings, host: str, port: int, listening: Callable[[Server, str], None]) -> None:
@@ -37,6 +65,7 @@ async def serve(settings: Settings, host: str, port: int, listening: Callable[[S
 
     Raises StartupError, BundleError or EngineFailed when the service cannot start.
     """
+    proxies = networks(settings.forwarded_allow_ips)
     gc.disable()  # what is made while the galleries are read is no garbage, and there are millions of it
     try:
         with _bind(host, port) as bound:
@@ -44,18 +73,33 @@ async def serve(settings: Settings, host: str, port: int, listening: Callable[[S
                 _check_who_may_come(service, bound.getsockname()[0])
                 config = uvicorn.Config(
                     create_app(service),
+                    http=Connection,
                     ws="none",
                     lifespan="off",
                     log_config=None,
                     access_log=False,
                     server_header=False,
+                    proxy_headers=bool(proxies),
+                    forwarded_allow_ips=[str(network) for network in proxies],
                     timeout_graceful_shutdown=int(settings.request_timeout) + 1,
                 )
                 # What is loaded by now stays; looking through it would stop every request for 40 ms at a time.
                 gc.collect()
                 gc.freeze()
                 gc.enable()
-                await Server(config, listening).serve(sockets=[bound])
+                connections = Connections(
+                    connections_possible(settings.max_connections),
+                    settings.max_connections_per_address,
+                    proxies,
+                    service.metrics,
+                )
+                limits = ConnectionLimits(
+                    head_timeout=settings.header_timeout,
+                    idle_timeout=settings.idle_timeout,
+                    drain_timeout=settings.request_timeout,
+                    write_timeout=settings.request_timeout,
+                )
+                await Server(config, connections, limits, listening).serve(sockets=[bound])
     finally:
         gc.enable()
 
