@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from training.config import OptimConfig
 from training.model import PAN, VARIANTS, BackboneConfig
-from training.model.attention import PartAttention
+from training.model.attention import PartAttention, _QueryAndPool
 from training.model.backbone import NonLocal
 from training.model.parts import PartScale, Stripes, pool_parts
 from training.optim import make_optimizer
@@ -79,12 +79,47 @@ def test_part_attention_is_equation_3(out_channels: int) -> None:
 
 def test_part_pooling_is_the_average_of_the_masked_map() -> None:
     torch.manual_seed(0)
-    x = torch.randn(2, 10, 6, 4)
-    mask_BiN, channel_BC1 = PartScale(10, 3).eval()(x)
+    x = torch.randn(2, 10, 6, 4, dtype=torch.float64, requires_grad=True)
+    mask_BiN, channel_BC1 = PartScale(10, 3).double().eval()(x)
+    assert torch.autograd.gradcheck(pool_parts, (x, mask_BiN.detach().requires_grad_()))
     got = pool_parts(x, mask_BiN) * channel_BC1
     for part in range(3):
         m = channel_BC1[:, :, :, None] * mask_BiN[:, part].view(2, 1, 6, 4)
         torch.testing.assert_close(got[:, :, part], F.adaptive_avg_pool2d(m * x, 1)[:, :, 0, 0])
+
+
+def test_means_over_positions_do_not_overflow_float16() -> None:
+    """At the size of the first block of 384 x 128 crops a sum ends far beyond 65,504 and its mean does not."""
+    torch.manual_seed(0)
+    exact_x = torch.rand(2, 6, 96, 32, dtype=torch.float64) * 200
+    exact_mask = torch.rand(2, 3, 3072, dtype=torch.float64) * 4
+    upstream = torch.randn(2, 6, 3, dtype=torch.float64) * 1e4
+    results = []
+    for dtype in (torch.float64, torch.float16):
+        x, mask = (exact.to(dtype).requires_grad_() for exact in (exact_x, exact_mask))
+        literal = (x[:, :, None].flatten(3) * mask[:, None]).sum(3) / 3072
+        got = literal if dtype == torch.float64 else pool_parts(x, mask)
+        results.append((got, *torch.autograd.grad(got, (x, mask), upstream.to(dtype))))
+    assert results[0][0].max() * 3072 > 9 * 65_504
+    for exact, half in zip(*results, strict=True):
+        torch.testing.assert_close(half.double(), exact, rtol=5e-3, atol=float(exact.detach().abs().max()) * 2e-3)
+
+
+def test_the_other_means_over_positions_do_not_overflow_float16_either() -> None:
+    torch.manual_seed(0)
+    query, x = torch.randn(1, 3, 4), torch.rand(1, 4, 96, 32) * 30
+    exact = query.double() @ x.flatten(2).double() @ x.flatten(2).double().transpose(1, 2) / 3072
+    got = _QueryAndPool.apply(query.half(), x.half())
+    torch.testing.assert_close(got.transpose(1, 2).double(), exact, rtol=1e-2, atol=2)
+    block = NonLocal(4).double().eval()
+    torch.nn.init.ones_(block.norm.weight)
+    for layer in (block.theta, block.out):
+        torch.nn.init.normal_(layer.weight, std=0.02)
+    torch.nn.init.eye_(block.phi.weight.data[:, :, 0, 0])
+    torch.nn.init.eye_(block.g.weight.data[:, :, 0, 0])
+    loud = torch.rand(1, 4, 96, 32, dtype=torch.float64) * 20
+    exact = block(loud)
+    torch.testing.assert_close(block.half()(loud.half()).double(), exact, rtol=1e-2, atol=0.5)
 
 
 @pytest.mark.parametrize("parts", [1, 3, 5, 6])

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.model.parts import pool_parts
+from training.model.parts import masked_mean
 
 
 class _QueryAndPool(torch.autograd.Function):
@@ -22,7 +22,7 @@ class _QueryAndPool(torch.autograd.Function):
     def forward(ctx: Any, query_BIC: Tensor, x_BChw: Tensor) -> Tensor:
         map_BIN = torch.matmul(query_BIC, x_BChw.flatten(2))
         ctx.save_for_backward(query_BIC, x_BChw, map_BIN)
-        return pool_parts(x_BChw, map_BIN)
+        return masked_mean(x_BChw, map_BIN)
 
     @staticmethod
     def backward(ctx: Any, warped_BCI: Tensor) -> tuple[Tensor, Tensor]:

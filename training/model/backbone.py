@@ -113,8 +113,8 @@ class ResNet(nn.Module):
 class NonLocal(nn.Module):
     """Dot-product non-local block, keys and values down-sampled by 2, inner width C/2.
 
-    Computed as theta (phi^T g) / N: without a softmax the products may be taken in this order, and the N x N
-    map of the literal form is never stored.
+    Computed as theta ((phi / N)^T g): without a softmax the products may be taken in this order, and the N x N
+    map of the literal form is never stored. phi is divided first, since the sum over N does not fit into float16.
     """
 
     def __init__(self, channels: int) -> None:
@@ -132,7 +132,7 @@ class NonLocal(nn.Module):
         small = self.pool(x_BChw)
         theta_BKN = self.theta(x_BChw).flatten(2)
         phi_BKM, g_BKM = self.phi(small).flatten(2), self.g(small).flatten(2)
-        mix_BKK = torch.matmul(g_BKM, phi_BKM.transpose(1, 2)) / phi_BKM.shape[2]
+        mix_BKK = torch.matmul(g_BKM, phi_BKM.transpose(1, 2) / phi_BKM.shape[2])
         batch, _, height, width = x_BChw.shape
         y_BKhw = torch.matmul(mix_BKK, theta_BKN).view(batch, -1, height, width)
         return x_BChw + self.norm(self.out(y_BKhw))  # type: ignore[no-any-return]

@@ -3,23 +3,50 @@
 Shapes: B batch, C channels, h x w positions (N = h * w), I parts, i parts of one scale.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 HIDDEN = 64
 
 
-def pool_parts(x_BChw: Tensor, mask_BIN: Tensor) -> Tensor:
+def masked_mean(x_BChw: Tensor, mask_BIN: Tensor) -> Tensor:
     """AvgPool(s_j * X) for every mask at once: (B, C, h, w) and (B, I, N) -> (B, C, I).
+
+    The masks are divided by N, not their product with X: a sum over 3,072 positions does not fit into float16.
 
     X is multiplied as it is stored. An exported graph stores C x N, so there the masks are transposed. PyTorch on a
     CPU stores N x C (channels last), and the exported form of the product would take ten times as long.
-    The exported graph divides by N first: a sum over 3,072 positions does not fit into float16.
     """
     x_BCN = x_BChw.flatten(2)
+    share_BIN = mask_BIN / x_BCN.shape[2]
     if torch.compiler.is_exporting():
-        return torch.matmul(x_BCN, mask_BIN.transpose(1, 2) / x_BCN.shape[2])
-    return torch.matmul(mask_BIN, x_BCN.transpose(1, 2)).transpose(1, 2) / x_BCN.shape[2]
+        return torch.matmul(x_BCN, share_BIN.transpose(1, 2))
+    return torch.matmul(share_BIN, x_BCN.transpose(1, 2)).transpose(1, 2)
+
+
+class _PoolParts(torch.autograd.Function):
+    """`masked_mean`, whose gradients divide by N first too. Left alone, autograd sums over C before it divides."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BChw: Tensor, mask_BIN: Tensor) -> Tensor:
+        ctx.save_for_backward(x_BChw, mask_BIN)
+        return masked_mean(x_BChw, mask_BIN)
+
+    @staticmethod
+    def backward(ctx: Any, pooled_BCI: Tensor) -> tuple[Tensor, Tensor | None]:
+        # under autocast the two may have come in another type than the product
+        x_BChw, mask_BIN = (saved.to(pooled_BCI.dtype) for saved in ctx.saved_tensors)
+        pooled_BIC = pooled_BCI.transpose(1, 2) / mask_BIN.shape[2]
+        grad_BNC = torch.matmul(mask_BIN.transpose(1, 2), pooled_BIC)
+        grad_BIN = torch.matmul(pooled_BIC, x_BChw.flatten(2)) if ctx.needs_input_grad[1] else None
+        return grad_BNC.transpose(1, 2).reshape(x_BChw.shape), grad_BIN
+
+
+def pool_parts(x_BChw: Tensor, mask_BIN: Tensor) -> Tensor:
+    """AvgPool(s_j * X) for every mask at once: (B, C, h, w) and (B, I, N) -> (B, C, I)."""
+    return _PoolParts.apply(x_BChw, mask_BIN)  # type: ignore[no-any-return, no-untyped-call]
 
 
 class SpatialMean(nn.Module):
