@@ -17,7 +17,7 @@ from rich.console import Console
 from bundle import PanError
 from training.checkpoint import load_checkpoint
 from training.config import RunConfig
-from training.errors import CheckpointError, ConfigError
+from training.errors import CheckpointError, ConfigError, DataError
 from training.stopping import Stopped
 from training.trainer import STATE, WEIGHTS, Trainer
 
@@ -99,6 +99,8 @@ def _finish(config: RunConfig, folder: Path, console: Console) -> None:
         return
     console.print(f"{folder.name}: training", highlight=False)
     trainer = Trainer(config, folder, console)
+    if trainer.not_evaluated:
+        raise DataError(f"{trainer.not_evaluated}; a table is made of figures: name a test set with data.test")
     if (folder / STATE).exists():
         trainer.resume()
     trainer.run()

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 
 from bundle import Evaluation, ImageArray, InputSpec
-from training.data import Crop, CropStore, ReidData, cameras, persons
+from training.data import Crop, CropStore, ReidData, cameras, persons, why_not_evaluated
 from training.distributed import World
 from training.errors import DataError
 from training.evaluation import Embedded, Labels, evaluate_embeddings
@@ -52,16 +52,19 @@ def evaluate_on(embed: Embed, data: ReidData, spec: InputSpec, progress: Progres
 
 
 def embed_data(embed: Embed, data: ReidData, spec: InputSpec, progress: Progress | None = None) -> Embedded:
-    """Embed query and gallery of a data set. Raises DataError where it lacks either."""
-    if not data.query or not data.gallery:
-        raise DataError(
-            f"{data.name} has {len(data.query)} query and {len(data.gallery)} gallery crops; both are needed"
-        )
+    """Embed query and gallery of a data set, its junk left out.
+
+    Raises DataError, before anything is computed, where nothing can be ranked.
+    """
+    data = data.without_junk()
+    if why := why_not_evaluated(data):
+        raise DataError(f"{why}; nothing can be measured")
     return _arranged(embed_crops(embed, [*data.query, *data.gallery], spec, progress=progress), data)
 
 
 def embed_share(embed: Embed, data: ReidData, spec: InputSpec, world: World) -> Embedded | None:
     """As `embed_data`, by all processes of a run together: the first gets every row, the others get None."""
+    data = data.without_junk()
     crops = [*data.query, *data.gallery]
     rows = world.collect(embed_crops(embed, world.share(crops), spec), len(crops))
     return None if rows is None else _arranged(rows, data)

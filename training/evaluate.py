@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
+import numpy.typing as npt
 from rich.table import Table
 
 from bundle import Evaluation
@@ -20,6 +22,7 @@ from training.evaluation import (
     evaluate_similarity,
     full_report,
 )
+from training.evaluation.inputs import DISTRACTOR
 from training.expansion import ALPHA, expand_queries
 from training.reranking import K1, K2, LAMBDA, rerank
 
@@ -90,19 +93,41 @@ def evaluate(embedded: Embedded, *, full: bool, neighbours: int | None, reranked
 
 def read_features(path: Path) -> Embedded:
     """Embeddings and labels from an .npz file. Raises DataError."""
+    arrays = _read_arrays(path)
+
+    def labels(side: str) -> Labels:
+        return Labels(arrays[f"{side}_id"].astype(np.int64), arrays[f"{side}_camera"].astype(np.int64))
+
+    query = labels("query")
+    if nobody := int((query.person <= DISTRACTOR).sum()):
+        raise DataError(
+            f"{path}: {nobody} query ids are 0 or less, which stands for nobody (0 a distractor, -1 junk); number "
+            "people from 1 and leave other queries out"
+        )
+    return Embedded(arrays["query"], query, arrays["gallery"], labels("gallery"), path.name)
+
+
+def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    if not path.is_file():
+        raise DataError(f"there is no file {path}")
+    if not is_zipfile(path):
+        raise DataError(f"{path} cannot be read as .npz: it is no archive that numpy.savez wrote, of {', '.join(KEYS)}")
     try:
         with np.load(path, allow_pickle=False) as file:
             missing = [key for key in KEYS if key not in file]
             if missing:
                 raise DataError(f"{path} lacks {', '.join(missing)}; it needs {', '.join(KEYS)}")
             arrays = {key: file[key] for key in KEYS}
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as .npz: {error}") from None
-
-    def labels(side: str) -> Labels:
-        return Labels(arrays[f"{side}_id"].astype(np.int64), arrays[f"{side}_camera"].astype(np.int64))
-
-    return Embedded(arrays["query"], labels("query"), arrays["gallery"], labels("gallery"), path.name)
+    except (OSError, ValueError, BadZipFile) as error:
+        why = "an array holds objects in place of numbers" if "allow_pickle" in str(error) else str(error)
+        raise DataError(f"{path} cannot be read as .npz: {why}; write it again with numpy.savez") from None
+    for key, array in arrays.items():
+        rows = key in ("query", "gallery")
+        usable = array.dtype.kind in "fiu" and array.ndim == (2 if rows else 1)
+        if not usable or not (rows or np.array_equal(array, np.trunc(array))):
+            wanted = "rows of numbers" if rows else "a row of whole numbers"
+            raise DataError(f"{path}: {key} is {array.dtype} of shape {array.shape}; it must be {wanted}")
+    return arrays
 
 
 def ranking_table(evaluation: Evaluation) -> Table:

@@ -15,7 +15,7 @@ from bundle import Calibration, Evaluation, ImageArray, Provenance
 from training.advice import advise
 from training.checkpoint import Card, load_state, save_checkpoint, save_state
 from training.config import RunConfig, save_config
-from training.data import CropStore, IdentitySampler, read_data, trainable
+from training.data import CropStore, IdentitySampler, left_out, read_data, trainable, why_not_evaluated
 from training.distributed import join
 from training.embed import embed_share, torch_embedder
 from training.errors import CheckpointError, ConfigError, DataError
@@ -57,13 +57,18 @@ class Trainer:
         torch.set_num_threads(config.threads or torch.get_num_threads())
         self.spec = config.input_spec()
         self.data = read_data(config.data.path, config.data.test)
-        if config.evaluate_every and not (self.data.query and self.data.gallery):
-            raise ConfigError(f"{self.data.name} has no query and gallery to evaluate on; set evaluate_every=0")
+        self.not_evaluated = why_not_evaluated(self.data)
+        if self.not_evaluated and config.evaluate_every:
+            raise ConfigError(f"{self.not_evaluated}; set evaluate_every=0 to train without an evaluation")
+        if self.not_evaluated:
+            self._say(f"warning: {self.not_evaluated}; this run trains and saves its network without figures")
         if self.data.notice:
-            self.console.print(self.data.notice)
+            self._say(self.data.notice)
         crops, self.labels = trainable(self.data.train)
         if not crops:
             raise DataError(f"{self.data.name} has no identity with two training crops or more")
+        if lost := left_out(self.data.train):
+            self._say(f"training on {len(crops)} of {len(self.data.train)} crops; left out: {lost}")
         self.store = CropStore(crops, self.spec, config.data.cache_gib)
         self.sampler = IdentitySampler(self.labels, config.sampler.identities, config.sampler.crops, config.seed)
         self.step = 0
@@ -88,7 +93,7 @@ class Trainer:
             ) from None
 
     def run(self) -> Card:
-        """Train to the end, evaluate, and write the checkpoint.
+        """Train to the end, write the checkpoint, evaluate, and write it again with its figures.
 
         Raises Stopped after SIGINT or SIGTERM; Diverged, OutOfMemory or ProcessLost, with what to do, where the run
         cannot go on. What is on disk is then the last state saved.
@@ -160,19 +165,34 @@ class Trainer:
         return due and self.step > self.progress.evaluated
 
     def _evaluate(self) -> Card:
-        """Evaluate where the data set has query and gallery, and write the checkpoint."""
+        """Write the checkpoint, evaluate, and write it again with its figures.
+
+        Raises DataError where a test crop cannot be used; the network is kept then, without figures.
+        """
         network = self.learner.result
         self.world.same_buffers(network)
-        evaluation = calibration = None
-        if self.data.query and self.data.gallery:
+        if self._saved != self.step:
+            self._save_state()
+        card = self._card(None, None)
+        self._save_checkpoint(WEIGHTS, card)
+        if self.not_evaluated:
+            return card
+        try:
             embedder = torch_embedder(network, self.spec, self.device)
             embedded = embed_share(embedder, self.data, self.spec, self.world)
-            if embedded is not None:
-                evaluation, calibration = evaluate_embeddings(*embedded), calibrate(embedded)
-        card = self.world.agree(self._card(evaluation, calibration))
-        if self.world.first:
-            save_checkpoint(self.out / WEIGHTS, network, card)
+            measured = (evaluate_embeddings(*embedded), calibrate(embedded)) if embedded else (None, None)
+        except DataError as error:
+            raise DataError(
+                f"{error}. {self.out / WEIGHTS} holds the network after {self.step} iterations, without figures; "
+                f"`pan-train resume {self.out}` goes on with its evaluation"
+            ) from error
+        card = self.world.agree(self._card(*measured))
+        self._save_checkpoint(WEIGHTS, card)
         return card
+
+    def _save_checkpoint(self, name: str, card: Card) -> None:
+        if self.world.first:
+            save_checkpoint(self.out / name, self.learner.result, card)
 
     def _judge(self, card: Card, monitor: Monitor | None) -> None:
         """Keep the best network, and count the evaluations since."""
@@ -181,8 +201,7 @@ class Trainer:
             return
         if card.evaluation.mAP > self.progress.best:
             self.progress.best, self.progress.without_better = card.evaluation.mAP, 0
-            if self.world.first:
-                save_checkpoint(self.out / BEST, self.learner.result, card)
+            self._save_checkpoint(BEST, card)
         else:
             self.progress.without_better += 1
         if monitor:
@@ -218,6 +237,9 @@ class Trainer:
             state = self.learner.state()
             save_state(self.out / STATE, {**state, "step": self.step, "progress": asdict(self.progress)})
         self._saved = self.step
+
+    def _say(self, words: str) -> None:
+        self.console.print(words, markup=False, highlight=False, soft_wrap=True)
 
     def _kept(self) -> str:
         if self._saved is None:

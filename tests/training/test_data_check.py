@@ -204,3 +204,16 @@ def test_the_command_says_what_it_looked_for(tmp_path: Path) -> None:
     done = run(tmp_path / "nothing")
     assert done.returncode == 1
     assert done.stderr.startswith("error: there is no data set at")
+
+
+def test_crops_of_nobody_in_train_and_query_are_remarked(crops: Path) -> None:
+    seen = next((crops / "query").iterdir()).read_bytes()
+    for folder, name in (
+        ("bounding_box_train", "0000_c1s1_000001_00.jpg"),
+        ("bounding_box_train", "-1_c2s1_000001_00.jpg"),
+        ("query", "0000_c2s1_000002_00.jpg"),  # the gallery has a distractor under camera 1
+    ):
+        (crops / folder / name).write_bytes(seen)
+    found = remarks(check_data(crops))
+    assert [Path(case).name[:4] for case in found["nobody-in-train"]] == ["-1_c", "0000"]
+    assert [Path(case).name[:4] for case in found["nobody-in-query"]] == ["0000"]

@@ -88,5 +88,29 @@ def test_the_tables_show_plain_and_reranked_figures_apart() -> None:
 
 def test_what_is_not_an_npz_file_is_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("not an archive")
-    with pytest.raises(DataError, match=r"cannot be read as \.npz"):
+    with pytest.raises(DataError, match=r"cannot be read as \.npz.*numpy\.savez wrote"):
         read_features(tmp_path / "text.npz")
+    np.save(tmp_path / "rows.npy", np.eye(2))
+    with pytest.raises(DataError, match=r"cannot be read as \.npz.*numpy\.savez wrote"):
+        read_features(tmp_path / "rows.npy")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("query", np.array([{}, {}]), "holds objects in place of numbers"),
+        ("gallery_id", np.array(["anna", "bo"]), "gallery_id is <U4 of shape .2,.; it must be a row of whole numbers"),
+        ("query_camera", np.array([1.5, 2]), "must be a row of whole numbers"),
+        ("query", np.zeros(2), "must be rows of numbers"),
+        ("query_id", np.array([0, 1]), "1 query ids are 0 or less.* number people from 1"),
+    ],
+)
+def test_features_that_cannot_be_evaluated_say_what_they_lack(
+    tmp_path: Path, key: str, value: np.ndarray, words: str
+) -> None:
+    arrays = {"query": np.eye(2), "query_id": [1, 2], "query_camera": [1, 1]}
+    arrays |= {"gallery": np.eye(2), "gallery_id": [1, 2], "gallery_camera": [2, 2]}
+    np.savez(tmp_path / "f.npz", allow_pickle=True, **(arrays | {key: value}))
+    with pytest.raises(DataError, match=words) as raised:
+        read_features(tmp_path / "f.npz")
+    assert "pickle" not in str(raised.value)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from training.errors import DataError
-from training.evaluation import Labels, evaluate_embeddings, evaluate_similarity
+from training.evaluation import Embedded, Labels, evaluate_embeddings, evaluate_similarity, full_report
 
 
 def labels(person: list[int], camera: list[int]) -> Labels:
@@ -36,6 +36,15 @@ def test_junk_has_no_influence_and_a_distractor_is_a_negative() -> None:
     result = score([[0.9, 0.8, 0.7]], labels([1], [1]), gallery)
     assert result.mAP == 50
     assert result.gallery == 2
+
+
+def test_a_query_of_nobody_matches_nothing_and_nobody_is_a_stranger_to_it() -> None:
+    query, gallery = labels([1, 0, -1], [1, 1, 1]), labels([1, 0, 0, -1], [2, 2, 3, 2])
+    similarity = [[0.9, 0.8, 0.1, 0.0], [0.1, 0.9, 0.8, 0.7], [0.1, 0.9, 0.8, 0.7]]
+    assert score(similarity, query, gallery).queries == 1
+    rows = Embedded(np.eye(3, 4, dtype=np.float32), query, np.eye(4, dtype=np.float32), gallery)
+    verification = full_report(rows).verification
+    assert (verification.positives, verification.negatives) == (1, 2)
 
 
 def test_a_query_without_a_positive_leaves_the_mean() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,6 +110,7 @@ def test_ready_embeddings_are_evaluated(tmp_path: Path) -> None:
         (["run", "--out", "{tmp}/r", "optim.larning_rate=1"], "unknown"),
         (["resume", "{tmp}/r"], "begin the run with"),
         (["evaluate"], "give CHECKPOINT"),
+        (["evaluate", "--features", "{tmp}/none.npz"], "there is no file"),
         (["evaluate", "{tmp}/none.safetensors", "--data", "{tmp}"], "no checkpoint at"),
     ],
 )
@@ -167,3 +169,60 @@ def test_backbone_weights_that_do_not_fit_say_what_to_set(tmp_path: Path) -> Non
     save_file(state, tmp_path / "less.safetensors")
     with pytest.raises(CheckpointError, match=r"1 tensors missing.*layer1\.0\.conv1\.weight.*model\.depth"):
         load_backbone_weights(network.backbone, config, str(tmp_path / "less.safetensors"))
+
+
+def table(path: Path, market: Path, query: str, gallery: str) -> Path:
+    """A CSV of the crops of `market`: all of train, and of its test people the query and gallery files that match."""
+    sides = {
+        "train": (market / "bounding_box_train").iterdir(),
+        "query": (market / "query").glob(query),
+        "gallery": (market / "bounding_box_test").glob(gallery),
+    }
+    rows = [f"{file},{file.name[:4]},{file.name[5:7]},{side}" for side, files in sides.items() for file in files]
+    path.write_text("\n".join(["path,person,camera,split", *rows]))
+    return path
+
+
+FEW = [*SMALL, "optim.iterations=3"]
+
+
+def test_a_split_without_positives_is_told_at_the_start_and_trained_on(market: Path, tmp_path: Path) -> None:
+    data = table(tmp_path / "one_camera.csv", market, "000?_c1*", "000[789]_c1*")
+    out = tmp_path / "run"
+    done = pan_train("run", "--out", out, "--json", f"data.path={data}", *FEW)
+    assert json.loads(done.stdout)["evaluation"] is None
+    assert "no query of one_camera has its person in the gallery under another camera" in done.stderr
+    first = (out / "model.safetensors").read_bytes()
+    (out / "model.safetensors").unlink()  # as a run of an older version left its folder
+    assert json.loads(pan_train("resume", out, "--json").stdout)["evaluation"] is None
+    assert (out / "model.safetensors").read_bytes() == first
+    done = pan_train("run", "--out", tmp_path / "b", f"data.path={data}", *FEW, "evaluate_every=1", check=False)
+    assert (done.returncode, "evaluate_every=0" in done.stderr) == (1, True)
+    assert not (tmp_path / "b" / "resume.pt").exists()
+    done = pan_train("ablate", "table2", "--variant", "baseline", "--seeds", "1", "--out", tmp_path / "t",
+                     f"data.path={data}", *FEW, check=False)  # fmt: skip
+    assert (done.returncode, "a table is made of figures" in done.stderr) == (1, True)
+
+
+def test_a_test_crop_that_cannot_be_read_costs_no_network(market: Path, tmp_path: Path) -> None:
+    data = table(tmp_path / "test.csv", market, "*", "000[789]*")
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"")
+    data.write_text(f"{data.read_text()}\n{broken},0007,c2,gallery\n")
+    out = tmp_path / "run"
+    done = pan_train("run", "--out", out, f"data.path={data}", *FEW, "evaluate_every=2", check=False)
+    assert done.returncode == 1
+    assert "broken.jpg" in done.stderr
+    assert f"pan-train resume {out}" in " ".join(done.stderr.split())
+    assert load_checkpoint(out)[1].provenance.iterations == 2
+    data.write_text(data.read_text().replace(str(broken), str(next((market / "query").iterdir()))))
+    assert json.loads(pan_train("resume", out, "--json").stdout)["evaluation"]["queries"] == 6
+    assert load_checkpoint(out)[1].provenance.iterations == 3
+
+
+def test_crops_of_nobody_in_train_are_told(market: Path, tmp_path: Path) -> None:
+    shutil.copytree(market, tmp_path / "set")
+    for name in ("0000_c1s1_000001_00.jpg", "-1_c1s1_000001_00.jpg"):
+        shutil.copy(next((market / "query").iterdir()), tmp_path / "set" / "bounding_box_train" / name)
+    done = pan_train("run", "--out", tmp_path / "run", f"data.path={tmp_path}/set", *FEW)
+    assert "training on 24 of 26 crops; left out: 2 crops of nobody" in " ".join(done.stderr.split())

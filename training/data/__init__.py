@@ -1,7 +1,16 @@
 """Data sets, batches and augmentation."""
 
 from training.data.augment import AugmentConfig, augment
-from training.data.crops import Crop, ReidData, cameras, persons, trainable
+from training.data.crops import (
+    Crop,
+    ReidData,
+    cameras,
+    left_out,
+    persons,
+    trainable,
+    unmatched,
+    why_not_evaluated,
+)
 from training.data.readers import read_data, scan_data
 from training.data.sampler import IdentitySampler
 from training.data.store import CropStore
@@ -14,8 +23,11 @@ __all__ = [
     "ReidData",
     "augment",
     "cameras",
+    "left_out",
     "persons",
     "read_data",
     "scan_data",
     "trainable",
+    "unmatched",
+    "why_not_evaluated",
 ]

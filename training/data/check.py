@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bundle import ImageError, decode_image
-from training.data.crops import DISTRACTOR, JUNK, Crop, shared_persons, trainable
+from training.data.crops import DISTRACTOR, JUNK, Crop, shared_persons, trainable, unmatched
 from training.data.readers import Scan, scan_data
 
 CHUNK = 1024  # files in flight: a data set of 100,000 needs no 100,000 futures
@@ -163,6 +163,11 @@ def _identities(scan: Scan) -> Iterator[Finding]:
     train = [crop for crop in data.train if crop.person > DISTRACTOR]
     if data.train and not trainable(train)[0]:
         yield Finding("nothing-to-train", True, "no identity of train has two crops; no triplet can be made")
+    for side, lost in (("train", "not trained on"), ("query", "not counted")):
+        nobody = tuple(str(crop.path) for crop in getattr(data, side) if crop.person <= DISTRACTOR)
+        if nobody:
+            message = f"crops of {side} named -1 or 0000, which is nobody, {lost}: {len(nobody)}"
+            yield Finding(f"nobody-in-{side}", False, message, nobody)
     counts = Counter(crop.person for crop in train)
     single = tuple(str(crop.path) for crop in train if counts[crop.person] == 1)
     if single:
@@ -179,14 +184,11 @@ def _identities(scan: Scan) -> Iterator[Finding]:
 
 
 def _queries(query: Sequence[Crop], gallery: Sequence[Crop]) -> Iterator[Finding]:
-    """A positive is the same person under another camera; the official rules skip a query that has none."""
     if not query or not gallery:
         return
-    seen_by = defaultdict(set)
-    for crop in gallery:
-        seen_by[crop.person].add(crop.camera)
-    skipped = tuple(str(crop.path) for crop in query if not seen_by[crop.person] - {crop.camera})
-    if len(skipped) == len(query):
+    persons = [crop for crop in query if crop.person > DISTRACTOR]
+    skipped = tuple(str(crop.path) for crop in unmatched(persons, gallery))
+    if len(skipped) == len(persons):
         yield Finding("no-positive", True, "no query has its person in gallery under another camera", skipped)
     elif skipped:
         message = f"queries without their person in gallery under another camera, not counted: {len(skipped)}"

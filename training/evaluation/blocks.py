@@ -1,7 +1,8 @@
 """The rules every figure obeys, applied to a block of queries at a time: which pairs count, and as what.
 
-Gallery rows of person -1 (junk) are out; for a query the gallery rows of its own person in its own camera are out.
-Of the pairs left, those of one person are positive, all others negative, whichever camera saw them.
+Gallery rows of person -1 (junk) are out, and so is a query of person -1 or 0 (a distractor): that is no person to look
+for. For a query the gallery rows of its own person in its own camera are out. Of the pairs left, those of one person
+are positive, all others negative, whichever camera saw them.
 
 Shapes: Q queries, B of them in a block, G gallery rows, D numbers of an embedding.
 """
@@ -12,7 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
-from training.evaluation.inputs import JUNK, Bools, Floats, Labels
+from training.evaluation.inputs import DISTRACTOR, JUNK, Bools, Floats, Labels
 
 BLOCK_BYTES = 256 * 2**20
 
@@ -54,7 +55,7 @@ def blocks(similarity: Similarity, query: Labels, gallery: Labels) -> Iterator[B
     for rows in spans(len(query.person), 16 * len(gallery.person)):
         person_B1, camera_B1 = query.person[rows, None], query.camera[rows, None]
         same_BG = person_B1 == gallery.person
-        counted_BG = (gallery.person != JUNK) & (person_B1 != JUNK)
+        counted_BG = (gallery.person != JUNK) & (person_B1 > DISTRACTOR)
         yield Block(
             rows,
             similarity(rows),

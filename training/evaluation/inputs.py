@@ -16,6 +16,7 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 JUNK = -1
+DISTRACTOR = 0
 
 
 @dataclass(frozen=True, slots=True)

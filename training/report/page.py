@@ -71,6 +71,8 @@ def render(
     run = read_run(folder)
     variants = _variant_table(run, table)
     reid, lacking = read_crops(run, data)
+    if reid is not None:
+        reid = reid.without_junk()
     measured = None
     if reid is not None and not lacking:
         embedded = embed_data(torch_embedder(run.network, run.card.input), reid, run.card.input, progress)

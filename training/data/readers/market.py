@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from training.data.crops import JUNK, Crop, ReidData
+from training.data.crops import Crop, ReidData
 from training.data.readers.cuhk03 import SOURCES as CUHK03
 from training.data.readers.scan import Scan, Source, images
 from training.errors import DataError
@@ -48,7 +48,7 @@ def scan_market(path: Path) -> Scan:
                 found.append(Crop(file, int(match[1]), int(match[2])))
         return tuple(found)
 
-    train = tuple(crop for crop in crops("bounding_box_train") if crop.person != JUNK)
+    train = crops("bounding_box_train")
     query = crops("query")
     source = _source(path, (*train, *query))
     name = f"cuhk03-{path.name}" if source in CUHK03.values() else path.name
