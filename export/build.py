@@ -38,6 +38,7 @@ class Exported:
     refused: dict[str, str] = field(default_factory=dict)  # label -> why it is not in the bundle
     float_blocks: str | None = None  # of the INT8 graph, where some had to stay in float
     sizes: list[SizeCost] = field(default_factory=list)  # what smaller descriptors cost, where one was asked for
+    no_thresholds: str = ""  # why the bundle states none, where its training did
 
 
 def export_checkpoint(
@@ -69,7 +70,8 @@ def export_checkpoint(
     step("PyTorch on the crops")
     reference = Reference(embed, samples)
     if reduction:  # what training measured was measured on other descriptors
-        measured = {"evaluation": reference.evaluation, "calibration": calibrate(reference.embedded)}
+        calibration = None if samples.few_strangers else calibrate(reference.embedded)
+        measured = {"evaluation": reference.evaluation, "calibration": calibration}
         card = card.model_copy(update=measured)
     with new_bundle(out, overwrite) as folder:
         step("tracing the network")
@@ -98,7 +100,15 @@ def export_checkpoint(
         engines = {"PyTorch": embed, **bench.engines}
         milliseconds = milliseconds_a_crop(engines, samples.images_NHW3[:TIMED_BATCH], TIMED_ROUNDS)
     return Exported(
-        out, manifest, bench.agreement, milliseconds, bench.seconds, bench.refused, bench.float_blocks, sizes
+        out,
+        manifest,
+        bench.agreement,
+        milliseconds,
+        bench.seconds,
+        refused=bench.refused,
+        float_blocks=bench.float_blocks,
+        sizes=sizes,
+        no_thresholds=samples.few_strangers if reduction else "",
     )
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from bundle import ImageArray, InputSpec
-from training.data import Crop, CropStore, ReidData, read_data
+from training.data import Crop, CropStore, ReidData, read_data, unmatched, why_not_evaluated
+from training.data.crops import DISTRACTOR
 from training.embed import Embed, embed_data
 from training.errors import DataError
 from training.evaluation import Embedded, Labels
@@ -22,11 +23,15 @@ BATCH = 32
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Crops to compare descriptors on, a query and gallery to compare rankings on, and what to call them."""
+    """Crops to compare descriptors on, a query and gallery to compare rankings on, and what to call them.
+
+    `few_strangers` says why thresholds cannot be taken from that gallery; it is empty where they can.
+    """
 
     name: str
     images_NHW3: ImageArray
     embedded: Callable[[Embed], Embedded]
+    few_strangers: str = ""
 
 
 def measuring_samples(data: Path | None, spec: InputSpec, images: int, ranked: int) -> Samples:
@@ -39,31 +44,47 @@ def read_samples(path: Path, spec: InputSpec, images: int, ranked: int = 2000) -
 
     Raises DataError: descriptors alone can be compared on any crops, but rankings take a test split.
     """
-    data = read_data(path)
-    crops = [*data.query, *data.gallery]
-    if len(crops) < 2 or not data.query:
-        raise DataError(
-            f"{path} has {len(data.query)} query and {len(data.gallery)} gallery crops; measuring an engine takes both"
-        )
+    data = read_data(path).without_junk()
+    if why := why_not_evaluated(data):
+        raise DataError(f"{why}; an engine is measured on the ranking of a test split")
     some = fewer_persons(data, ranked)
-    return Samples(data.name, _read(_spread(crops, images), spec), lambda embed: embed_data(embed, some, spec))
+    shares = _stranger_share(some), _stranger_share(data)
+    few_strangers = ""
+    if shares[0] < shares[1] / 2:
+        few_strangers = (
+            f"strangers are {shares[0]:.0%} of the {len(some.gallery)} gallery crops that were ranked and "
+            f"{shares[1]:.0%} of the whole gallery; raise --ranked"
+        )
+    crops = _read(_spread([*data.query, *data.gallery], images), spec)
+    return Samples(data.name, crops, lambda embed: embed_data(embed, some, spec), few_strangers)
 
 
 def fewer_persons(data: ReidData, ranked: int) -> ReidData:
-    """The test split with about `ranked` crops: every n-th person of the gallery, whole, with the queries of theirs."""
+    """The test split with about `ranked` gallery crops, without junk and without queries that match nothing.
+
+    Every n-th person that a query asks for is kept whole, with its queries. Of the strangers (distractors, and people
+    whom no query asks for) every n-th crop is kept, so that they stay as frequent as in the whole gallery.
+    """
+    data = data.without_junk()
     every = -(-len(data.gallery) // ranked)
     if every <= 1:
         return data
-    people = sorted({crop.person for crop in data.query})
-    kept = set(people[::every])
-    others = sorted({crop.person for crop in data.gallery} - set(people))
-    kept_gallery = kept | set(others[::every])
+    skipped = set(unmatched(data.query, data.gallery))
+    query = [crop for crop in data.query if crop not in skipped]
+    people = sorted({crop.person for crop in query})
+    asked, kept = set(people), set(people[::every])
+    strangers = set([crop for crop in data.gallery if crop.person not in asked][::every])
     return ReidData(
-        f"{data.name}, every {every}th person",
+        f"{data.name}, 1 in {every} persons and strangers",
         (),
-        tuple(crop for crop in data.query if crop.person in kept),
-        tuple(crop for crop in data.gallery if crop.person in kept_gallery),
+        tuple(crop for crop in query if crop.person in kept),
+        tuple(crop for crop in data.gallery if crop.person in kept or crop in strangers),
     )
+
+
+def _stranger_share(data: ReidData) -> float:
+    asked = {crop.person for crop in data.query}
+    return sum(crop.person not in asked for crop in data.gallery) / len(data.gallery)
 
 
 def synthetic_samples(spec: InputSpec, count: int, seed: int = 0) -> Samples:
@@ -107,7 +128,7 @@ def calibration_crops(data: Path | None, spec: InputSpec, count: int) -> ImageAr
 
 def training_crops(data: Path, count: int) -> list[Crop]:
     """At most `count` training crops, spread evenly. Raises DataError where there are none."""
-    train = read_data(data).train
+    train = [crop for crop in read_data(data).train if crop.person > DISTRACTOR]
     if not train:
         raise DataError(f"{data} has no training crops, from which this is learnt; give a data set with a train split")
     return _spread(train, count)

@@ -27,6 +27,7 @@ def exported_as_json(exported: Exported) -> dict[str, object]:
         "int8_blocks_in_float": exported.float_blocks,
         "refused": exported.refused,
         "sizes": [asdict(size) for size in exported.sizes],
+        "no_thresholds": exported.no_thresholds or None,
     }
 
 
@@ -34,8 +35,8 @@ def show_exported(exported: Exported) -> None:
     """A row a target, what was refused and why, and where the bundle is."""
     first = next(iter(exported.agreement.values()))
     table = Table(
-        title=f"against PyTorch ({exported.milliseconds['PyTorch']:.2f} ms a crop): {first.images} crops of "
-        f"{first.data}, batches of {', '.join(map(str, first.cosine))}; {first.queries} queries ranked"
+        title=f"against PyTorch ({exported.milliseconds['PyTorch']:.2f} ms a crop), on {first.data}: "
+        f"{first.images} crops in batches of {', '.join(map(str, first.cosine))}; {first.queries} queries ranked"
     )
     for column in ("engine", "MB", "ms/crop", *MEASURED):
         table.add_column(column, justify="left" if column == "engine" else "right", no_wrap=True)
@@ -50,6 +51,8 @@ def show_exported(exported: Exported) -> None:
             print(f"maps in {entry.name}, {entry.bytes / 1e6:.1f} MB: 1-cos with PyTorch {departure}")
     if exported.sizes:
         Console().print(_sizes(exported))
+    if exported.no_thresholds:
+        print(f"no thresholds and no calibration in the bundle: {exported.no_thresholds}")
     if exported.float_blocks:
         print(f"INT8: {exported.float_blocks} residual blocks stayed in float32, for the gates")
     for label, reason in exported.refused.items():

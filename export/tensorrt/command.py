@@ -134,7 +134,7 @@ def _show(bundle: Path, built: BuiltEngine) -> None:
         "runs on": runs_on or "RTX cards of compute capability 8.0 and later",
         "precision": entry.precision + (f", {blocks} residual blocks in float32" if blocks else ""),
         "batch": f"{batch.min} to {batch.max}, fastest at {batch.opt}",
-        "measured on": f"{graph.images} crops of {graph.data}, against the bundle's float32 file",
+        "measured on": f"{graph.data}: {graph.images} crops, against the bundle's float32 file",
         "typed graph, ONNX Runtime": _in_words(graph),
         "engine": _in_words(built.agreement) if built.agreement else f"UNVERIFIED: {built.unverified}",
     }
