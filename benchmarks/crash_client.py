@@ -129,7 +129,7 @@ class Worker:
             self._ask(http, "delete entry", {**self.told, gallery: left}, "DELETE", path)
         elif chance < 0.85 or gallery == SHARED:
             left = {other: kept for other, kept in held.items() if kept.person != held[tag].person}
-            path += f"/persons/{held[tag].person}"
+            path += f"/persons?person_id={held[tag].person}"
             self._ask(http, "erase person", {**self.told, gallery: left}, "DELETE", path)
         elif chance < 0.95:
             self._purge(http, gallery, held, path)

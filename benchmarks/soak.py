@@ -87,7 +87,7 @@ class Visitor(Client):
         await self._ask(200, "GET", f"{GALLERY}/entries", params={"person_id": person})
         await self._ask(204, "DELETE", f"{GALLERY}/entries/{enrolled['results'][0]['entry_id']}")
         if self.rounds >= REMEMBERED:
-            await self._ask(200, "DELETE", f"{GALLERY}/persons/{self._person(self.rounds - REMEMBERED)}")
+            await self._ask(200, "DELETE", f"{GALLERY}/persons?person_id={self._person(self.rounds - REMEMBERED)}")
 
     def _person(self, number: int) -> str:
         return f"client{self._number}-{number}"
@@ -110,7 +110,7 @@ class Turnover(Client):
             self.faults["another person was found"] += 1
         if self.rounds > 0:
             oldest = self.rounds - 1 if self.rounds <= PERSONS else self.rounds
-            await self._ask(200, "DELETE", f"{LARGE}/persons/{oldest}")
+            await self._ask(200, "DELETE", f"{LARGE}/persons?person_id={oldest}")
 
 
 def _files(pictures: list[bytes]) -> list[tuple[str, tuple[str, bytes]]]:

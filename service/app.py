@@ -3,7 +3,7 @@
 from importlib.metadata import version
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
@@ -27,6 +27,7 @@ from service.api import (
     system,
     transfer,
 )
+from service.api.deps import plain_path
 from service.api.docs import streamed_entry
 from service.envelope import Envelope
 from service.errors import ClientGone
@@ -77,6 +78,7 @@ def _routes() -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         telemetry=_NO_TELEMETRY,
+        dependencies=[Depends(plain_path)],
     )
     for module in (
         embeddings,

@@ -12,10 +12,10 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from service.answers import validation_problem
 from service.body import Body
-from service.errors import ClientGone, DeadlineExceeded, ForeignPage, InvalidRequest
+from service.errors import ClientGone, DeadlineExceeded, ForeignPage, InvalidRequest, NotFound
 from service.keys import UNKNOWN
 from service.runtime import Service
-from service.schemas import GalleryName, Identifier
+from service.schemas import GalleryName
 from service.settings import Settings
 
 T = TypeVar("T")
@@ -95,6 +95,12 @@ def _may_be_called(host: str, names: Sequence[str]) -> bool:
     return True
 
 
+async def plain_path(request: Request) -> None:
+    """Refuse a slash that came as `%2F`: it was part of a name, and by now it divides the path. Raises NotFound."""
+    if b"%2f" in request.scope["raw_path"].lower():
+        raise NotFound("there is nothing at this path; no name in a path has a slash (%2F)")
+
+
 # Every route that tells or changes anything of the galleries depends on one of these.
 Caller = Annotated[str, Security(_caller)]  # with any key
 EmbedCaller = Annotated[str, Security(_caller, scopes=["embed"])]
@@ -104,7 +110,6 @@ EraseCaller = Annotated[str, Security(_caller, scopes=["erase"])]
 ExportCaller = Annotated[str, Security(_caller, scopes=["export"])]
 AdminCaller = Annotated[str, Security(_caller, scopes=["admin"])]
 GalleryPath = GalleryName
-PersonPath = Identifier
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

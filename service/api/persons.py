@@ -6,12 +6,16 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from service.answers import Json
-from service.api.deps import EraseCaller, ExportCaller, GalleryPath, PersonPath, ServiceDep, problems
+from service.api.deps import EraseCaller, ExportCaller, GalleryPath, ServiceDep, problems
 from service.api.views import moment
 from service.schema import now
-from service.schemas import Erased, PersonPage
+from service.schemas import Erased, Identifier, PersonPage
 
 router = APIRouter(prefix="/v1/galleries/{gallery}/persons", tags=["persons"])
+
+# An id is any text, so it is never a part of the path: HTTP clients and proxies fold `/persons/..`, and many of them
+# `/persons/%2E%2E` as well, into the path of the gallery.
+PersonQuery = Annotated[Identifier, Query(description="the id, in full")]
 
 
 @router.get("", summary="List persons", responses={200: {"model": PersonPage}, **problems(404, 503)})
@@ -29,11 +33,9 @@ async def list_persons(
     return Json({"persons": persons, "next_cursor": rows[limit - 1].person_id if more else None})
 
 
-@router.delete(
-    "/{person_id:path}", summary="Erase a person", responses={200: {"model": Erased}, **problems(404, 503, 507)}
-)
+@router.delete("", summary="Erase a person", responses={200: {"model": Erased}, **problems(404, 503, 507)})
 async def erase_person(
-    gallery: GalleryPath, person_id: PersonPath, service: ServiceDep, caller: EraseCaller
+    gallery: GalleryPath, person_id: PersonQuery, service: ServiceDep, caller: EraseCaller
 ) -> Response:
     """Every entry of the person in this gallery; the answer is the receipt."""
     erasure = await service.entries.erase_person(caller, gallery, person_id)

@@ -4,13 +4,15 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from operator import index
 from typing import Any, Generic, TypeVar
-from urllib.parse import quote
 
 import httpx
 import orjson
+from pydantic import TypeAdapter, ValidationError
 
-from service.client.errors import api_error, no_answer
+from service.client.errors import ClientError, api_error, no_answer
+from service.schemas import GalleryName
 
 T = TypeVar("T")
 
@@ -18,6 +20,7 @@ LONGEST_IMPORT = 600.0  # seconds without a sign of the service: it builds the i
 _RETRIED = (429, 503)
 _LONGEST_WAIT = 60.0
 _MOST_LOST = 2  # connections in a row, before it is no short outage
+_NAME: TypeAdapter[str] = TypeAdapter(GalleryName)
 _JSON_FIELDS = ("attributes", "rerank", "boxes")  # of a form
 
 Files = Sequence[tuple[str, tuple[str, bytes]]]
@@ -109,8 +112,21 @@ def authorization(api_key: str | None) -> dict[str, str]:
 
 
 def gallery_path(gallery: str, *more: str) -> str:
-    """The path of a gallery, or of what is below it."""
-    return "/".join(["/v1/galleries", *(quote(part, safe="") for part in (gallery, *more))])
+    """The path of a gallery, or of what is below it. Raises ClientError for what is not the name of a gallery.
+
+    A path is made of names that need no quoting: httpx folds `..`, servers decode `%2F`, and then the path addresses
+    something else. Ids of persons and cameras go into the query or the body.
+    """
+    try:
+        _NAME.validate_python(gallery)
+    except ValidationError as error:
+        raise ClientError(f"no gallery is named {gallery!r}: {error.errors()[0]['msg']}") from None
+    return "/".join(["/v1/galleries", gallery, *more])
+
+
+def entry_path(gallery: str, entry_id: int, *more: str) -> str:
+    """The path of an entry, or of what is below it. Raises TypeError for an id that is not a whole number."""
+    return gallery_path(gallery, "entries", str(index(entry_id)), *more)
 
 
 def files(images: Sequence[bytes], name: str = "images") -> list[tuple[str, tuple[str, bytes]]]:

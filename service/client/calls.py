@@ -11,7 +11,7 @@ import numpy.typing as npt
 import orjson
 from pydantic import BaseModel
 
-from service.client.call import Call, Listing, files, form, gallery_path
+from service.client.call import Call, Listing, entry_path, files, form, gallery_path
 from service.index import IndexKind
 from service.schemas import (
     Comparison,
@@ -154,22 +154,22 @@ def entries(gallery: str, **filters: str) -> Listing[Entry]:
 
 def entry(gallery: str, entry_id: int) -> Call[Entry]:
     """Raises ApiError with status 404 when there is none."""
-    return Call("GET", gallery_path(gallery, "entries", str(entry_id)), _as(Entry))
+    return Call("GET", entry_path(gallery, entry_id), _as(Entry))
 
 
 def update_entry(gallery: str, entry_id: int, **changes: Any) -> Call[Entry]:
     """Change what is given, and nothing else: members of `service.schemas.EntryUpdate`; None clears one."""
-    return Call("PATCH", gallery_path(gallery, "entries", str(entry_id)), _as(Entry), json=changes)
+    return Call("PATCH", entry_path(gallery, entry_id), _as(Entry), json=changes)
 
 
 def delete_entry(gallery: str, entry_id: int) -> Call[None]:
     """Delete an entry and its vector."""
-    return Call("DELETE", gallery_path(gallery, "entries", str(entry_id)), lambda _: None)
+    return Call("DELETE", entry_path(gallery, entry_id), lambda _: None)
 
 
 def image(gallery: str, entry_id: int) -> Call[bytes]:
     """The kept picture of an entry, JPEG. Raises ApiError with status 404 where none is kept."""
-    return Call("GET", gallery_path(gallery, "entries", str(entry_id), "image"), bytes, accept="image/jpeg")
+    return Call("GET", entry_path(gallery, entry_id, "image"), bytes, accept="image/jpeg")
 
 
 def persons(gallery: str) -> Listing[Person]:
@@ -184,7 +184,7 @@ def persons(gallery: str) -> Listing[Person]:
 
 def erase_person(gallery: str, person_id: str) -> Call[Erased]:
     """Erase every entry of a person in this gallery."""
-    return Call("DELETE", gallery_path(gallery, "persons", person_id), _as(Erased))
+    return Call("DELETE", gallery_path(gallery, "persons"), _as(Erased), query={"person_id": person_id})
 
 
 def search(gallery: str, *images: bytes, **options: Any) -> Call[SearchAnswer]:

@@ -1,13 +1,36 @@
 """What requests and answers are made of, and what every failure looks like."""
 
+import re
 from typing import Annotated, Any
 
 import orjson
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    StringConstraints,
+    WithJsonSchema,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
 ATTRIBUTES_MAX = 32
 
-GalleryName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # what stands in a path as it is, and cannot be folded or decoded there
+
+
+def _gallery_name(name: str) -> str:
+    if not re.fullmatch(_NAME, name):
+        raise PydanticCustomError(
+            "gallery_name",
+            "a name has 1 to 64 letters, digits, dots, dashes and underscores (A-Z, a-z, 0-9, . - _), and begins with "
+            "a letter or digit",
+        )
+    return name
+
+
+GalleryName = Annotated[str, AfterValidator(_gallery_name), WithJsonSchema({"type": "string", "pattern": _NAME})]
 Identifier = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Scalar = Annotated[str, StringConstraints(max_length=512)] | bool | int | float | None
 Attributes = dict[Identifier, Scalar]

@@ -55,7 +55,7 @@ def test_every_operation_of_the_document_is_a_call() -> None:
     for describe in vars(calls).values():
         if inspect.isfunction(describe) and describe.__module__ == calls.__name__ and describe.__name__[0] != "_":
             call: Any = describe(*(_PLACEHOLDERS[name] for name in _required(describe)))
-            made.add((getattr(call, "method", "GET"), call.path))
+            made.add((getattr(call, "method", "GET"), call.path.replace("/1", "/x")))
     assert made == wanted
 
 
@@ -63,7 +63,7 @@ _PLACEHOLDERS: dict[str, Any] = {
     "gallery": "x",
     "name": "x",
     "person_id": "x",
-    "entry_id": "x",
+    "entry_id": 1,
     "crops": [],
     "images": [],
 }

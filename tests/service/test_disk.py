@@ -84,7 +84,7 @@ def test_a_full_disk_is_507_loses_nothing_and_is_over_when_there_is_room(
         (disk / "filler").unlink()
         assert http.get("/readyz").status_code == 200
         acknowledged |= ids(http.post(ENROL, json=batch(100)))
-        assert http.delete("/v1/galleries/lobby/persons/p0").json()["entries"] == 64
+        assert http.delete("/v1/galleries/lobby/persons?person_id=p0").json()["entries"] == 64
         acknowledged -= set(range(1, 65))
         assert listed(http) == found(http) == acknowledged
     server.stop(signal.SIGKILL)
