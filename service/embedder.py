@@ -19,12 +19,13 @@ from service import tracing
 from service.admission import Admission
 from service.batcher import Batcher
 from service.engine import Engine, Vectors
-from service.errors import BodyTooLarge, DeadlineExceeded
+from service.errors import BodyTooLarge, DeadlineExceeded, EngineFailed, NoEmbedding
 from service.frames import Box, cut
 from service.kept import encode_crop
 from service.metrics import Metrics
 from service.priority import DECODE, drive_engine, step_back
 from service.settings import Settings
+from service.vectors import no_direction
 
 T = TypeVar("T")
 
@@ -107,9 +108,11 @@ class Embedder:
 
     async def probe(self) -> None:
         """Push one grey picture through the engine, past admission: does it still answer?"""
-        grey = np.full((self._engine.height, self._engine.width, 3), 128, np.uint8)
         async with asyncio.timeout(self._settings.request_timeout):
-            await self._batcher.submit(grey)
+            try:
+                _require_direction(await self._batcher.submit(self._engine.grey()[0]))
+            except NoEmbedding as error:
+                raise EngineFailed(f"a grey picture: {error}; check the bundle with `pan-export verify`") from None
 
     async def close(self) -> None:
         """Stop; waiting work is cancelled."""
@@ -150,7 +153,7 @@ class Embedder:
             return error
 
     async def _embed(self, image: bytes | ImageArray) -> Vectors:
-        return await self._batcher.submit_made(self._decoders, lambda: self._decode(image))
+        return _require_direction(await self._batcher.submit_made(self._decoders, lambda: self._decode(image)))
 
     async def _embed_keeping(self, image: bytes | ImageArray) -> tuple[Vectors, bytes]:
         kept = b""
@@ -160,11 +163,11 @@ class Embedder:
             crop, kept = self._decode_keeping(image)
             return crop
 
-        return await self._batcher.submit_made(self._decoders, make), kept
+        return _require_direction(await self._batcher.submit_made(self._decoders, make)), kept
 
     async def _embed_kept(self, image: bytes | ImageArray) -> Vectors:
         pixels = await self._on_decoder(lambda: decode_image(image) if isinstance(image, bytes) else image)
-        return await self._batcher.submit(await self._prepare(pixels))
+        return _require_direction(await self._batcher.submit(await self._prepare(pixels)))
 
     async def _prepare(self, image: bytes | ImageArray) -> ImageArray:
         return await self._on_decoder(self._decode, image)
@@ -195,3 +198,9 @@ class Embedder:
         self._metrics.batch_size.observe(len(crops))
         self._metrics.engine_seconds.observe(self._last_success - started)
         return list(vectors)
+
+
+def _require_direction(vector: Vectors) -> Vectors:
+    if no_direction(vector[None])[0]:
+        raise NoEmbedding("the model finds nothing in this picture: its features vanish, so it has no embedding")
+    return vector

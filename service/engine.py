@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from bundle import ImageArray
 from service.errors import EngineFailed, StartupError
-
-Vectors = npt.NDArray[np.float32]
+from service.vectors import Vectors as Vectors
+from service.vectors import no_direction, unit_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +57,24 @@ class Engine:
         self.max_batch = runner.max_batch
 
     def embed(self, crops: ImageArray) -> Vectors:
-        """(B, H, W, 3) uint8 RGB -> (B, D) float32 of unit length; a batch over the engine's limit is split.
+        """(B, H, W, 3) uint8 RGB -> (B, D) float32 of unit length; a row of NaN for a crop to which the engine gives no
+        direction. A batch over the engine's limit is split.
 
-        Raises EngineFailed when the engine does, or when it gives numbers that are not finite.
+        Raises EngineFailed when the engine does, or when it gives a direction neither to any crop nor to a grey one.
         """
+        vectors = unit_rows(self._run(crops))
+        if no_direction(vectors).all() and no_direction(unit_rows(self._run(self.grey()))).all():
+            raise EngineFailed(
+                f"the engine gave zeros, NaN or infinite numbers for a batch of {len(crops)}, and for a grey picture "
+                "too; check the bundle with `pan-export verify`"
+            )
+        return vectors
+
+    def grey(self) -> ImageArray:
+        """(1, H, W, 3): a picture to which a sound engine gives a direction."""
+        return np.full((1, self.height, self.width, 3), 128, np.uint8)
+
+    def _run(self, crops: ImageArray) -> Vectors:
         step = self.max_batch or len(crops)
         try:
             parts = [self._runner.run(crops[start : start + step]) for start in range(0, len(crops), step)]
@@ -69,10 +82,7 @@ class Engine:
             raise EngineFailed(
                 f"the engine failed on a batch of {len(crops)} ({type(error).__name__}: {error})"
             ) from error
-        vectors = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        if not np.isfinite(vectors).all():
-            raise EngineFailed("the engine gave NaN or infinite numbers; check the bundle with `pan-export`")
-        return vectors
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def close(self) -> None:
         """Give back the engine's memory."""

@@ -25,7 +25,8 @@
     +-- StorageFailed           503     the database cannot be read or written; nothing was written
     +-- StartupError                    the service cannot start as it was asked to
 
-Errors of one image come from `bundle.errors`, and BoxOutside is one of them; `status_of` gives their status.
+Errors of one image come from `bundle.errors`, and BoxOutside and NoEmbedding are two more; `status_of` gives their
+status.
 """
 
 from collections.abc import Sequence
@@ -229,6 +230,12 @@ class BoxOutside(ImageError):
     """A box reaches out of the frame that it is to be cut from."""
 
     code = "box-outside"
+
+
+class NoEmbedding(ImageError):
+    """The engine gave zeros, NaN or infinite numbers for this picture, and embeds others."""
+
+    code = "no-embedding"
 
 
 _IMAGE_STATUS: dict[type[PanError], int] = {

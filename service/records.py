@@ -8,6 +8,7 @@ import numpy as np
 
 from service.engine import Vectors
 from service.schema import SCHEMA_VERSION, now
+from service.vectors import require_unit_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,10 @@ WITH_VECTORS = (
 def insert_entries(db: sqlite3.Connection, gallery_id: int, entries: Sequence[Known], vectors: Vectors) -> list[int]:
     """The ids of the new entries, ascending. `vectors` is (len(entries), D) float32. An entry from elsewhere gets a new
     id and keeps when it was enrolled.
+
+    Raises ValueError for a vector that is not of unit length: whoever calls has made it so.
     """
+    require_unit_length(vectors)
     created_at = now()
     # The writer is the only one who inserts, so the ids of one statement are consecutive.
     sequence = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entries'").fetchone()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.engine import Vectors
+from service.vectors import require_unit_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,12 @@ def select_undone(db: sqlite3.Connection, gallery_id: int, *, after: int, limit:
 
 
 def insert_done(db: sqlite3.Connection, ids: Sequence[int], vectors: Sequence[Vectors | None]) -> None:
-    """Keep the new vectors of those of these entries that are still there; None where the picture cannot be used."""
+    """Keep the new vectors of those of these entries that are still there; None where the picture cannot be used.
+
+    Raises ValueError for a vector that is not of unit length.
+    """
+    if new := [vector for vector in vectors if vector is not None]:
+        require_unit_length(np.stack(new))
     db.executemany(
         "INSERT OR REPLACE INTO reembedded (entry_id, vector) SELECT id, ? FROM entries WHERE id = ?",
         [

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 
 from bundle import CorruptImage, ImageError
@@ -13,10 +14,11 @@ from service.body import Body, Image
 from service.engine import Vectors
 from service.errors import InvalidRequest, UnusableImages
 from service.frames import Box
+from service.vectors import NO_DIRECTION, no_direction, unit_rows
 
 T = TypeVar("T")
 
-_UNIT = 1e-5
+_LEAST_MEAN = 1e-5  # of the length; under it the direction is that of rounding
 _LONGEST = 1e9  # pixels
 
 
@@ -84,33 +86,38 @@ def _is_length(number: Any) -> bool:
 
 def unit_vector(value: Any, dim: int) -> Vectors:
     """A (D,) unit vector from a list of numbers or base64 float32, little-endian. Raises InvalidRequest."""
-    vector: Vectors
+    numbers: npt.NDArray[np.floating]
     try:
         if isinstance(value, str):
-            vector = np.frombuffer(binascii.a2b_base64(value, strict_mode=True), "<f4")
+            numbers = np.frombuffer(binascii.a2b_base64(value, strict_mode=True), "<f4")
+        elif isinstance(value, list) and set(map(type, value)) <= {int, float}:
+            numbers = np.array(value, np.float64)
         else:
-            with np.errstate(over="ignore"):  # what no float32 can hold becomes infinite, and is refused below
-                vector = np.asarray(value, np.float32)
-    except (ValueError, TypeError) as error:
+            raise ValueError("here is something else")
+    except (ValueError, OverflowError) as error:
         raise InvalidRequest(f"a vector is a list of numbers or base64 float32 ({error})") from None
-    if vector.shape != (dim,):
-        raise InvalidRequest(f"the vector has shape {list(vector.shape)}; this model's have [{dim}]")
-    norm = float(np.linalg.norm(vector.astype(np.float64)))
-    if not np.isfinite(norm) or norm == 0.0:
-        raise InvalidRequest("the vector is zero or not finite, so it has no direction")
-    return vector if abs(norm - 1.0) <= _UNIT else np.asarray(vector / norm, np.float32)
+    if numbers.shape != (dim,):
+        raise InvalidRequest(f"the vector has shape {list(numbers.shape)}; this model's have [{dim}]")
+    return _direction(numbers, f"the vector cannot be used: {NO_DIRECTION}; send it with unit length")
 
 
 def fused(vectors: list[Vectors]) -> Vectors:
     """The direction of the mean of (D,) unit vectors. Raises InvalidRequest where they cancel out."""
     if len(vectors) == 1:
         return vectors[0]
-    mean = np.mean(vectors, axis=0, dtype=np.float64)
-    norm = np.linalg.norm(mean)
-    if norm < _UNIT:
-        raise InvalidRequest("the images point in opposite directions and have no mean")
-    direction: Vectors = np.asarray(mean / norm, np.float32)
-    return direction
+    mean = np.stack(vectors).mean(0, np.float64)
+    opposite = "the images point in opposite directions and have no mean"
+    if np.linalg.norm(mean) < _LEAST_MEAN:
+        raise InvalidRequest(opposite)
+    return _direction(mean, opposite)
+
+
+def _direction(numbers: npt.NDArray[np.floating], otherwise: str) -> Vectors:
+    rows = unit_rows(numbers[None])
+    if no_direction(rows)[0]:
+        raise InvalidRequest(otherwise)
+    vector: Vectors = rows[0]
+    return vector
 
 
 def all_usable(outcomes: Sequence[T | ImageError], names: Sequence[str]) -> list[T]:

@@ -55,7 +55,7 @@ def compare(engine: Engine, reference: Engine, precision: Precision) -> Parity:
     expected = _unit(reference.embed(crops))
     gate = GATES[precision]
     apart = float((expected * np.roll(expected, 1, axis=0)).sum(1).mean())
-    if apart >= gate:
+    if not apart < gate:  # NaN, where it gives one of them no direction
         raise StartupError(
             f"the bundle gives nearly one vector (mean cosine {apart:.5f}) for different pictures, so agreement would "
             "prove nothing; train and export it again"
@@ -63,7 +63,7 @@ def compare(engine: Engine, reference: Engine, precision: Precision) -> Parity:
     rows = {size: _unit(_in_batches(engine, crops, size)) for size in BATCH_SIZES}
     cosines = {size: (row * expected).sum(1) for size, row in rows.items()}
     for size, cosine in cosines.items():
-        if cosine.min() < gate:
+        if not cosine.min() >= gate:  # NaN, where the engine gives a picture no direction
             raise StartupError(
                 f"the {precision} engine departs from the bundle's float32 file: min cosine {cosine.min():.5f} at "
                 f"batch {size} on {len(crops)} generated pictures, the gate is {gate}; build it again with "

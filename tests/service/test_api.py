@@ -12,12 +12,13 @@ import httpx
 import numpy as np
 import orjson
 import pytest
+from PIL import Image
 
 from bundle import load_crop
 from service import schemas
 from tests.service.bundles import DIM, HEIGHT, WIDTH, reference_embedding
 from tests.service.conftest import pan_serve
-from tests.service.pictures import hostile, png, unusual
+from tests.service.pictures import encode, hostile, png, unusual
 
 MULTIPART = "multipart/form-data; boundary=b"
 PART = b"--b\r\nContent-Disposition: form-data; "
@@ -245,12 +246,83 @@ def test_wrong_metadata_is_named_and_nothing_is_enrolled(
 
 @pytest.mark.parametrize(
     "vector",
-    [[0.0] * DIM, [1.0] * (DIM - 1), ["a"] * DIM, [[1.0] * DIM], "AAAA", "no base64", 3, None, b64(b"\xff" * 4 * DIM)],
-    ids=["zero", "short", "text", "nested", "few bytes", "not base64", "number", "null", "nan"],
+    [
+        [0.0] * DIM,
+        [1.0] * (DIM - 1),
+        ["a"] * DIM,
+        ["1"] * DIM,
+        [True] * DIM,
+        [1.0] * (DIM - 1) + [None],
+        [[1.0] * DIM],
+        "AAAA",
+        "no base64",
+        3,
+        None,
+        b64(b"\xff" * 4 * DIM),
+        [1e39] * DIM,
+        [10**400] * DIM,
+        [5e-324] * DIM,
+        [1.4e-45, 1.4e-45] + [0.0] * (DIM - 2),
+        b64(np.full(DIM, np.inf, "<f4").tobytes()),
+        b64(np.full(DIM, 1e-45, "<f4").tobytes()),
+    ],
+    ids=[
+        "zero",
+        "short",
+        "text",
+        "numbers-as-text",
+        "bool",
+        "none",
+        "nested",
+        "few-bytes",
+        "not-base64",
+        "number",
+        "null",
+        "nan",
+        "too-large",
+        "huge",
+        "denormal",
+        "denormal-in-float32",
+        "infinite",
+        "denormal-in-base64",
+    ],
 )
 def test_a_vector_that_is_none_is_refused(api: httpx.Client, gallery: str, vector: object) -> None:
     problem(enrol(api, gallery, {"vector": vector}), 422, "invalid-request")
     problem(api.post(f"/v1/galleries/{gallery}/search", json={"vector": vector}), 422, "invalid-request")
+    line = {"content": json.dumps({"vector": vector}), "headers": {"Content-Type": "application/x-ndjson"}}
+    streamed = api.post(f"/v1/galleries/{gallery}/entries/stream", **line).text.splitlines()
+    assert orjson.loads(streamed[0])["error"]["code"] == "invalid-request"
+    assert api.get(f"/v1/galleries/{gallery}").json()["entries"] == 0
+
+
+@pytest.mark.parametrize("scale", [1e38, 3.4e38, 1e-30, 2e-38])
+def test_a_vector_of_any_length_that_float32_holds_is_its_direction(
+    api: httpx.Client, gallery: str, scale: float
+) -> None:
+    direction = np.random.default_rng(0).uniform(-1, 1, DIM)
+    direction[0] = 1.0
+    numbers = (direction * scale).astype("<f4")
+    enrol(api, gallery, {"vector": numbers.tolist()}, {"vector": b64(numbers.tobytes())})
+    for query in ({"vector": direction.tolist()}, {"vector": numbers.tolist()}, {"entry_id": 1}):
+        if "entry_id" in query:
+            query["entry_id"] = api.get(f"/v1/galleries/{gallery}/entries").json()["entries"][0]["entry_id"]
+        hits = api.post(f"/v1/galleries/{gallery}/search", json=query).json()["hits"]
+        assert [hit["score"] for hit in hits] == pytest.approx([1.0] * len(hits), abs=1e-5)
+        assert len(hits) == (1 if "entry_id" in query else 2)
+
+
+def test_a_picture_in_which_the_model_finds_nothing_fails_alone(api: httpx.Client, gallery: str) -> None:
+    blank = np.indices((HEIGHT, WIDTH)).sum(0) % 2 + 127  # every cell's mean is that of the model's zero
+    empty = encode(Image.fromarray(np.repeat(blank[..., None], 3, axis=2).astype(np.uint8)))
+    mixed = enrol(api, gallery, {"image": b64(png(1))}, {"image": b64(empty)}, {"image": b64(png(2))})
+    assert mixed.status_code == 207
+    assert [one.get("error", {}).get("code") for one in mixed.json()["results"]] == [None, "no-embedding", None]
+    problem(enrol(api, gallery, {"image": b64(empty)}), 422, "no-embedding")
+    problem(api.post(f"/v1/galleries/{gallery}/search", files=files(empty)), 422, "no-embedding")
+    problem(api.post("/v1/embeddings", files=files(empty)), 422, "no-embedding")
+    assert api.get(f"/v1/galleries/{gallery}").json()["entries"] == 2
+    assert api.get("/readyz").status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_deleted_vectors_are_overwritten_on_disk(tmp_path: Path) -> None:
 
     database = opened(tmp_path)
     row = database.submit_write(create("a")).result()
-    vector = np.arange(4, dtype=np.float32)[None] + 0.123456
+    vector = np.array([[0.1, 0.3, 0.3, 0.9]], np.float32)
     ids = database.submit_write(
         lambda db: records.insert_entries(db, row.id, [records.NewEntry("ann")], vector)
     ).result()

@@ -57,17 +57,31 @@ def test_crops_of_a_wrong_shape_are_an_engine_failure(bundle: Path) -> None:
         Engine(onnx_runner(bundle), SIGNATURE).embed(np.zeros((1, 8, 8, 3), np.uint8))
 
 
-def test_numbers_that_are_no_embedding_are_an_engine_failure() -> None:
-    class Broken:
-        max_batch = None
+class Answering:
+    """A runner that gives what it is told to, and `to_grey` for a grey picture."""
 
-        def run(self, crops: np.ndarray) -> np.ndarray:
-            return np.full((len(crops), DIM), np.nan, np.float32)
+    max_batch = None
 
-        def close(self) -> None: ...
+    def __init__(self, rows: np.ndarray, to_grey: float) -> None:
+        self.rows, self.to_grey = rows.astype(np.float32), to_grey
 
-    with pytest.raises(EngineFailed, match="NaN"):
-        Engine(Broken(), SIGNATURE).embed(crops(1))
+    def run(self, crops: np.ndarray) -> np.ndarray:
+        return np.full((1, DIM), self.to_grey, np.float32) if (crops == 128).all() else self.rows
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize("nothing", [0.0, np.nan, np.inf, 1e-45])
+def test_a_crop_without_a_direction_is_nan_alone_and_an_engine_without_any_fails(nothing: float) -> None:
+    rows = np.vstack([np.arange(DIM), np.full(DIM, nothing), np.full(DIM, 3e38)])
+    vectors = Engine(Answering(rows, 1.0), SIGNATURE).embed(crops(3))
+    assert np.isnan(vectors).all(axis=1).tolist() == [False, True, False]
+    np.testing.assert_allclose(vectors[0], np.arange(DIM) / np.sqrt((np.arange(DIM) ** 2).sum()), rtol=1e-6)
+    np.testing.assert_allclose(vectors[2], np.full(DIM, DIM**-0.5), rtol=1e-6)
+    alone = rows[1:2]
+    assert np.isnan(Engine(Answering(alone, 1.0), SIGNATURE).embed(crops(1))).all()
+    with pytest.raises(EngineFailed, match="for a grey picture too"):
+        Engine(Answering(alone, nothing), SIGNATURE).embed(crops(1))
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,8 @@ def test_an_entry_answers_until_its_time_and_then_neither_searches_nor_a_restart
             assert "pan_entries_purged_total 2.0" in metrics.text
             assert 'pan_gallery_entries{gallery="g"} 2.0' in metrics.text
         held = b"".join(path.read_bytes() for path in tmp_path.iterdir())
-        unit = VECTORS[:4] / np.linalg.norm(VECTORS[:4], axis=1, keepdims=True)
+        wide = VECTORS[:4].astype(np.float64)
+        unit = (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)
         assert [vector.tobytes() in held for vector in unit] == [True, False, True, False]
         clock.days = 11  # the service was down meanwhile: it purges when it starts
         async with api(bundle, tmp_path, clock) as http:

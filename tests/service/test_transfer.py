@@ -94,6 +94,7 @@ def test_what_is_not_whole_or_not_right_leaves_nothing_behind(bundle: Path, tmp_
             return sealed([*lines[:600], orjson.dumps({**entry, **changed}), *lines[601:]])
 
         zero = base64.b64encode(np.zeros(DIM, "<f4").tobytes()).decode()
+        denormal = base64.b64encode(np.full(DIM, 1e-45, "<f4").tobytes()).decode()
         wrong = {
             "cut off": (data[:-10], 422, "without its last one"),
             "a line lost": (b"\n".join([*lines[:300], *data.splitlines()[301:]]) + b"\n", 422, "checksum differs"),
@@ -107,7 +108,8 @@ def test_what_is_not_whole_or_not_right_leaves_nothing_behind(bundle: Path, tmp_
                 409,
                 "with the bundle of",
             ),
-            "zero": (with_entry(vector=zero), 422, "no direction"),
+            "zero": (with_entry(vector=zero), 422, "line 601: the vector cannot be used"),
+            "denormal": (with_entry(vector=denormal), 422, "line 601: the vector cannot be used"),
             "short": (with_entry(vector=zero[:16]), 422, "line 601: the vector has shape"),
             "unknown": (with_entry(picture="x"), 422, "picture"),
             "an image where none is kept": (with_entry(image="x"), 422, "by its first line the gallery keeps none"),
