@@ -48,6 +48,7 @@ class Columns:
         self._alive = Column(np.bool_)
         self._oldest = _ALWAYS  # of those that are alive, so that most searches need not look at their ages
         self.dead = 0
+        self.last = 0  # the greatest entry id there ever was, also where its row is gone
 
     def __len__(self) -> int:
         return len(self._alive)
@@ -61,6 +62,11 @@ class Columns:
     def persons(self) -> npt.NDArray[np.int32]:
         """The person code of each row, -1 where unknown."""
         return self._persons.codes
+
+    @property
+    def distinct_persons(self) -> int:
+        """The number of persons who have an entry that is alive."""
+        return self._persons.distinct
 
     @property
     def alive(self) -> Mask:
@@ -100,40 +106,47 @@ class Columns:
         """As `append`, of many rows."""
         first = len(self)
         self._entries.append(entries)
+        self.last = max(self.last, entries[-1] if len(entries) else 0)
         self._persons.append(persons)
         self._cameras.append(cameras)
         self._captured.append([_NEVER if time is None else time for time in captured])
-        self._tags.append(range(first, first + len(entries)), attributes)
+        self._tags.append(attributes)
         self._since.append(since)
         self._alive.append([True] * len(entries))
         self._age(slice(first, None))
 
     def relabel(self, entry: int, known: Known) -> None:
-        """Replace what is known of an entry."""
-        rows = self.rows_of([entry])
-        before = self.persons[rows]
+        """Replace what is known of an entry, where it is alive."""
+        rows = self._alive_rows([entry])
         self._persons.rename(rows, known.person_id)
         self._cameras.rename(rows, known.camera_id)
         self._captured.values[rows] = _time(known)
         self._since.values[rows] = since(known)
         self._age(rows)
-        self._tags.wipe(rows)
-        self._tags.append(rows.tolist(), [known.attributes] * len(rows))
-        self._persons.forget(before, self._alive.values)
+        self._tags.replace(rows, known.attributes)
 
     def bury(self, entries: Sequence[int]) -> Rows:
-        """Mark entries as deleted: they answer no search from here on, and nobody is remembered by name of whom no
-        other entry is left. The rows they had.
+        """Mark entries as deleted: they answer no search from here on. Drops the name of a person or camera with their
+        last entry. Returns the rows of those entries that were alive.
         """
-        rows = self.rows_of(entries)
-        self.dead += int(self._alive.values[rows].sum())
+        rows = self._alive_rows(entries)
+        oldest = int(self._since.values[rows].min(initial=_ALWAYS))
+        self.dead += len(rows)
         self._alive.values[rows] = False
         self._captured.values[rows] = _NEVER
         self._since.values[rows] = _ALWAYS
-        self._oldest = int(self._since.values.min(initial=_ALWAYS))
+        if oldest <= self._oldest:
+            self._oldest = int(self._since.values.min(initial=_ALWAYS))
         self._tags.wipe(rows)
-        self._persons.forget(self.persons[rows], self._alive.values)
+        self._persons.release(rows)
+        self._cameras.release(rows)
         return rows
+
+    def _alive_rows(self, entries: Sequence[int]) -> Rows:
+        """The rows of those of these entries that are alive, each once."""
+        rows = np.unique(self.rows_of(entries))
+        alive: Rows = rows[self._alive.values[rows]]
+        return alive
 
     def rows_of(self, entries: Sequence[int]) -> Rows:
         """The rows of those of these entries that are known."""
@@ -183,6 +196,7 @@ class Columns:
         copy._tags = self._tags.taken(rows)
         copy._since.append(self._since.values[rows])
         copy._oldest = self._oldest
+        copy.last = self.last
         copy._alive.append(self._alive.values[rows])
         return copy, rows
 

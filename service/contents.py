@@ -1,5 +1,6 @@
 """What a gallery holds in memory: vectors, what their rows mean, and an index over the first of them. No locks."""
 
+import bisect
 import math
 from collections.abc import Sequence
 
@@ -28,9 +29,13 @@ class Contents:
         return len(self.columns)
 
     def add(self, entries: Sequence[int], known: Sequence[Known], vectors: Vectors) -> None:
-        """Append (n, D) vectors and what is known of them."""
-        self.vectors.add(vectors)
-        self.columns.append(entries, known)
+        """Append (n, D) vectors and what is known of them; entry ids ascend. Entries that were here before are passed
+        over, whether they are still here or not, so that changes may be made once more.
+        """
+        new = bisect.bisect_right(entries, self.columns.last)
+        if new < len(entries):
+            self.vectors.add(vectors[new:])
+            self.columns.append(entries[new:], known[new:])
 
     def relabel(self, entry: int, known: Known) -> None:
         """Replace what is known of an entry."""

@@ -1,5 +1,6 @@
-"""One SQLite file: one thread writes, commits what has gathered in one fsync, and tells each caller; readers are apart.
+"""One SQLite file: one thread commits the writes that have gathered in one fsync; other threads read.
 
+Memory follows the commits on further threads, for each gallery in their order, so a commit never waits for a search.
 WAL with synchronous=FULL: when a write's future is done, it survives a power loss. `secure_delete` overwrites what is
 deleted, because erasing a person must leave no vector on a free page.
 """
@@ -22,12 +23,14 @@ from service import tracing
 from service.errors import StartupError, StorageFailed, StorageFull
 from service.metrics import Metrics
 from service.schema import SCHEMA_VERSION, STEPS
+from service.serial import SerialExecutor
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 _READERS = 4
+_FOLLOWERS = 64  # threads, made when needed: one for each gallery that waits for a search while others do
 _MAX_GROUP = 64
 _PAGE = 2**14  # bytes; in the usual 4,096 there is room for one vector of 512 numbers, and half of a page lies idle
 _CHECKPOINT_PATIENCE = 2000  # milliseconds; writes wait meanwhile, so it is less than theirs
@@ -36,7 +39,7 @@ _CHECKPOINT_PATIENCE = 2000  # milliseconds; writes wait meanwhile, so it is les
 @dataclass(slots=True)
 class _Write(Generic[T]):
     apply: Callable[[sqlite3.Connection], T]
-    committed: Callable[[T], None] | None
+    committed: "Callable[[T], Future[None] | None] | None"
     future: "Future[T]" = field(default_factory=Future)
     result: Any = None
     error: Exception | None = None
@@ -56,15 +59,18 @@ class Database:
         self._own = _open_reader(path)  # of the event loop
         self._local = threading.local()
         self._connections: list[sqlite3.Connection] = []
-        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="reader", initializer=self._open_own_reader)
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="reader")
+        self._followers = ThreadPoolExecutor(_FOLLOWERS, thread_name_prefix="follower")
         self.last_write_failed = False
 
     def submit_write(
-        self, apply: Callable[[sqlite3.Connection], T], committed: Callable[[T], None] | None = None
+        self, apply: Callable[[sqlite3.Connection], T], committed: "Callable[[T], Future[None] | None] | None" = None
     ) -> "Future[T]":
-        """Queue a write. `apply` runs inside the transaction and is undone alone if it raises; after the commit is on
-        disk `committed` brings memory up to date, on the same thread and in the order of the commits; then the future
-        is done. A future cancelled before its turn is dropped.
+        """Queue a write. `apply` runs inside the transaction and is undone alone if it raises.
+
+        After the commit is on disk, `committed` is called on the writer's thread, in the order of the commits. It must
+        not wait: work on memory goes to a `follower`, whose future it returns, and the write is done when that is.
+        A future cancelled before its turn is dropped.
         """
         job = _Write(apply, committed)
         self._writes.put(job)
@@ -72,7 +78,11 @@ class Database:
 
     def submit_read(self, query: Callable[[sqlite3.Connection], T]) -> "Future[T]":
         """Run a query on a reader thread, seeing everything committed so far."""
-        return self._readers.submit(lambda: _translated(lambda: query(self._local.connection)))
+        return self._readers.submit(lambda: _translated(lambda: query(self._reader())))
+
+    def follower(self) -> SerialExecutor:
+        """Runs what follows the commits of one gallery, in their order, on threads that may wait; `close` ends it."""
+        return SerialExecutor(self._followers)
 
     def read_here(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Run a query on the calling thread, which is the event loop's. For what takes microseconds and is asked with
@@ -80,8 +90,10 @@ class Database:
         """
         return _translated(lambda: query(self._own))
 
-    async def write(self, apply: Callable[[sqlite3.Connection], T], committed: Callable[[T], None] | None = None) -> T:
-        """As `submit_write`; returns when the commit is on disk."""
+    async def write(
+        self, apply: Callable[[sqlite3.Connection], T], committed: "Callable[[T], Future[None] | None] | None" = None
+    ) -> T:
+        """As `submit_write`; returns when the commit is on disk and memory has followed."""
         with tracing.part("commit"):
             return await asyncio.wrap_future(self.submit_write(apply, committed))
 
@@ -108,13 +120,20 @@ class Database:
         """Finish the queued writes, then close every connection."""
         self._writes.put(None)
         self._thread.join()
+        self._followers.shutdown()
         self._readers.shutdown()
         for connection in (*self._connections, self._own, self._writer):
             connection.close()
 
-    def _open_own_reader(self) -> None:
-        self._local.connection = _open_reader(self._path)
-        self._connections.append(self._local.connection)
+    def _reader(self) -> sqlite3.Connection:
+        """The connection of the calling thread. Opened here and not with the thread: a file that cannot be opened fails
+        one read, and the next one tries again.
+        """
+        connection: sqlite3.Connection | None = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = self._local.connection = _open_reader(self._path)
+            self._connections.append(connection)
+        return connection
 
     def _write_loop(self) -> None:
         closing = False
@@ -143,16 +162,7 @@ class Database:
         self._metrics.commit_seconds.observe(time.monotonic() - started)
         self._metrics.commit_writes.observe(len(jobs))
         for job in jobs:
-            if job.error is None and job.committed is not None:
-                try:
-                    job.committed(job.result)
-                except Exception as error:
-                    log.critical("memory is behind the database after a commit", exc_info=error)
-                    job.error = error
-            if job.error is None:
-                job.future.set_result(job.result)
-            else:
-                job.future.set_exception(job.error)
+            _follow(job)
 
     def _transact(self, jobs: list[_Write[Any]]) -> None:
         writer = self._writer
@@ -173,6 +183,34 @@ class Database:
             if writer.in_transaction:
                 writer.execute("ROLLBACK")
             raise
+
+
+def _follow(job: _Write[Any]) -> None:
+    """Have memory follow a commit, and then tell the caller."""
+    if job.error is not None:
+        job.future.set_exception(job.error)
+        return
+    try:
+        following = job.committed(job.result) if job.committed is not None else None
+    except Exception as error:
+        _report_unfollowed(job, error)
+        return
+    if following is None:
+        job.future.set_result(job.result)
+        return
+
+    def followed(future: "Future[None]") -> None:
+        if (error := future.exception()) is None:
+            job.future.set_result(job.result)
+        else:
+            _report_unfollowed(job, error)
+
+    following.add_done_callback(followed)
+
+
+def _report_unfollowed(job: _Write[Any], error: BaseException) -> None:
+    log.critical("memory is behind the database after a commit", exc_info=error)
+    job.future.set_exception(error)
 
 
 @contextmanager
@@ -214,8 +252,12 @@ def _open(path: Path) -> sqlite3.Connection:
 
 def _open_reader(path: Path) -> sqlite3.Connection:
     connection = _connect(path)
-    connection.execute("PRAGMA query_only = ON")
-    connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_PATIENCE}")
+    try:
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute(f"PRAGMA busy_timeout = {_CHECKPOINT_PATIENCE}")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 

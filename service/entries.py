@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -71,10 +72,9 @@ class Entries:
             records.insert_audit(db, who, "enrol", name, len(ids))
             return ids, answered
 
-        def committed(result: tuple[list[int], Answered]) -> None:
+        def committed(result: tuple[list[int], Answered]) -> Future[None] | None:
             ids, _ = result
-            if ids:
-                self._galleries.follow(held, lambda memory: memory.add(ids, entries, vectors))
+            return self._galleries.follow(held, lambda memory: memory.add(ids, entries, vectors)) if ids else None
 
         _, answered = await self._database.write(apply, committed)
         return answered
@@ -152,8 +152,8 @@ class Entries:
             records.insert_audit(db, who, "update-entry", name, 1)
             return changed
 
-        def committed(entry: EntryRow) -> None:
-            self._galleries.follow(held, lambda memory: memory.relabel(entry.id, entry))
+        def committed(entry: EntryRow) -> Future[None]:
+            return self._galleries.follow(held, lambda memory: memory.relabel(entry.id, entry))
 
         return await self._database.write(apply, committed)
 
@@ -174,13 +174,6 @@ class Entries:
         """A page of persons, by id. Raises NotFound for the gallery."""
         row = self._galleries.find(name).row
         return await self._database.read(lambda db: records.select_persons(db, row.id, after=after, limit=limit))
-
-    async def counts(self, name: str) -> tuple[int, int]:
-        """How many entries and how many persons a gallery holds. Raises NotFound."""
-        row = self._galleries.find(name).row
-        return await self._database.read(
-            lambda db: (records.count_entries(db, row.id), records.count_persons(db, row.id))
-        )
 
     async def erase_person(self, who: str, name: str, person_id: str) -> Erasure:
         """Erase every entry of a person. Raises NotFound when there were none."""

@@ -1,34 +1,39 @@
 """Which galleries there are: their rows in the database, and their vectors in memory.
 
-The database is the truth and is written first; the galleries in memory follow each commit.
+The database is the truth and is written first. The galleries in memory follow each commit, each in the order of the
+commits and on a thread that may wait for its searches: no other gallery and no other write waits for them.
 """
 
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import partial
 
 from service import gallery_records, kept_records, records, reembedding_records
-from service.database import Database
+from service.database import Database, one_moment
 from service.errors import Conflict, ModelMismatch, NotFound
-from service.gallery import Gallery
+from service.gallery import Change, Gallery
 from service.gallery_records import GalleryRow
 from service.index import IndexKind
 from service.metrics import Metrics
 from service.rebuild import rebuild
 from service.schema import now
+from service.serial import SerialExecutor
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Held:
-    """A gallery: what it is, and its vectors in memory."""
+    """A gallery: what it is, its vectors in memory, and what brings both up to date."""
 
     row: GalleryRow
     memory: Gallery
+    follower: SerialExecutor
+    stale: bool = False  # memory could not follow a commit, nor be made anew: the next change tries again
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +56,8 @@ class Galleries:
         self._database = database
         self._fingerprint = fingerprint
         self._dim = dim
-        self._metrics = metrics
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, Held] = {}  # by name; replaced, never changed, so that others may go through it
+        metrics.watch_galleries(lambda: {held.row.name: len(held.memory) for held in self.all()})
         self._exchanging = threading.Lock()
 
     async def load(self) -> None:
@@ -61,7 +66,7 @@ class Galleries:
             if row.name.startswith(gallery_records.UNFINISHED):
                 self.drop_import(row)
                 continue
-            self._hold(row, await self._database.read(partial(rebuild, row, self.clock)))
+            self._hold(row, await self._database.read(partial(self.rebuilt, row)))
 
     async def begin_import(
         self, hidden: str, name: str, purpose: str, retention: int | None, keep_crops: bool
@@ -77,7 +82,7 @@ class Galleries:
 
     async def finish_import(self, who: str, name: str, row: GalleryRow) -> None:
         """Give it its name, and its place among the others. Raises Conflict when the name is taken."""
-        memory = await self._database.read(partial(rebuild, row, self.clock))
+        memory = await self._database.read(partial(self.rebuilt, row))
 
         def apply(db: sqlite3.Connection) -> GalleryRow:
             try:
@@ -99,19 +104,9 @@ class Galleries:
 
         self._database.submit_write(apply)
 
-    def rebuilt(self, row: GalleryRow, db: sqlite3.Connection) -> Gallery:
-        """The vectors of a gallery in memory, as this connection sees them."""
-        return rebuild(row, self.clock, db)
-
-    def exchange(self, held: Held, row: GalleryRow, memory: Gallery) -> None:
-        """From now on a gallery is this, with these vectors; whoever searches the former ones ends in peace."""
-        with self._exchanging:
-            held.row, held.memory = row, memory
-        self._metrics.gallery_entries.labels(row.name).set(len(memory))
-
     def all(self) -> list[Held]:
-        """Every gallery, by name."""
-        return [self._held[name] for name in sorted(self._held)]
+        """Every gallery, by name. Any of them may be deleted meanwhile."""
+        return list(self._held.values())
 
     def is_current(self, row: GalleryRow) -> bool:
         """Whether its vectors are of the loaded model."""
@@ -128,9 +123,14 @@ class Galleries:
 
     def searched(self, name: str) -> tuple[GalleryRow, Gallery]:
         """A gallery as it is and its vectors, both of one model. Raises NotFound."""
+        held = self.snapshot(name)
+        return held.row, held.memory
+
+    def snapshot(self, name: str) -> Held:
+        """As `searched`, for what looks after the gallery."""
         held = self.find(name)
         with self._exchanging:
-            return held.row, held.memory
+            return replace(held)
 
     async def create(
         self,
@@ -172,12 +172,10 @@ class Galleries:
             records.insert_audit(db, who, "update-gallery", name, 0)
             return row
 
-        def committed(row: GalleryRow) -> None:
-            held.row = row
-            held.memory.retention = row.retention
-
         kept = held.row.keep_crops
-        row = await self._database.write(apply, committed)
+        row = await self._database.write(
+            apply, lambda row: held.follower.submit(lambda: self._guarded(held, lambda: self._describe(held, row)))
+        )
         if kept and not row.keep_crops:
             await self._database.empty_log()
         return held
@@ -193,8 +191,7 @@ class Galleries:
             return count
 
         def committed(_: int) -> None:
-            del self._held[name]
-            self._metrics.gallery_entries.remove(name)
+            self._held = {name: held for name, held in self._held.items() if held.row.id != row.id}
 
         count = await self._database.write(apply, committed)
         return Erasure(count, await self._database.empty_log())
@@ -206,20 +203,75 @@ class Galleries:
         except KeyError:
             raise NotFound(f"there is no gallery {name}; GET /v1/galleries lists those there are") from None
 
-    def follow(self, held: Held, change: Callable[[Gallery], None]) -> None:
-        """Bring memory up to date with a commit; where that fails, it is made anew from the database."""
+    def rebuilt(self, row: GalleryRow, db: sqlite3.Connection, *, new_vectors: bool = False) -> Gallery:
+        """The vectors of a gallery in memory, as this connection sees them in one moment; see `rebuild`."""
+        with one_moment(db):
+            return self._loaded(row, db, new_vectors=new_vectors)
+
+    def follow(self, held: Held, change: Callable[[Gallery], None]) -> "Future[None]":
+        """Bring memory up to date with a commit, in its turn; where that fails, it is made anew from the database.
+
+        For the writer's thread: it waits for nothing.
+        """
+        return held.follower.submit(lambda: self._guarded(held, lambda: change(held.memory)))
+
+    def exchange(
+        self, held: Held, row: GalleryRow, memory: Gallery, before: Gallery, changes: Sequence[Change]
+    ) -> "Future[None]":
+        """As `follow`: from its turn on the gallery is this, with `memory`, which `changes` bring up to date, recorded
+        in `before`. Searches that run end in the former memory.
+        """
+
+        def install() -> None:
+            if held.memory is not before:
+                raise RuntimeError("the changes were recorded in memory that was given up meanwhile")
+            memory.catch_up(changes)
+            memory.retention = row.retention
+            self._install(held, row, memory)
+
+        return held.follower.submit(lambda: self._guarded(held, install))
+
+    def _guarded(self, held: Held, change: Callable[[], None]) -> None:
         try:
-            change(held.memory)
+            if not held.stale:
+                change()
+                return
         except Exception:
             log.exception(
                 "gallery in memory could not follow a commit; rebuilding it", extra={"gallery": held.row.name}
             )
-            held.memory = self._database.submit_read(partial(rebuild, held.row, self.clock)).result()
-        self._metrics.gallery_entries.labels(held.row.name).set(len(held.memory))
+            held.stale = True
+        self._reload(held)
+        held.stale = False
+
+    def _reload(self, held: Held) -> None:
+        """Make a gallery anew from the database, also with what was committed since and is still to be followed."""
+
+        def load(db: sqlite3.Connection) -> tuple[GalleryRow, Gallery] | None:
+            with one_moment(db):
+                row = gallery_records.select_gallery(db, held.row.id)
+                return None if row is None else (row, self._loaded(row, db))
+
+        if (found := self._database.submit_read(load).result()) is not None:
+            self._install(held, *found)
+
+    def _loaded(self, row: GalleryRow, db: sqlite3.Connection, *, new_vectors: bool = False) -> Gallery:
+        memory = rebuild(row, self.clock, db, new_vectors=new_vectors)
+        memory.contents.columns.last = records.last_id(db)
+        return memory
+
+    def _install(self, held: Held, row: GalleryRow, memory: Gallery) -> None:
+        with self._exchanging:
+            held.row, held.memory = row, memory
+
+    def _describe(self, held: Held, row: GalleryRow) -> None:
+        with self._exchanging:  # the model is that of the vectors in memory
+            held.row = replace(row, fingerprint=held.row.fingerprint, dim=held.row.dim)
+        held.memory.retention = row.retention
 
     def _hold(self, row: GalleryRow, memory: Gallery) -> None:
-        self._held[row.name] = Held(row, memory)
-        self._metrics.gallery_entries.labels(row.name).set(len(memory))
+        held = {**self._held, row.name: Held(row, memory, self._database.follower())}
+        self._held = dict(sorted(held.items()))
 
 
 def _taken(name: str) -> Conflict:

@@ -3,7 +3,9 @@
 A query is an (n, D) array of unit vectors of one person; the score of an entry is its greatest cosine with them.
 """
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -56,9 +58,10 @@ class PersonHit:
 
 
 class Gallery:
-    """Searched by many threads; changed only by the database's writer thread, after the commit.
+    """Searched by many threads; changed by one at a time, after the commit and in the order of commits.
 
-    `upkeep` makes it quicker meanwhile: it reads under the lock, works beside everybody, and exchanges.
+    Changes may be repeated, in their order: what they say of an entry is the same the second time. `upkeep` makes it
+    quicker meanwhile: it reads under the lock, works beside everybody, and exchanges.
     """
 
     def __init__(self, dim: int, retention: int | None = None, clock: Callable[[], int] = now) -> None:
@@ -67,10 +70,16 @@ class Gallery:
         self.contents = Contents(dim)
         self.lock = ReadWriteLock()
         self._clock = clock
-        self._journal: list[Change] | None = None
+        self._journals: tuple[list[Change], ...] = ()
+        self._journals_lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self.contents) - self.contents.columns.dead
+
+    @property
+    def persons(self) -> int:
+        """How many persons there are entries of."""
+        return self.contents.columns.distinct_persons
 
     def add(self, entries: Sequence[int], known: Sequence[Known], vectors: Vectors) -> None:
         """Make committed entries findable."""
@@ -89,23 +98,39 @@ class Gallery:
 
         `copy` makes it of new columns and the rows they were taken from, and holds the lock while it reads.
         """
-        try:
-            with self.lock.read():  # nobody changes anything meanwhile, so the copy and the journal begin together
-                self._journal = []
+        with self.recording() as changes:
+            with self.lock.read():
                 columns, rows = self.contents.columns.compacted()
             contents = copy(columns, rows)
             with self.lock.write():
-                for change in self._journal:
+                for change in changes:
                     change(contents)
                 self.contents = contents
+
+    @contextmanager
+    def recording(self) -> Iterator[list[Change]]:
+        """Within it the list gains every change that is made. A copy that was begun within it, of these contents or of
+        the database, catches up by them.
+        """
+        changes: list[Change] = []
+        with self._journals_lock:
+            self._journals = (*self._journals, changes)
+        try:
+            yield changes
         finally:
-            self._journal = None
+            with self._journals_lock:
+                self._journals = tuple(journal for journal in self._journals if journal is not changes)
+
+    def catch_up(self, changes: Sequence[Change]) -> None:
+        """Make the changes that another gallery recorded."""
+        for change in changes:
+            self._change(change)
 
     def _change(self, change: Change) -> None:
         with self.lock.write():
+            for journal in self._journals:
+                journal.append(change)
             change(self.contents)
-            if self._journal is not None:
-                self._journal.append(change)
 
     def search(self, queries: Sequence[Vectors], top_k: int, where: Filter) -> list[list[Hit]]:
         """The best `top_k` entries for each query, best first; ties by entry id."""

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -42,12 +43,18 @@ class Column:
 
 
 class Names:
-    """A name, or none, for each row; names are held once and rows hold their codes."""
+    """A name, or none, for each row. A name is held once, rows hold its code, and it is forgotten with its last row."""
 
     def __init__(self) -> None:
         self._column = Column(np.int32)
         self._code_of: dict[str | None, int] = {None: UNKNOWN}
         self._names: list[str] = []
+        self._uses = Column(np.int64)  # how many rows have each code, without those that were released
+
+    @property
+    def distinct(self) -> int:
+        """The number of different names."""
+        return len(self._code_of) - 1
 
     @property
     def codes(self) -> npt.NDArray[np.int32]:
@@ -64,11 +71,24 @@ class Names:
         for name in names:
             if name not in self._code_of:
                 self._code(name)
-        self._column.append([self._code_of[name] for name in names])
+        codes = np.array([self._code_of[name] for name in names], np.int32)
+        self._column.append(codes)
+        self._use(codes)
 
     def rename(self, rows: Rows, name: str | None) -> None:
         """Give rows another name."""
+        if len(rows) == 0:
+            return
+        before = self.codes[rows].copy()
         self._column.values[rows] = self._code(name)
+        self._use(self.codes[rows])
+        self._forget_unused(before)
+
+    def release(self, rows: Rows) -> None:
+        """Count these rows no more, each of which is released once; they keep their codes, which are given to no other
+        name.
+        """
+        self._forget_unused(self.codes[rows])
 
     def among(self, names: Iterable[str]) -> Mask:
         """A boolean for each row: whether it has one of these names."""
@@ -84,19 +104,25 @@ class Names:
         wanted[UNKNOWN] = False
         return wanted[self.codes]
 
-    def forget(self, codes: npt.NDArray[np.int32], alive: Mask) -> None:
-        """Forget those of these names that no row which is alive has; their codes are given to nobody else."""
-        left = self.codes[alive & np.isin(self.codes, codes)]
-        for code in np.setdiff1d(codes, left).tolist():
-            if code != UNKNOWN and self._names[code]:
-                del self._code_of[self._names[code]]
-                self._names[code] = ""
-
     def taken(self, rows: Rows) -> "Names":
-        """A copy of these rows."""
+        """A copy of these rows, none of which was released."""
         copy = Names()
-        copy.append(map(self.name, self.codes[rows].tolist()))
+        used, places = np.unique(self.codes[rows], return_inverse=True)
+        codes = np.array([copy._code(self.name(code)) for code in used.tolist()], np.int32)[places]
+        copy._column.append(codes)
+        copy._use(codes)
         return copy
+
+    def _use(self, codes: npt.NDArray[np.int32]) -> None:
+        self._uses.append(np.zeros(len(self._names) - len(self._uses), np.int64))
+        np.add.at(self._uses.values, codes[codes != UNKNOWN], 1)
+
+    def _forget_unused(self, codes: npt.NDArray[np.int32]) -> None:
+        codes = codes[codes != UNKNOWN]
+        np.subtract.at(self._uses.values, codes, 1)
+        for code in np.unique(codes[self._uses.values[codes] == 0]).tolist():
+            del self._code_of[self._names[code]]
+            self._names[code] = ""
 
     def _code(self, name: str | None) -> int:
         if name is not None and name not in self._code_of:
@@ -106,7 +132,7 @@ class Names:
 
 
 class Tags:
-    """The attributes of rows: 16 bytes each, however many names and values there are.
+    """The attributes of rows: 16 bytes each, and 12 a row, however many names and values there are.
 
     Held as digests under a key of this process, so nothing can be read from memory, and nobody outside can make two
     values fall together.
@@ -114,19 +140,28 @@ class Tags:
 
     def __init__(self, key: bytes | None = None) -> None:
         self._key = key or os.urandom(16)
-        self._rows = Column(np.int64)
+        self._starts = Column(np.int64)  # of each row: where its digests begin, and how many there are
+        self._counts = Column(np.int32)
+        self._rows = Column(np.int64)  # of each digest
         self._digests = Column(np.uint64)
+        self._wiped = 0
 
-    def append(self, rows: Sequence[int], attributes: Iterable[str]) -> None:
-        """Add what rows carry, a JSON object of scalars each."""
-        pairs = [
-            (row, self._digest(tag(name, value)))
-            for row, text in zip(rows, attributes, strict=True)
-            if text != "{}"
-            for name, value in orjson.loads(text).items()
-        ]
-        self._rows.append([row for row, _ in pairs])
-        self._digests.append(np.array([digest for _, digest in pairs], np.uint64))
+    def append(self, attributes: Iterable[str]) -> None:
+        """Add rows, a JSON object of scalars each."""
+        digests = [self._digests_of(text) for text in attributes]
+        counts = np.fromiter(map(len, digests), np.int64, len(digests))
+        rows = len(self._starts) + np.arange(len(digests))
+        values = np.fromiter(chain.from_iterable(digests), np.uint64, int(counts.sum()))
+        self._append(rows, counts, values)
+
+    def replace(self, rows: Rows, attributes: str) -> None:
+        """Give rows other attributes."""
+        self.wipe(rows)
+        digests = self._digests_of(attributes)
+        self._starts.values[rows] = len(self._digests) + len(digests) * np.arange(len(rows))
+        self._counts.values[rows] = len(digests)
+        self._rows.append(np.repeat(rows, len(digests)))
+        self._digests.append(np.array(digests * len(rows), np.uint64))
 
     def rows_with(self, tags: Iterable[bytes]) -> Rows:
         """The rows that carry any of these."""
@@ -136,22 +171,37 @@ class Tags:
 
     def wipe(self, rows: Rows) -> None:
         """Take from rows what they carry."""
-        self._digests.values[np.isin(self._rows.values, rows)] = _WIPED
-        held = self._digests.values != _WIPED
-        if 2 * np.count_nonzero(held) < len(held):
-            self._keep(self._rows.values[held], self._digests.values[held])
+        places = self._places(rows)
+        self._digests.values[places] = _WIPED
+        self._counts.values[rows] = 0
+        self._wiped += len(places)
+        if 2 * self._wiped > len(self._digests):
+            kept = self.taken(np.arange(len(self._starts)))
+            self._starts, self._counts = kept._starts, kept._counts
+            self._rows, self._digests, self._wiped = kept._rows, kept._digests, 0
 
     def taken(self, rows: Rows) -> "Tags":
-        """A copy of what these rows carry, for rows that are numbered anew from 0. `rows` ascends."""
+        """A copy of what these rows carry, for rows that are numbered anew from 0."""
         copy = Tags(self._key)
-        held = np.isin(self._rows.values, rows) & (self._digests.values != _WIPED)
-        copy._keep(np.searchsorted(rows, self._rows.values[held]), self._digests.values[held])
+        copy._append(np.arange(len(rows)), self._counts.values[rows], self._digests.values[self._places(rows)])
         return copy
 
-    def _keep(self, rows: Rows, digests: npt.NDArray[np.uint64]) -> None:
-        self._rows, self._digests = Column(np.int64), Column(np.uint64)
-        self._rows.append(rows)
+    def _append(self, rows: Rows, counts: npt.NDArray[Any], digests: npt.NDArray[np.uint64]) -> None:
+        self._starts.append(len(self._digests) + np.cumsum(counts) - counts)
+        self._counts.append(counts)
+        self._rows.append(np.repeat(rows, counts))
         self._digests.append(digests)
+
+    def _places(self, rows: Rows) -> Rows:
+        """Where the digests of these rows are, those of each row together."""
+        starts, counts = self._starts.values[rows], self._counts.values[rows]
+        places: Rows = np.repeat(starts - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+        return places
+
+    def _digests_of(self, text: str) -> list[int]:
+        if text == "{}":
+            return []
+        return [self._digest(tag(name, value)) for name, value in orjson.loads(text).items()]
 
     def _digest(self, one: bytes) -> int:
         return int.from_bytes(hashlib.blake2b(one, digest_size=8, key=self._key).digest(), "little")

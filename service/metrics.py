@@ -1,8 +1,12 @@
 """What Prometheus reads at /metrics. One registry a service, so that two in one process do not mix."""
 
+from collections.abc import Callable, Iterator, Mapping
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _LONG = (0.1, 1, 10, 60, 600, 3600)
@@ -42,4 +46,18 @@ class Metrics:
         self.commit_seconds = Histogram("pan_commit_seconds", "Time of a commit", buckets=_SECONDS, registry=on)
         self.commit_writes = Histogram("pan_commit_writes", "Writes a commit", buckets=_COUNTS, registry=on)
         self.entries_purged = Counter("pan_entries_purged", "Entries deleted because they had expired", registry=on)
-        self.gallery_entries = Gauge("pan_gallery_entries", "Entries a gallery", ["gallery"], registry=on)
+
+    def watch_galleries(self, entries: Callable[[], Mapping[str, int]]) -> None:
+        """Show the number of entries of each gallery, as `entries` says when the metrics are read."""
+        self.registry.register(_GalleryEntries(entries))
+
+
+class _GalleryEntries(Collector):
+    def __init__(self, entries: Callable[[], Mapping[str, int]]) -> None:
+        self._entries = entries
+
+    def collect(self) -> Iterator[Metric]:
+        metric = GaugeMetricFamily("pan_gallery_entries", "Entries a gallery", labels=["gallery"])
+        for name, count in self._entries().items():
+            metric.add_metric([name], count)
+        yield metric

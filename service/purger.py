@@ -4,6 +4,7 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
 
 from service import gallery_records, records
@@ -71,10 +72,9 @@ class Purger:
                 records.insert_audit(db, who, "purge", row.name, len(ids))
             return ids
 
-        def committed(ids: list[int]) -> None:
-            if ids:
-                self._metrics.entries_purged.inc(len(ids))
-                self._galleries.follow(held, lambda memory: memory.remove(ids))
+        def committed(ids: list[int]) -> Future[None] | None:
+            self._metrics.entries_purged.inc(len(ids))
+            return self._galleries.follow(held, lambda memory: memory.remove(ids)) if ids else None
 
         ids = await self._database.write(apply, committed)
         return len(ids)

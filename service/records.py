@@ -59,6 +59,9 @@ WITH_VECTORS = (
     " LEFT JOIN reembedded ON reembedded.entry_id = entries.id AND EXISTS"
     " (SELECT 1 FROM reembeddings WHERE reembeddings.gallery_id = entries.gallery_id AND finished_at IS NOT NULL)"
 )
+# The new vectors of a gallery that has not gone over yet.
+NEW_VECTOR = "reembedded.vector"
+WITH_NEW_VECTORS = "entries JOIN reembedded ON reembedded.entry_id = entries.id AND reembedded.vector IS NOT NULL"
 
 
 def insert_entries(db: sqlite3.Connection, gallery_id: int, entries: Sequence[Known], vectors: Vectors) -> list[int]:
@@ -70,8 +73,7 @@ def insert_entries(db: sqlite3.Connection, gallery_id: int, entries: Sequence[Kn
     require_unit_length(vectors)
     created_at = now()
     # The writer is the only one who inserts, so the ids of one statement are consecutive.
-    sequence = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entries'").fetchone()
-    first = 1 + (sequence[0] if sequence else 0)
+    first = 1 + last_id(db)
     ids = list(range(first, first + len(entries)))
     db.executemany(
         "INSERT INTO entries (id, gallery_id, person_id, camera_id, captured_at, attributes, created_at)"
@@ -176,17 +178,16 @@ def count_entries(db: sqlite3.Connection, gallery_id: int) -> int:
     return count
 
 
-def count_persons(db: sqlite3.Connection, gallery_id: int) -> int:
-    """How many persons a gallery holds."""
-    query = "SELECT count(DISTINCT person_id) FROM entries WHERE gallery_id = ?"
-    count: int = db.execute(query, (gallery_id,)).fetchone()[0]
-    return count
-
-
 def last_entry(db: sqlite3.Connection, gallery_id: int) -> int:
     """The greatest id of an entry of a gallery, 0 where it is empty."""
     last: int = db.execute("SELECT coalesce(max(id), 0) FROM entries WHERE gallery_id = ?", (gallery_id,)).fetchone()[0]
     return last
+
+
+def last_id(db: sqlite3.Connection) -> int:
+    """The greatest id that any entry of any gallery ever had."""
+    row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entries'").fetchone()
+    return row[0] if row else 0
 
 
 @dataclass(frozen=True, slots=True)

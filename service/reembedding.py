@@ -8,7 +8,8 @@ that the new vectors are the ones that count, wherever they lie; only then are t
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +22,6 @@ from service.database import Database, one_moment
 from service.embedder import Embedder
 from service.errors import Conflict, CropsMissing, NotFound
 from service.galleries import Galleries, Held, require
-from service.gallery import Gallery
 from service.gallery_records import GalleryRow
 from service.reembedding_records import Counts, ReEmbeddingRow
 from service.schema import now
@@ -192,9 +192,26 @@ class ReEmbedder:
         return last
 
     async def _exchange(self, held: Held) -> None:
-        """From here on the gallery's vectors are the new ones, unless some entry has none yet. Raises CropsMissing."""
+        """From here on the gallery's vectors are the new ones, unless some entry has none yet. Raises CropsMissing.
 
-        def apply(db: sqlite3.Connection) -> tuple[GalleryRow, Gallery] | None:
+        They are read into memory before the small transaction that says so, and what is changed meanwhile is caught up
+        with after it.
+        """
+        before = held.memory
+        new_model = replace(held.row, fingerprint=self._fingerprint, dim=self._embedder.dim)
+        with before.recording() as changes:
+            memory = await self._database.read(partial(self._galleries.rebuilt, new_model, new_vectors=True))
+            exchanged = await self._commit_exchange(
+                held, lambda row: self._galleries.exchange(held, row, memory, before, changes)
+            )
+        if not exchanged:
+            return
+        log.info("re-embedded", extra={"gallery": held.row.name})
+        overwritten = await self._database.empty_log()
+        await self._database.write(lambda db: rows.update_overwritten(db, held.row.id, overwritten))
+
+    async def _commit_exchange(self, held: Held, exchange: "Callable[[GalleryRow], Future[None]]") -> bool:
+        def apply(db: sqlite3.Connection) -> GalleryRow | None:
             row, wanted = self._require_wanted(db, held)
             counts = rows.count_all(db, row.id)
             if counts.done + counts.impossible < counts.entries:
@@ -208,17 +225,12 @@ class ReEmbedder:
             if dropped:
                 records.insert_audit(db, _NOBODY, "drop-without-crop", row.name, dropped)
             records.insert_audit(db, _NOBODY, "re-embedded", row.name, counts.done)
-            return row, self._galleries.rebuilt(row, db)
+            return row
 
-        def committed(result: tuple[GalleryRow, Gallery] | None) -> None:
-            if result is not None:
-                self._galleries.exchange(held, *result)
+        def committed(row: GalleryRow | None) -> Future[None] | None:
+            return None if row is None else exchange(row)
 
-        if await self._database.write(apply, committed) is None:
-            return
-        log.info("re-embedded", extra={"gallery": held.row.name})
-        overwritten = await self._database.empty_log()
-        await self._database.write(lambda db: rows.update_overwritten(db, held.row.id, overwritten))
+        return await self._database.write(apply, committed) is not None
 
     def _require_wanted(self, db: sqlite3.Connection, held: Held) -> tuple[GalleryRow, ReEmbeddingRow]:
         row = require(db, held.row)

@@ -76,7 +76,7 @@ class Upkeep:
 
         Raises NotFound when it was deleted, OSError or a storage error.
         """
-        held = Held(*self._galleries.searched(held.row.name))  # as one: a change of models exchanges both
+        held = self._galleries.snapshot(held.row.name)  # as one: a change of models exchanges both
         gallery, started = held.memory, time.monotonic()
         self._forget(held, gallery.contents)
         done = self._do_first(held, gallery, gallery.contents)

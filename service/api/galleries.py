@@ -21,10 +21,9 @@ from service.schemas import Erased, ExportedGallery, Gallery, GalleryCreate, Gal
 router = APIRouter(prefix="/v1/galleries", tags=["galleries"])
 
 
-async def gallery_view(service: Service, gallery: Held) -> dict[str, Any]:
+def gallery_view(service: Service, gallery: Held) -> dict[str, Any]:
     """A gallery as the API shows it."""
     row = gallery.row
-    entries, persons = await service.entries.counts(row.name)
     return {
         "name": row.name,
         "purpose": row.purpose,
@@ -36,8 +35,8 @@ async def gallery_view(service: Service, gallery: Held) -> dict[str, Any]:
         "retention_days": None if row.retention is None else row.retention / DAY,
         "keep_crops": row.keep_crops,
         "searchable": service.galleries.is_current(row),
-        "entries": entries,
-        "persons": persons,
+        "entries": len(gallery.memory),
+        "persons": gallery.memory.persons,
     }
 
 
@@ -52,7 +51,7 @@ def index_view(gallery: InMemory) -> dict[str, Any]:
 @router.get("", summary="List galleries", responses={200: {"model": GalleryList}, **problems(503)})
 async def list_galleries(service: ServiceDep, _: Caller) -> Response:
     """Every gallery, by name."""
-    return Json({"galleries": [await gallery_view(service, each) for each in service.galleries.all()]})
+    return Json({"galleries": [gallery_view(service, each) for each in service.galleries.all()]})
 
 
 @router.post(
@@ -68,13 +67,13 @@ async def create_gallery(request: Request, service: ServiceDep, caller: AdminCal
     made = await service.galleries.create(
         caller, wanted.name, wanted.purpose, wanted.index, retention_of(wanted), wanted.keep_crops
     )
-    return Json(await gallery_view(service, made), 201, {"Location": f"/v1/galleries/{wanted.name}"})
+    return Json(gallery_view(service, made), 201, {"Location": f"/v1/galleries/{wanted.name}"})
 
 
 @router.get("/{gallery}", summary="A gallery", responses={200: {"model": Gallery}, **problems(404, 503)})
 async def get_gallery(gallery: GalleryPath, service: ServiceDep, _: Caller) -> Response:
     """With the number of its entries and persons."""
-    return Json(await gallery_view(service, service.galleries.find(gallery)))
+    return Json(gallery_view(service, service.galleries.find(gallery)))
 
 
 @router.patch(
@@ -99,7 +98,7 @@ async def update_gallery(gallery: GalleryPath, request: Request, service: Servic
             row = replace(row, keep_crops=wanted.keep_crops)
         return row
 
-    return Json(await gallery_view(service, await service.galleries.update(caller, gallery, change)))
+    return Json(gallery_view(service, await service.galleries.update(caller, gallery, change)))
 
 
 @router.post(

@@ -87,7 +87,7 @@ async def import_(gallery: GalleryPath, request: Request, service: ServiceDep, c
         )
     async with service.transfer.incoming(caller, gallery, first.purpose, retention_of(first), first.keep_crops) as keep:
         await _keep_all(arriving, first, service.embedder, keep)
-    return Json(await gallery_view(service, service.galleries.find(gallery)), 201)
+    return Json(gallery_view(service, service.galleries.find(gallery)), 201)
 
 
 async def _lines(row: GalleryRow, batches: AsyncIterator[list[WholeEntry]]) -> AsyncIterator[bytes]:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import signal
 import sqlite3
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -18,7 +19,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.served import Served
-from service import reembedding, transfer
+from service import galleries, reembedding, transfer
 from service import reembedding_records as rows
 from service.app import create_app
 from service.backup import back_up, restore
@@ -315,6 +316,47 @@ def test_from_the_switch_on_every_reader_sees_the_new_vectors_wherever_they_lie(
     asyncio.run(test())
     assert len(stored(data, OTHER_DIM)) == PEOPLE + 1  # all was moved
     assert [one.entries for one in restore(tmp_path / "backup", tmp_path / "restored", replace=False)] == [PEOPLE + 1]
+
+
+def test_everybody_else_writes_and_searches_while_the_new_vectors_are_read(
+    other: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test() -> None:
+        async with opened(other, data) as (service, http):
+            inside, go_on = threading.Event(), threading.Event()
+            rebuild = galleries.rebuild
+
+            def held(*args: Any, **options: Any) -> Any:
+                gallery = rebuild(*args, **options)
+                inside.set()
+                assert go_on.wait(60)
+                return gallery
+
+            monkeypatch.setattr(galleries, "rebuild", held)
+            await http.post("/galleries/g/re-embed")
+            assert await asyncio.to_thread(inside.wait, 60)
+            await service.entries.audit("me", "search", "elsewhere", 1)
+            assert (await http.post("/galleries", json={"name": "elsewhere"})).status_code == 201
+            vector = np.eye(OTHER_DIM)[0].tolist()
+            added = await http.post("/galleries/elsewhere/entries", json={"entries": [{"vector": vector}]})
+            assert added.status_code == 201
+            assert (await http.delete("/galleries/g/entries/2")).status_code == 204
+            renamed = await http.patch("/galleries/g/entries/3", json={"person_id": "new"})
+            assert renamed.json()["person_id"] == "new"
+            assert (await http.delete("/galleries/g/persons/p9")).json()["entries"] == 1
+            assert (await http.patch("/galleries/g", json={"purpose": "changed"})).status_code == 200
+            assert len(await search(http, entry_id=5, top_k=100)) == PEOPLE - 3
+            assert (await http.get("/galleries/g/re-embed")).json()["state"] == "running"
+            go_on.set()
+            found = await finished(http)
+            assert (found["state"], found["entries"]) == ("current", PEOPLE - 2)
+            gallery = (await http.get("/galleries/g")).json()
+            assert (gallery["entries"], gallery["persons"], gallery["purpose"]) == (PEOPLE - 2, PEOPLE - 2, "changed")
+            for n in set(range(PEOPLE)) - {1, 9}:
+                picture = base64.b64encode(png(n)).decode()
+                assert await search(http, images=[picture]) == ["new" if n == 2 else f"p{n}"]
+
+    asyncio.run(asyncio.wait_for(test(), 120))
 
 
 def test_it_can_be_given_up(bundle: Path, other: Path, data: Path) -> None:

@@ -1,0 +1,278 @@
+"""What waits for what: a search that runs holds up the changes of its own gallery, and nothing else."""
+
+import asyncio
+import os
+import resource
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from service import records
+from service.columns import Filter
+from service.database import Database
+from service.entries import Entries
+from service.errors import StorageFailed
+from service.galleries import Galleries
+from service.gallery import Gallery
+from service.metrics import Metrics
+from service.records import NewEntry
+
+DIM = 4
+
+
+class Store:
+    """Galleries over a real file, without HTTP."""
+
+    def __init__(self, folder: Path) -> None:
+        self.database = Database(folder / "pan.sqlite3", Metrics())
+        self.galleries = Galleries(self.database, "0" * 64, DIM, Metrics())
+        self.entries = Entries(self.database, self.galleries)
+
+    async def enrol(self, name: str, *persons: str) -> list[int]:
+        """The ids of new entries, whose vectors are all alike."""
+        ids: list[int] = []
+
+        def answer(new: list[int]) -> tuple[int, bytes]:
+            ids.extend(new)
+            return 201, b""
+
+        vectors = np.tile(np.eye(1, DIM, dtype=np.float32), (len(persons), 1))
+        await self.entries.enrol("me", name, [NewEntry(person) for person in persons], vectors, answer, None)
+        return ids
+
+    async def rename(self, name: str, entry: int, person: str) -> None:
+        """Give an entry to another person."""
+        await self.entries.update("me", name, entry, lambda row: replace(row, person_id=person))
+
+    def found(self, name: str) -> list[int]:
+        """The entries that a search finds."""
+        query = np.eye(1, DIM, dtype=np.float32)
+        return [hit.entry_id for hit in self.galleries.find(name).memory.search([query], 100, Filter())[0]]
+
+
+@asynccontextmanager
+async def opened(folder: Path, *names: str) -> AsyncIterator[Store]:
+    store = Store(folder)
+    try:
+        await store.galleries.load()
+        for name in names:
+            await store.galleries.create("me", name, "", "flat")
+        yield store
+    finally:
+        await asyncio.to_thread(store.database.close)
+
+
+@contextmanager
+def search_held(memory: Gallery) -> Iterator[threading.Event]:
+    """Within it a search of this gallery runs, until the event is set or the end."""
+    inside, go_on = threading.Event(), threading.Event()
+    nearest = memory.contents.nearest
+
+    def held(*args: Any) -> Any:
+        inside.set()
+        assert go_on.wait(60)
+        return nearest(*args)
+
+    memory.contents.nearest = held  # type: ignore[method-assign]
+    search = threading.Thread(target=lambda: memory.search([np.eye(1, DIM, dtype=np.float32)], 1, Filter()))
+    search.start()
+    assert inside.wait(60)
+    memory.contents.nearest = nearest  # type: ignore[method-assign]
+    try:
+        yield go_on
+    finally:
+        go_on.set()
+        search.join()
+
+
+def run(coroutine: Any) -> Any:
+    return asyncio.run(asyncio.wait_for(coroutine, 60))
+
+
+def test_a_search_that_runs_holds_up_no_other_gallery_and_no_line_of_the_audit(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with opened(tmp_path, "busy", "other") as store:
+            await store.enrol("busy", "ann")
+            with search_held(store.galleries.find("busy").memory) as go_on:
+                waiting = [
+                    asyncio.create_task(store.enrol("busy", "ben")),
+                    asyncio.create_task(store.entries.erase_person("me", "busy", "ann")),
+                ]
+                await store.entries.audit("me", "search", "busy", 1)  # of this very gallery too
+                first, second = await store.enrol("other", "cat", "dan")
+                await store.rename("other", first, "eve")
+                await store.entries.delete("me", "other", second)
+                assert store.found("other") == [first]
+                await store.galleries.create("me", "third", "", "flat")
+                await store.galleries.delete("me", "third")
+                # What is not answered yet waits for the search, and not for its turn to be written.
+                rows = await store.entries.page("busy", after=0, limit=9, person_id=None, camera_id=None)
+                assert [row.person_id for row in rows] == ["ben"]
+                assert not any(task.done() for task in waiting)
+                go_on.set()
+                await asyncio.gather(*waiting)
+            assert store.found("busy") == [rows[0].id]
+
+    run(play())
+
+
+def test_changes_of_a_gallery_are_followed_in_the_order_of_their_commits(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with opened(tmp_path, "busy") as store:
+            (kept,) = await store.enrol("busy", "ann")
+            with search_held(store.galleries.find("busy").memory):
+                tasks = []
+                for turn in range(20):
+                    tasks.append(asyncio.create_task(store.enrol("busy", f"p{turn}")))
+                    name = f"n{turn}"
+                    change = store.entries.update(
+                        "me", "busy", kept, lambda row, name=name: replace(row, person_id=name)
+                    )
+                    tasks.append(asyncio.create_task(change))
+                while len(await store.entries.page("busy", after=0, limit=99, person_id=None, camera_id=None)) < 21:
+                    await asyncio.sleep(0)
+                tasks.append(asyncio.create_task(store.entries.erase_person("me", "busy", "p3")))
+            await asyncio.gather(*tasks)
+            columns = store.galleries.find("busy").memory.contents.columns
+            rows = await store.entries.page("busy", after=0, limit=99, person_id=None, camera_id=None)
+            assert len(rows) == 20
+            in_memory = {
+                int(columns.entries[row]): columns.person_name(int(columns.persons[row]))
+                for row in np.flatnonzero(columns.alive)
+            }
+            assert in_memory == {row.id: row.person_id for row in rows}
+
+    run(play())
+
+
+def test_a_gallery_deleted_and_made_anew_gets_nothing_of_the_changes_that_still_wait(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with opened(tmp_path, "busy") as store:
+            await store.enrol("busy", "ann")
+            with search_held(store.galleries.find("busy").memory) as go_on:
+                waiting = asyncio.create_task(store.enrol("busy", "ben"))
+                await store.entries.audit("me", "search", "busy", 1)  # after that commit
+                await store.galleries.delete("me", "busy")
+                await store.galleries.create("me", "busy", "", "flat")
+                (entry,) = await store.enrol("busy", "cat")
+                go_on.set()
+                await waiting
+            assert store.found("busy") == [entry]
+
+    run(play())
+
+
+def test_memory_made_anew_holds_the_commits_that_were_still_to_be_followed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play() -> None:
+        async with opened(tmp_path, "g") as store:
+            await store.enrol("g", "ann")
+            held = store.galleries.find("g")
+
+            def fails(*_: object) -> None:
+                raise MemoryError
+
+            with search_held(held.memory):
+                monkeypatch.setattr(held.memory, "add", fails)
+                tasks = [asyncio.create_task(store.enrol("g", person)) for person in ("ben", "cat", "dan")]
+                tasks.append(asyncio.create_task(store.entries.erase_person("me", "g", "cat")))
+                while len(await store.entries.page("g", after=0, limit=9, person_id=None, camera_id=None)) != 3:
+                    await asyncio.sleep(0)
+            await asyncio.gather(*tasks)
+            rows = await store.entries.page("g", after=0, limit=9, person_id=None, camera_id=None)
+            assert store.found("g") == [row.id for row in rows]
+            assert (len(held.memory), held.memory.persons) == (3, 3)
+
+    run(play())
+
+
+def test_memory_that_could_not_be_made_anew_is_made_so_with_the_next_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play() -> None:
+        async with opened(tmp_path, "g") as store:
+            (first,) = await store.enrol("g", "ann")
+
+            def fails(*_: object, **__: object) -> None:
+                raise MemoryError
+
+            with monkeypatch.context() as broken:
+                broken.setattr(store.galleries.find("g").memory, "add", fails)
+                broken.setattr("service.galleries.rebuild", fails)
+                with pytest.raises(MemoryError):
+                    await store.enrol("g", "ben")
+            await store.entries.delete("me", "g", first)
+            assert store.found("g") == [first + 1]
+
+    run(play())
+
+
+def test_galleries_are_gone_through_while_others_are_made_and_deleted(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with opened(tmp_path, *(f"g{n}" for n in range(20))) as store:
+            failures: list[BaseException] = []
+            over = threading.Event()
+
+            def look() -> None:
+                try:
+                    while not over.is_set():
+                        assert len([held.row.name for held in store.galleries.all()]) >= 20
+                except BaseException as error:
+                    failures.append(error)
+
+            thread = threading.Thread(target=look)
+            thread.start()
+            for turn in range(15):
+                await store.galleries.create("me", f"more{turn}", "", "flat")
+                await store.galleries.delete("me", f"more{turn}")
+            over.set()
+            thread.join()
+            assert failures == []
+
+    run(play())
+
+
+@contextmanager
+def no_more_files() -> Iterator[None]:
+    """Within it the process can open no file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_file_that_cannot_be_opened_fails_one_read_and_no_later_one(tmp_path: Path) -> None:
+    database = Database(tmp_path / "pan.sqlite3", Metrics())
+    inside, go_on = threading.Event(), threading.Event()
+
+    def count(db: sqlite3.Connection) -> int:
+        return records.count_entries(db, 1)
+
+    def held(db: sqlite3.Connection) -> int:
+        inside.set()
+        assert go_on.wait(60)
+        return count(db)
+
+    try:
+        first = database.submit_read(held)
+        assert inside.wait(60)
+        with no_more_files(), pytest.raises(StorageFailed):
+            database.submit_read(count).result()  # needs another thread, and that another connection
+        assert database.submit_read(count).result() == 0
+        go_on.set()
+        assert first.result() == 0
+    finally:
+        go_on.set()
+        database.close()
