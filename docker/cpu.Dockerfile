@@ -19,7 +19,7 @@ FROM ${BASE_IMAGE}
 COPY --from=build /opt/pan /opt/pan
 # A fixed number, so that the owner of a mounted folder can be set before the container exists.
 RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin pan \
-    && install --directory --owner pan --group pan /data \
+    && install --directory --owner pan --group pan --mode 0700 /data \
     && install --directory /bundle
 # ONNX Runtime's wheels report their use to their maker unless they are told not to.
 ENV PATH=/opt/pan/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -273,4 +274,5 @@ def openapi() -> None:
 def main() -> None:
     """Entry point of `pan-serve`."""
     logging.captureWarnings(True)
+    os.umask(0o077)  # what these commands write is of people, or opens a service
     app()

@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 from bundle import PanError
 from service import tracing
 from service.errors import StartupError, StorageFailed, StorageFull
+from service.folder import make_private
 from service.metrics import Metrics
 from service.schema import SCHEMA_VERSION, STEPS
 from service.serial import SerialExecutor
@@ -237,13 +238,14 @@ def beside(path: Path) -> Iterator[sqlite3.Connection]:
 
 def _open(path: Path) -> sqlite3.Connection:
     try:
+        make_private(path)  # SQLite makes its log and its shared memory with the mode of the file
         connection = _connect(path)
         try:
             _prepare(connection, path)
         except BaseException:
             connection.close()
             raise
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, OSError) as error:
         raise StartupError(
             f"{path} cannot be opened as a gallery database ({error}); see who owns it, or restore it from a backup"
         ) from error

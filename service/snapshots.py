@@ -16,6 +16,7 @@ import numpy as np
 
 from service import gallery_records
 from service.database import Database
+from service.folder import make_private
 from service.gallery_records import GalleryRow
 from service.index.approximate import State
 
@@ -33,7 +34,7 @@ class Snapshots:
 
     def save(self, row: GalleryRow, state: State) -> None:
         """Keep the state of a gallery's index. Raises OSError or a storage error; what was kept before then stays."""
-        self._folder.mkdir(exist_ok=True)
+        self._folder.mkdir(mode=0o700, exist_ok=True)
         content = BytesIO()
         np.savez(content, allow_pickle=False, fingerprint=np.array(row.fingerprint), **state)
         data = content.getbuffer()
@@ -42,6 +43,7 @@ class Snapshots:
         sequence = told[0] + 1 if told else 1
         path = self._path(row, sequence)
         beside = path.with_suffix(".tmp")
+        make_private(beside)
         with beside.open("wb") as file:
             file.write(data)
             file.flush()

@@ -25,7 +25,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     """The data folder of `launch`, on a file system of 32 MiB."""
     folder = tmp_path / "data"
     folder.mkdir()
-    mount(folder, "size=32m")
+    mount(folder, "size=32m,mode=0700")
     yield folder
     subprocess.run(["umount", folder], check=True)
 
