@@ -4,8 +4,9 @@
     +-- ImageError              one image cannot be used; its batch-mates can
     |   +-- UnsupportedImage    not JPEG, PNG, WebP or BMP by content
     |   +-- CorruptImage        truncated or undecodable
-    |   +-- ImageTooLarge       too many bytes or pixels
+    |   +-- ImageTooLarge       too many bytes, pixels, or memory to decode
     |   +-- ImageTooSmall       a side shorter than the minimum
+    |   +-- ImageTooComplex     too many scans or segments, or too long to decode
     +-- BundleError             the bundle cannot be used
         +-- ManifestError       manifest.json is missing, malformed or of another version
         +-- BundleFileError     an engine file is missing or is not the one the manifest describes
@@ -41,7 +42,7 @@ class CorruptImage(ImageError):
 
 
 class ImageTooLarge(ImageError):
-    """The image has more bytes or pixels than allowed."""
+    """The image has more bytes or pixels than allowed, or needs more memory to decode."""
 
     code = "image-too-large"
 
@@ -50,6 +51,12 @@ class ImageTooSmall(ImageError):
     """A side of the image is shorter than the minimum."""
 
     code = "image-too-small"
+
+
+class ImageTooComplex(ImageError):
+    """The image would take too long to decode, or did."""
+
+    code = "image-too-complex"
 
 
 class BundleError(PanError):

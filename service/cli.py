@@ -66,6 +66,10 @@ def run(
     max_bodies_mib: Annotated[int, typer.Option(min=1, help="Size of all requests at a time; over it, 429.")] = 256,
     max_image_mib: Annotated[int, typer.Option(min=1, help="Size of an image.")] = 16,
     max_pixels: Annotated[int, typer.Option(min=1, help="Width x height of an image.")] = 40_000_000,
+    max_decode_mib: Annotated[
+        int, typer.Option(min=1, help="Memory for the images that are being decoded, together and each.")
+    ] = 640,
+    decode_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to decode one image.")] = 10.0,
     max_top_k: Annotated[int, typer.Option(min=1, help="Hits a search.")] = 5000,
     request_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds until a request is given up.")] = 30.0,
     max_connections: Annotated[
@@ -136,7 +140,12 @@ def run(
         idle_timeout=idle_timeout,
         forwarded_allow_ips=tuple(forwarded_allow_ips.split(",")) if forwarded_allow_ips else (),
         allowed_hosts=tuple(allowed_host or ()),
-        images=ImageLimits(max_bytes=max_image_mib * 2**20, max_pixels=max_pixels),
+        images=ImageLimits(
+            max_bytes=max_image_mib * 2**20,
+            max_pixels=max_pixels,
+            max_decode_bytes=max_decode_mib * 2**20,
+            max_seconds=decode_timeout,
+        ),
         admin_key=None if admin_key_file is None else read_secret(admin_key_file),
         otlp_endpoint=otlp_endpoint or None,
         insecure_no_auth=insecure_no_auth,

@@ -6,24 +6,23 @@ answered in time; what is over the bound is told when to come back.
 
 import asyncio
 import math
-import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
 
-from bundle import ImageArray, ImageError, decode_image, resize_image
+from bundle import ImageArray, ImageError
 from service import tracing
 from service.admission import Admission
 from service.batcher import Batcher
+from service.decoding import Crop, DecodePool
 from service.engine import Engine, Vectors
 from service.errors import BodyTooLarge, DeadlineExceeded, EngineFailed, NoEmbedding
-from service.frames import Box, cut
-from service.kept import encode_crop
+from service.frames import Box
 from service.metrics import Metrics
-from service.priority import DECODE, drive_engine, step_back
+from service.priority import drive_engine
 from service.settings import Settings
 from service.vectors import no_direction
 
@@ -41,9 +40,7 @@ class Embedder:
         self._engine = engine
         self._settings = settings
         self._metrics = metrics
-        self._decoders = ThreadPoolExecutor(
-            os.cpu_count(), thread_name_prefix="decode", initializer=step_back, initargs=(DECODE,)
-        )
+        self._decoders = DecodePool(engine.height, engine.width, settings.images)
         self._batcher: Batcher[ImageArray, Vectors] = Batcher(
             self._embed_batch,
             name="engine",
@@ -65,6 +62,11 @@ class Embedder:
         """Age of the last batch that the engine embedded; infinite before the first."""
         return time.monotonic() - self._last_success
 
+    @property
+    def decoding_stuck_for(self) -> float:
+        """Seconds by which a picture is over the time in which it must be decoded; 0 where none is."""
+        return self._decoders.stuck_for
+
     async def embed(
         self, images: Sequence[bytes | ImageError], boxes: Sequence[Box] | None = None
     ) -> list[Vectors | ImageError]:
@@ -73,19 +75,20 @@ class Embedder:
         With boxes there is one picture, a frame, and one outcome for each box; then what is wrong with the frame is
         raised. Raises BodyTooLarge, Overloaded, DeadlineExceeded or EngineFailed for the whole request.
         """
-        return await self._each(self._embed, images, boxes)
+        outcomes = await self._each(self._embed, images, boxes, keep=False)
+        return [one if isinstance(one, ImageError) else one[0] for one in outcomes]
 
     async def embed_keeping(
         self, images: Sequence[bytes | ImageError], boxes: Sequence[Box] | None = None
-    ) -> list[tuple[Vectors, bytes] | ImageError]:
+    ) -> list[tuple[Vectors, bytes | None] | ImageError]:
         """As `embed`, and with each vector the crop as a gallery keeps it."""
-        return await self._each(self._embed_keeping, images, boxes)
+        return await self._each(self._embed, images, boxes, keep=True)
 
     async def crops(
         self, images: Sequence[bytes | ImageError], boxes: Sequence[Box] | None = None
     ) -> list[ImageArray | ImageError]:
         """What the network would see of each picture, (H, W, 3) uint8 RGB, or the reason why it cannot. As `embed`."""
-        return await self._each(self._prepare, images, boxes)
+        return await self._each(self._prepare, images, boxes, keep=False)
 
     async def embed_kept(self, images: Sequence[bytes]) -> list[Vectors | ImageError]:
         """As `embed`, of crops that were kept, and behind the requests: once none is there, or none has gone away for
@@ -96,7 +99,8 @@ class Embedder:
             await asyncio.sleep(_LOOK_AGAIN)
         outcomes: list[Vectors | ImageError] = []
         for start in range(0, len(images), self._settings.max_images):
-            outcomes += await self._each(self._embed_kept, images[start : start + self._settings.max_images], None)
+            batch = images[start : start + self._settings.max_images]
+            outcomes += await self._each(self._embed_kept, batch, None, keep=False)
         return outcomes
 
     async def kept(self, image: bytes) -> bytes:
@@ -104,7 +108,7 @@ class Embedder:
 
         It takes no place among the requests: who has many gives one at a time.
         """
-        return await self._on_decoder(lambda: encode_crop(decode_image(image)))
+        return await self._on_decoder(self._decoders.reencode, image)
 
     async def probe(self) -> None:
         """Push one grey picture through the engine, past admission: does it still answer?"""
@@ -117,13 +121,14 @@ class Embedder:
     async def close(self) -> None:
         """Stop; waiting work is cancelled."""
         await self._batcher.close()
-        self._decoders.shutdown(cancel_futures=True)
+        await asyncio.to_thread(self._decoders.close)
 
     async def _each(
         self,
-        work: Callable[[bytes | ImageArray], Awaitable[T]],
+        work: Callable[[bytes | Crop, bool], Awaitable[T]],
         images: Sequence[bytes | ImageError],
         boxes: Sequence[Box] | None,
+        keep: bool,
     ) -> list[T | ImageError]:
         count = len(images if boxes is None else boxes)
         if count > self._settings.max_images:
@@ -131,8 +136,8 @@ class Embedder:
         with self._admission.admit(count):
             try:
                 async with asyncio.timeout(self._settings.request_timeout), asyncio.TaskGroup() as group:
-                    crops = images if boxes is None else await self._cut(images[0], boxes)
-                    tasks = [group.create_task(self._one(work, crop)) for crop in crops]
+                    crops = images if boxes is None else await self._cut(images[0], boxes, keep)
+                    tasks = [group.create_task(self._one(work, crop, keep)) for crop in crops]
             except TimeoutError:
                 raise DeadlineExceeded(
                     f"not embedded within {self._settings.request_timeout:g} s; send fewer images at a time"
@@ -142,54 +147,48 @@ class Embedder:
             return [task.result() for task in tasks]
 
     async def _one(
-        self, work: Callable[[bytes | ImageArray], Awaitable[T]], image: bytes | ImageArray | ImageError
+        self, work: Callable[[bytes | Crop, bool], Awaitable[T]], image: bytes | Crop | ImageError, keep: bool
     ) -> T | ImageError:
         try:
             if isinstance(image, ImageError):
                 raise image
-            return await work(image)
+            return await work(image, keep)
         except ImageError as error:
             self._metrics.images_rejected.labels(error.code).inc()
             return error
 
-    async def _embed(self, image: bytes | ImageArray) -> Vectors:
-        return _require_direction(await self._batcher.submit_made(self._decoders, lambda: self._decode(image)))
-
-    async def _embed_keeping(self, image: bytes | ImageArray) -> tuple[Vectors, bytes]:
-        kept = b""
-
-        def make() -> ImageArray:
-            nonlocal kept
-            crop, kept = self._decode_keeping(image)
-            return crop
-
-        return _require_direction(await self._batcher.submit_made(self._decoders, make)), kept
-
-    async def _embed_kept(self, image: bytes | ImageArray) -> Vectors:
-        pixels = await self._on_decoder(lambda: decode_image(image) if isinstance(image, bytes) else image)
-        return _require_direction(await self._batcher.submit(await self._prepare(pixels)))
-
-    async def _prepare(self, image: bytes | ImageArray) -> ImageArray:
-        return await self._on_decoder(self._decode, image)
-
-    async def _cut(self, frame: bytes | ImageError, boxes: Sequence[Box]) -> list[ImageArray | ImageError]:
+    async def _cut(self, frame: bytes | ImageError, boxes: Sequence[Box], keep: bool) -> Sequence[Crop | ImageError]:
         if isinstance(frame, ImageError):
             raise frame
-        limits = self._settings.images
-        pixels = await self._on_decoder(decode_image, frame, limits)
-        return cut(pixels, boxes, limits.min_side)
+        return await self._on_decoder(self._decoders.crops, frame, boxes, keep)
+
+    async def _embed(self, image: bytes | Crop, keep: bool) -> tuple[Vectors, bytes | None]:
+        if isinstance(image, Crop):
+            return _require_direction(await self._batcher.submit(image.pixels)), image.kept
+        return await self._embed_made(partial(self._decoders.crop, image, keep))
+
+    async def _embed_kept(self, image: bytes | Crop, _: bool) -> Vectors:
+        assert isinstance(image, bytes)
+        return (await self._embed_made(partial(self._decoders.kept_crop, image)))[0]
+
+    async def _embed_made(self, make: Callable[[], Crop]) -> tuple[Vectors, bytes | None]:
+        kept: bytes | None = None
+
+        def pixels() -> ImageArray:
+            nonlocal kept
+            crop = make()
+            kept = crop.kept
+            return crop.pixels
+
+        return _require_direction(await self._batcher.submit_made(self._decoders.executor, pixels)), kept
+
+    async def _prepare(self, image: bytes | Crop, _: bool) -> ImageArray:
+        crop = image if isinstance(image, Crop) else await self._on_decoder(self._decoders.crop, image)
+        return crop.pixels
 
     async def _on_decoder(self, work: Callable[..., T], *arguments: Any) -> T:
         with tracing.part("decode"):
-            return await asyncio.get_running_loop().run_in_executor(self._decoders, work, *arguments)
-
-    def _decode(self, image: bytes | ImageArray) -> ImageArray:
-        pixels = decode_image(image, self._settings.images) if isinstance(image, bytes) else image
-        return resize_image(pixels, self._engine.height, self._engine.width)
-
-    def _decode_keeping(self, image: bytes | ImageArray) -> tuple[ImageArray, bytes]:
-        pixels = decode_image(image, self._settings.images) if isinstance(image, bytes) else image
-        return self._decode(pixels), encode_crop(pixels)
+            return await asyncio.get_running_loop().run_in_executor(self._decoders.executor, work, *arguments)
 
     def _embed_batch(self, crops: list[ImageArray]) -> Sequence[Vectors]:
         started = time.monotonic()

@@ -61,6 +61,10 @@ class Service:
             async with self._probing, asyncio.timeout(_PROBE_TIMEOUT):
                 if self.embedder.seconds_since_success > _READY_FOR:
                     await self.embedder.probe()
+                if late := self.embedder.decoding_stuck_for:
+                    raise NotReady(
+                        f"an image is {late:.0f} s over the time in which it must be decoded; restart the service"
+                    )
                 free = (await asyncio.to_thread(shutil.disk_usage, self.settings.data)).free
                 if free < _LEAST_FREE:
                     left, least = free // 2**20, _LEAST_FREE // 2**20

@@ -4,12 +4,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from bundle import DEFAULT_LIMITS, ImageLimits
+from bundle import ImageLimits
 from service.errors import StartupError
 
 EngineChoice = Literal["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"]
 Device = Literal["auto", "cpu", "cuda"]
 PrecisionChoice = Literal["auto", "float32", "float16", "bfloat16", "int8"]
+
+IMAGE_LIMITS = ImageLimits(max_seconds=10.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +39,7 @@ class Settings:
     idle_timeout: float = 15.0
     forwarded_allow_ips: tuple[str, ...] = ()  # addresses and networks of proxies whose X-Forwarded-For is believed
     allowed_hosts: tuple[str, ...] = ()  # names by which the service may be called while no key is required
-    images: ImageLimits = DEFAULT_LIMITS
+    images: ImageLimits = IMAGE_LIMITS
     admin_key: str | None = field(default=None, repr=False)  # besides those of the database
     otlp_endpoint: str | None = None  # base URL of a collector of traces; None sends none
     insecure_no_auth: bool = False  # listen beyond this machine although callers need no key

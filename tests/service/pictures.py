@@ -100,6 +100,39 @@ def _scrambled(data: bytes) -> bytes:
     return data[:middle] + bytes(byte ^ 0xFF for byte in data[middle : middle + 50]) + data[middle + 50 :]
 
 
+def many_scans(count: int, width: int = 1000, height: int = 1000) -> bytes:
+    """A progressive JPEG of a few kilobytes whose last scan comes again and again: each is a pass over all pixels."""
+    data = encode(Image.new("RGB", (width, height), (90, 90, 90)), "JPEG", progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + last * count + data[-2:]
+
+
+def many_segments(count: int) -> bytes:
+    """A JPEG with so many empty application segments; Pillow keeps an object for each."""
+    data = encode(person(1), "JPEG")
+    return data[:2] + b"\xff\xe5\x00\x02" * count + data[2:]
+
+
+def fill_bytes(count: int) -> bytes:
+    """A JPEG with so many fill bytes before its first segment; Pillow skips them one at a time."""
+    data = encode(person(1), "JPEG")
+    return data[:2] + b"\xff" * count + data[2:]
+
+
+def many_chunks(count: int) -> bytes:
+    """A PNG with so many empty private chunks; Pillow keeps an object for each."""
+    data = encode(person(1))
+    return data[:33] + _chunk(b"prVt", b"") * count + data[33:]
+
+
+def run_length_bmp(width: int = 256, height: int = 256) -> bytes:
+    """An 8-bit BMP of two-byte runs, which Pillow decodes in Python."""
+    pixels = (b"\x01\x05" * width + b"\x00\x00") * height + b"\x00\x01"
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, len(pixels), 0, 0, 256, 0)
+    start = 14 + 40 + 1024
+    return b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start) + header + bytes(1024) + pixels
+
+
 def hostile() -> dict[str, tuple[bytes, int]]:
     """Pictures that must not be embedded, and the HTTP status each is answered with."""
     jpeg, gif = encode(person(1), "JPEG"), encode(person(1).quantize(), "GIF")
@@ -120,6 +153,13 @@ def hostile() -> dict[str, tuple[bytes, int]]:
         "truncated-png": (encode(person(1))[:300], 422),
         "header-only": (encode(person(1))[:33], 415),
         "scrambled-png": (_scrambled(encode(person(1))), 422),
+        "scan-bomb": (many_scans(5000), 422),
+        "scan-bomb-large": (many_scans(90, 3000, 3000), 422),
+        "segment-bomb": (many_segments(100_000), 422),
+        "fill-bomb": (fill_bytes(1_000_000), 422),
+        "chunk-bomb": (many_chunks(100_000), 422),
+        "run-length-bmp": (run_length_bmp(), 415),
+        "webp-bomb": (encode(Image.new("RGB", (6320, 6320)), "WEBP", lossless=True), 413),
         "text-bomb": (_with_chunk(b"zTXt", inflated), 422),
         "profile-bomb": (_with_chunk(b"iCCP", inflated), 422),
         **{name: (data, 413) for name, data in bombs().items()},
