@@ -4,11 +4,13 @@ The database is the truth and is written first. The galleries in memory follow e
 commits and on a thread that may wait for its searches: no other gallery and no other write waits for them.
 """
 
+import asyncio
 import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -22,8 +24,11 @@ from service.metrics import Metrics
 from service.rebuild import rebuild
 from service.schema import now
 from service.serial import SerialExecutor
+from service.worker import Worker
 
 log = logging.getLogger(__name__)
+
+_EVERY = 5.0  # seconds
 
 
 @dataclass(slots=True)
@@ -33,7 +38,7 @@ class Held:
     row: GalleryRow
     memory: Gallery
     follower: SerialExecutor
-    stale: bool = False  # memory could not follow a commit, nor be made anew: the next change tries again
+    stale: bool = False  # memory could not follow a commit, nor be made anew; it is tried again
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +64,12 @@ class Galleries:
         self._held: dict[str, Held] = {}  # by name; replaced, never changed, so that others may go through it
         metrics.watch_galleries(lambda: {held.row.name: len(held.memory) for held in self.all()})
         self._exchanging = threading.Lock()
+        self._worker = Worker("galleries in memory", self._refresh_stale, _EVERY, metrics)
+        self.health = self._worker.health
+
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """Try again to make those anew that could not follow a commit."""
+        return self._worker.running()
 
     async def load(self) -> None:
         """Rebuild every gallery in memory. Raises StartupError for a vector that is damaged."""
@@ -230,6 +241,15 @@ class Galleries:
             self._install(held, row, memory)
 
         return held.follower.submit(lambda: self._guarded(held, install))
+
+    async def _refresh_stale(self) -> bool:
+        stale = [held for held in self.all() if held.stale]
+        for held in stale:
+            try:
+                await asyncio.wrap_future(held.follower.submit(partial(self._guarded, held, lambda: None)))
+            except Exception:  # the others are made anew all the same
+                log.exception("gallery in memory is behind the database", extra={"gallery": held.row.name})
+        return not any(held.stale for held in stale)
 
     def _guarded(self, held: Held, change: Callable[[], None]) -> None:
         try:

@@ -46,6 +46,12 @@ class Metrics:
         self.commit_seconds = Histogram("pan_commit_seconds", "Time of a commit", buckets=_SECONDS, registry=on)
         self.commit_writes = Histogram("pan_commit_writes", "Writes a commit", buckets=_COUNTS, registry=on)
         self.entries_purged = Counter("pan_entries_purged", "Entries deleted because they had expired", registry=on)
+        self.worker_failures = Counter(
+            "pan_worker_failures", "Rounds of background work that failed", ["worker"], registry=on
+        )
+        self.worker_failing = Gauge(
+            "pan_worker_failing", "1 while the last round of background work failed", ["worker"], registry=on
+        )
 
     def watch_galleries(self, entries: Callable[[], Mapping[str, int]]) -> None:
         """Show the number of entries of each gallery, as `entries` says when the metrics are read."""

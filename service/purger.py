@@ -1,11 +1,10 @@
 """Retention: entries that have outlived their gallery's are erased, by the minute and without being asked."""
 
-import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager
 
 from service import gallery_records, records
 from service.database import Database
@@ -13,6 +12,7 @@ from service.errors import InvalidRequest
 from service.galleries import Erasure, Galleries, Held
 from service.metrics import Metrics
 from service.records import NewEntry
+from service.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -29,32 +29,28 @@ class Purger:
         self._database = database
         self._galleries = galleries
         self._metrics = metrics
+        self._worker = Worker("retention", self._purge_all, _EVERY, metrics)
+        self.health = self._worker.health
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    def running(self) -> AbstractAsyncContextManager[None]:
         """Purge every gallery now and each minute."""
-        task = asyncio.create_task(self._run())
-        try:
-            yield
-        finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        return self._worker.running()
 
     async def purge(self, who: str, name: str) -> Erasure:
         """Erase what has expired in a gallery. Raises NotFound or a storage error."""
         count = await self._erase(who, self._galleries.find(name))
         return Erasure(count, await self._database.empty_log())
 
-    async def _run(self) -> None:
-        while True:
-            for held in self._galleries.all():
-                try:
-                    if held.row.retention is not None and await self._erase(_NOBODY, held):
-                        await self._database.empty_log()
-                except Exception:  # a task that ended unnoticed would keep people for good
-                    log.exception("expired entries were not erased", extra={"gallery": held.row.name})
-            await asyncio.sleep(_EVERY)
+    async def _purge_all(self) -> bool:
+        all_well = True
+        for held in self._galleries.all():
+            try:
+                if held.row.retention is not None and await self._erase(_NOBODY, held):
+                    await self._database.empty_log()
+            except Exception:  # the other galleries' are erased all the same
+                all_well = False
+                log.exception("expired entries were not erased", extra={"gallery": held.row.name})
+        return all_well
 
     async def _erase(self, who: str, held: Held) -> int:
         count = 0

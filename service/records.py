@@ -225,6 +225,11 @@ def insert_audit(db: sqlite3.Connection, who: str, action: str, gallery: str, co
     )
 
 
+def read_probe(db: sqlite3.Connection) -> None:
+    """A read that looks for nothing, to learn whether reading works."""
+    db.execute("SELECT 1 FROM galleries LIMIT 1").fetchone()
+
+
 def touch(db: sqlite3.Connection) -> None:
     """A write that changes nothing, to learn whether writing works."""
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

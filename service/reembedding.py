@@ -23,8 +23,10 @@ from service.embedder import Embedder
 from service.errors import Conflict, CropsMissing, NotFound
 from service.galleries import Galleries, Held, require
 from service.gallery_records import GalleryRow
+from service.metrics import Metrics
 from service.reembedding_records import Counts, ReEmbeddingRow
 from service.schema import now
+from service.worker import WorkerHealth
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +56,9 @@ class _GivenUp(Exception):
 class ReEmbedder:
     """Lives on one event loop; one gallery at a time, and behind all requests."""
 
-    def __init__(self, database: Database, galleries: Galleries, embedder: Embedder, fingerprint: str) -> None:
+    def __init__(
+        self, database: Database, galleries: Galleries, embedder: Embedder, fingerprint: str, metrics: Metrics
+    ) -> None:
         """`fingerprint` is that of the model that `embedder` runs."""
         self._database = database
         self._galleries = galleries
@@ -63,6 +67,8 @@ class ReEmbedder:
         self._turn = asyncio.Lock()
         self._tasks: dict[int, asyncio.Task[None]] = {}  # by gallery
         self._problems: dict[int, str] = {}
+        self._waiting: set[int] = set()  # galleries whose last step failed
+        self.health = WorkerHealth("re-embedding", metrics)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -149,16 +155,27 @@ class ReEmbedder:
                 async with self._turn:
                     after = await self._step(held, after)
                 self._problems.pop(held.row.id, None)
+                self._report(held, failed=False)
             except (_GivenUp, NotFound):
+                self._report(held, failed=False)
                 break
             except CropsMissing as error:
                 self._problems[held.row.id] = str(error)
+                self._report(held, failed=False)
                 break
             except Exception as error:  # a full disk, an engine that fails: it may be better in a while
                 if self._problems.get(held.row.id) != str(error):
                     log.exception("re-embedding waits", extra={"gallery": held.row.name})
                 self._problems[held.row.id] = str(error)
+                self._report(held, failed=True)
                 await asyncio.sleep(_PAUSE)
+
+    def _report(self, held: Held, *, failed: bool) -> None:
+        if failed:
+            self._waiting.add(held.row.id)
+        else:
+            self._waiting.discard(held.row.id)
+        self.health.report(failed=bool(self._waiting))
 
     async def _step(self, held: Held, after: int) -> int | None:
         """Do what comes next, for entries over `after`; the last of them, 0 to begin at the first, None at the end."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -27,6 +27,7 @@ from service.settings import Settings
 from service.transfer import Transfer
 from service.upkeep import Upkeep
 from service.wheels import installed_wheels
+from service.worker import WorkerHealth
 
 log = logging.getLogger(__name__)
 
@@ -53,12 +54,17 @@ class Service:
     purger: Purger
     transfer: Transfer
     reembedder: ReEmbedder
+    workers: Sequence[WorkerHealth]
     _probing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def check_ready(self) -> None:
-        """Raises NotReady when the engine does not embed, the disk is full or the database takes no writes."""
+    async def check_ready(self) -> list[str]:
+        """The names of background work that fails at the moment, without which requests are still answered.
+
+        Raises NotReady when the engine does not embed, the disk is full, or the database is not read or takes no
+        writes.
+        """
         try:
-            async with self._probing, asyncio.timeout(_PROBE_TIMEOUT):
+            async with asyncio.timeout(_PROBE_TIMEOUT), self._probing:
                 if self.embedder.seconds_since_success > _READY_FOR:
                     await self.embedder.probe()
                 if late := self.embedder.decoding_stuck_for:
@@ -71,12 +77,14 @@ class Service:
                     raise StorageFull(
                         f"the data folder's disk has {left} MiB left, {least} are needed; free some space"
                     )
+                await self.database.read(records.read_probe)
                 if self.database.last_write_failed:
                     await self.database.write(records.touch)
         except TimeoutError:
             raise NotReady(f"not ready: engine and disk did not answer within {_PROBE_TIMEOUT:g} s") from None
         except (PanError, OSError) as error:
             raise NotReady(f"not ready: {error}") from error
+        return [worker.name for worker in self.workers if worker.failing]
 
 
 @asynccontextmanager
@@ -108,15 +116,15 @@ async def open_service(settings: Settings, clock: Callable[[], int] = now) -> As
         keys = Keys(database, settings.admin_key)
         galleries = Galleries(database, model.fingerprint, loaded.engine.dim, metrics, clock)
         await galleries.load()
+        await stack.enter_async_context(galleries.running())
         log.info("galleries", extra={"names": [gallery.row.name for gallery in galleries.all()]})
         entries = Entries(database, galleries)
-        reembedder = ReEmbedder(database, galleries, embedder, model.fingerprint)
+        reembedder = ReEmbedder(database, galleries, embedder, model.fingerprint, metrics)
         await stack.enter_async_context(reembedder.running())
         purger = Purger(database, galleries, metrics)
         await stack.enter_async_context(purger.running())
         upkeep = Upkeep(database, galleries, settings.data / SNAPSHOTS, metrics)
-        upkeep.start()
-        stack.push_async_callback(asyncio.to_thread, upkeep.close)
+        await stack.enter_async_context(upkeep.running())
         yield Service(
             settings,
             bundle,
@@ -132,4 +140,5 @@ async def open_service(settings: Settings, clock: Callable[[], int] = now) -> As
             purger,
             Transfer(database, galleries),
             reembedder,
+            (galleries.health, reembedder.health, purger.health, upkeep.health),
         )

@@ -4,10 +4,13 @@ One thread for all galleries. Searches and changes go on meanwhile: it holds a g
 one core, and at a low priority. Until an index is ready, the gallery is searched exactly.
 """
 
+import asyncio
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import faiss
@@ -27,6 +30,7 @@ from service.index.gpu import gpu_found
 from service.metrics import Metrics
 from service.priority import step_back
 from service.snapshots import Snapshots
+from service.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +51,11 @@ def _share_dead(contents: Contents) -> float:
     return 0.2 if contents.approximate is None else min(0.2, 1.0 - contents.approximate.least_alive)
 
 
+def _lower_priority() -> None:
+    step_back()
+    faiss.omp_set_num_threads(1)
+
+
 class _Stopped(Exception):
     """The service stops, and unfinished work with it."""
 
@@ -59,17 +68,21 @@ class Upkeep:
         self._metrics = metrics
         self._snapshots = Snapshots(folder, database)
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="upkeep")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="upkeep", initializer=_lower_priority)
+        self._worker = Worker("index upkeep", self._tend_all_beside, _EVERY, metrics)
+        self.health = self._worker.health
+        self._not_before: dict[int, float] = {}  # of galleries that failed
         self._saved_rows: dict[int, int] = {}  # of graphs, by gallery
 
-    def start(self) -> None:
-        """Look after the galleries on a thread."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop soon; what is unfinished is begun anew after the next start."""
-        self._stopping.set()
-        self._thread.join()
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Look after the galleries on a thread; what is unfinished at the end is begun anew after the next start."""
+        try:
+            async with self._worker.running():
+                yield
+        finally:
+            self._stopping.set()
+            await asyncio.to_thread(self._thread.shutdown)
 
     def tend(self, held: Held) -> bool:
         """Do the one thing that a gallery needs most; whether it needed any.
@@ -119,18 +132,21 @@ class Upkeep:
                 made = contents.approximate.copy_to_gpu()
         return "copied to the GPU" if made else None
 
-    def _run(self) -> None:
-        step_back()
-        faiss.omp_set_num_threads(1)
-        not_before: dict[int, float] = {}  # of galleries that failed
+    async def _tend_all_beside(self) -> bool:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._tend_all)
+
+    def _tend_all(self) -> bool:
+        """Whether all is well with every gallery."""
+        held = self._galleries.all()
+        self._not_before = {one.row.id: self._not_before.get(one.row.id, 0.0) for one in held}
         try:
-            while not self._stopping.wait(_EVERY):
-                for held in self._galleries.all():
-                    if time.monotonic() >= not_before.get(held.row.id, 0.0) and not self._tended(held):
-                        not_before[held.row.id] = time.monotonic() + _AFTER_FAILURE
-                self._sweep()
+            for one in held:
+                if time.monotonic() >= self._not_before[one.row.id]:
+                    self._not_before[one.row.id] = 0.0 if self._tended(one) else time.monotonic() + _AFTER_FAILURE
+            self._sweep()
         except _Stopped:
             pass
+        return not any(self._not_before.values())
 
     def _tended(self, held: Held) -> bool:
         """Whether all is well with a gallery."""

@@ -5,7 +5,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service.answers import Json
 from service.api.deps import Caller, ServiceDep, open_problems, problems
-from service.schemas import Health, Model
+from service.schemas import Health, Model, Readiness
 
 router = APIRouter(tags=["service"])
 
@@ -46,11 +46,12 @@ async def healthz() -> Response:
     return Json({"status": "ok"})
 
 
-@router.get("/readyz", summary="The service can do its work", responses={200: {"model": Health}, **open_problems(503)})
+@router.get(
+    "/readyz", summary="The service can do its work", responses={200: {"model": Readiness}, **open_problems(503)}
+)
 async def readyz(service: ServiceDep) -> Response:
-    """A real embedding went through in the last seconds, or now; and the database takes writes."""
-    await service.check_ready()
-    return Json({"status": "ok"})
+    """A real embedding went through in the last seconds, or now; and the database is read and takes writes."""
+    return Json({"status": "ok", "failing": await service.check_ready()})
 
 
 @router.get(

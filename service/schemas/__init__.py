@@ -4,7 +4,17 @@ Pixels and vectors never pass through these models: they would be copied number 
 """
 
 from service.schemas.base import Answer, Attributes, GalleryName, Identifier, ItemError, Problem, Request, Scalar
-from service.schemas.engine import Embedding, Embeddings, EmbedOptions, Explanation, Explanations, Health, Map, Model
+from service.schemas.engine import (
+    Embedding,
+    Embeddings,
+    EmbedOptions,
+    Explanation,
+    Explanations,
+    Health,
+    Map,
+    Model,
+    Readiness,
+)
 from service.schemas.galleries import (
     Days,
     EnrolEnd,
@@ -80,6 +90,7 @@ __all__ = [
     "PersonPage",
     "Problem",
     "ReEmbedding",
+    "Readiness",
     "Request",
     "Rerank",
     "Scalar",

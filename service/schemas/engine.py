@@ -65,3 +65,9 @@ class Model(Answer):
 
 class Health(Answer):
     status: Literal["ok"] = "ok"
+
+
+class Readiness(Health):
+    failing: list[str] = Field(
+        description="background work whose last round failed; it is tried again, and the log says why it failed"
+    )

@@ -18,11 +18,13 @@ from service import records
 from service.columns import Filter
 from service.database import Database
 from service.entries import Entries
-from service.errors import StorageFailed
+from service.errors import NotReady, StorageFailed
 from service.galleries import Galleries
 from service.gallery import Gallery
 from service.metrics import Metrics
 from service.records import NewEntry
+from service.runtime import open_service
+from service.settings import Settings
 
 DIM = 4
 
@@ -90,6 +92,25 @@ def search_held(memory: Gallery) -> Iterator[threading.Event]:
     finally:
         go_on.set()
         search.join()
+
+
+@contextmanager
+def read_held(database: Database) -> Iterator[None]:
+    """Within it a reader's thread is busy, so that another read needs another."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    def held(db: sqlite3.Connection) -> None:
+        inside.set()
+        assert go_on.wait(60)
+        records.read_probe(db)
+
+    reading = database.submit_read(held)
+    assert inside.wait(60)
+    try:
+        yield
+    finally:
+        go_on.set()
+    reading.result()
 
 
 def run(coroutine: Any) -> Any:
@@ -215,6 +236,31 @@ def test_memory_that_could_not_be_made_anew_is_made_so_with_the_next_change(
     run(play())
 
 
+def test_memory_that_could_not_be_made_anew_is_made_so_without_a_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.galleries._EVERY", 0.01)
+
+    async def play() -> None:
+        async with opened(tmp_path, "g") as store, store.galleries.running():
+
+            def fails(*_: object, **__: object) -> None:
+                raise MemoryError
+
+            with monkeypatch.context() as broken:
+                broken.setattr(store.galleries.find("g").memory, "add", fails)
+                broken.setattr("service.galleries.rebuild", fails)
+                with pytest.raises(MemoryError):
+                    await store.enrol("g", "ann")
+                while not store.galleries.health.failing:
+                    await asyncio.sleep(0)
+            while store.galleries.health.failing:
+                await asyncio.sleep(0.01)
+            assert len(store.found("g")) == 1
+
+    run(play())
+
+
 def test_galleries_are_gone_through_while_others_are_made_and_deleted(tmp_path: Path) -> None:
     async def play() -> None:
         async with opened(tmp_path, *(f"g{n}" for n in range(20))) as store:
@@ -255,24 +301,34 @@ def no_more_files() -> Iterator[None]:
 
 def test_a_file_that_cannot_be_opened_fails_one_read_and_no_later_one(tmp_path: Path) -> None:
     database = Database(tmp_path / "pan.sqlite3", Metrics())
-    inside, go_on = threading.Event(), threading.Event()
-
-    def count(db: sqlite3.Connection) -> int:
-        return records.count_entries(db, 1)
-
-    def held(db: sqlite3.Connection) -> int:
-        inside.set()
-        assert go_on.wait(60)
-        return count(db)
-
     try:
-        first = database.submit_read(held)
-        assert inside.wait(60)
-        with no_more_files(), pytest.raises(StorageFailed):
-            database.submit_read(count).result()  # needs another thread, and that another connection
-        assert database.submit_read(count).result() == 0
-        go_on.set()
-        assert first.result() == 0
+        with read_held(database):
+            with no_more_files(), pytest.raises(StorageFailed):
+                database.submit_read(records.read_probe).result()
+            database.submit_read(records.read_probe).result()
     finally:
-        go_on.set()
         database.close()
+
+
+def test_readiness_reads_as_requests_do(bundle: Path, tmp_path: Path) -> None:
+    async def play() -> None:
+        async with open_service(Settings(bundle=bundle, data=tmp_path)) as service:
+            with read_held(service.database):
+                with no_more_files(), pytest.raises(NotReady, match="cannot be used"):
+                    await service.check_ready()
+                assert await service.check_ready() == []
+
+    run(play())
+
+
+def test_readiness_waits_for_another_that_asks_no_longer_than_for_the_service(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.runtime._PROBE_TIMEOUT", 0.05)
+
+    async def play() -> None:
+        async with open_service(Settings(bundle=bundle, data=tmp_path)) as service, service._probing:
+            with pytest.raises(NotReady, match="did not answer"):
+                await asyncio.wait_for(service.check_ready(), 30)
+
+    run(play())

@@ -2,6 +2,8 @@
 
 import asyncio
 import resource
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -41,6 +43,30 @@ def test_a_disk_that_takes_no_writes_acknowledges_nothing_and_recovers_without_a
         assert [result["entry_id"] for result in again.json()["results"]] == list(range(17, 33))
         hits = http.post("/v1/galleries/lobby/search", json={"vector": [1.0] * DIM, "top_k": 100}).json()["hits"]
         assert len(hits) == 32
+    assert server.stop() == 0
+
+
+def test_files_that_cannot_be_opened_fail_some_reads_and_none_after_them(launch) -> None:
+    server: Served = launch()
+    limit = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
+    with ExitStack() as stack, ThreadPoolExecutor(8) as threads:
+        # Connected before: what is to be seen is that reading fails, not connecting.
+        clients = [stack.enter_context(httpx.Client(base_url=server.url, timeout=30)) for _ in range(8)]
+        assert clients[0].post("/v1/galleries", json={"name": "lobby"}).status_code == 201
+
+        def read_all() -> set[int]:
+            return set(threads.map(lambda http: http.get("/v1/galleries/lobby/entries").status_code, 4 * clients))
+
+        assert {http.get("/healthz").status_code for http in clients} == {200}
+        opened = {int(path.name) for path in Path(f"/proc/{server.pid}/fd").iterdir()}
+        lowest_free = min(set(range(len(opened) + 1)) - opened)
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (lowest_free, limit[1]))
+        while 503 not in (seen := read_all()):  # until two reads needed a thread at once
+            assert seen == {200}
+        assert seen <= {200, 503}
+        resource.prlimit(server.pid, resource.RLIMIT_NOFILE, limit)
+        assert read_all() == {200}
+        assert clients[0].get("/readyz").status_code == 200
     assert server.stop() == 0
 
 

@@ -1,0 +1,78 @@
+"""Background work outlives its failures, and says that it fails."""
+
+import asyncio
+from pathlib import Path
+
+import httpx
+import pytest
+
+from service import records
+from service.app import create_app
+from service.galleries import Galleries, Held
+from service.metrics import Metrics
+from service.runtime import open_service
+from service.settings import Settings
+from service.worker import Worker
+
+
+def test_rounds_go_on_after_failures_and_each_is_counted() -> None:
+    metrics, seen, done = Metrics(), [], asyncio.Event()
+
+    def value(name: str) -> float | None:
+        return metrics.registry.get_sample_value(name, {"worker": "tidying"})
+
+    async def work() -> bool:
+        seen.append((worker.health.failing, value("pan_worker_failures_total"), value("pan_worker_failing")))
+        if len(seen) == 1:
+            raise KeyError("a gallery that is gone")
+        if len(seen) == 4:
+            done.set()
+        return len(seen) > 2
+
+    worker = Worker("tidying", work, 0.0, metrics)
+
+    async def play() -> None:
+        async with worker.running():
+            await asyncio.wait_for(done.wait(), 60)
+
+    asyncio.run(play())
+    assert seen[:4] == [(False, 0, 0), (True, 1, 1), (True, 2, 1), (False, 2, 0)]
+
+
+@pytest.mark.parametrize("broken", ["all", "expired"])
+def test_the_loops_of_a_service_go_on_and_readiness_names_those_that_fail(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    for module in ("purger", "upkeep"):
+        monkeypatch.setattr(f"service.{module}._EVERY", 0.01)
+    all_galleries, delete_expired = Galleries.all, records.delete_expired
+    fails = True
+
+    def all_but(self: Galleries) -> list[Held]:
+        if fails and broken == "all":
+            raise KeyError("a gallery that is gone")
+        return all_galleries(self)
+
+    def expired(*args: object) -> list[int]:
+        if fails and broken == "expired":
+            raise ValueError("told by nobody")
+        return delete_expired(*args)  # type: ignore[arg-type]
+
+    async def play() -> None:
+        nonlocal fails
+        async with open_service(Settings(bundle=bundle, data=tmp_path)) as service:
+            await service.galleries.create("me", "g", "", "flat", retention=1)
+            monkeypatch.setattr(Galleries, "all", all_but)
+            monkeypatch.setattr(records, "delete_expired", expired)
+            transport = httpx.ASGITransport(create_app(service))
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+                named = {"all": {"retention", "index upkeep"}, "expired": {"retention"}}[broken]
+                while not named <= set((answer := await http.get("/readyz")).json()["failing"]):
+                    await asyncio.sleep(0.01)
+                assert answer.status_code == 200  # requests are answered all the same
+                assert "told by nobody" not in answer.text
+                fails = False
+                while (await http.get("/readyz")).json()["failing"]:
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(asyncio.wait_for(play(), 120))
