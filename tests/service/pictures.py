@@ -133,6 +133,9 @@ def run_length_bmp(width: int = 256, height: int = 256) -> bytes:
     return b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start) + header + bytes(1024) + pixels
 
 
+REFUSALS = {"unsupported-image", "corrupt-image", "image-too-small", "image-too-large", "image-too-complex"}
+
+
 def hostile() -> dict[str, tuple[bytes, int]]:
     """Pictures that must not be embedded, and the HTTP status each is answered with."""
     jpeg, gif = encode(person(1), "JPEG"), encode(person(1).quantize(), "GIF")

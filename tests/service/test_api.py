@@ -18,7 +18,7 @@ from bundle import load_crop
 from service import schemas
 from tests.service.bundles import DIM, HEIGHT, WIDTH, reference_embedding
 from tests.service.conftest import pan_serve
-from tests.service.pictures import encode, hostile, png, unusual
+from tests.service.pictures import REFUSALS, encode, hostile, png, unusual
 
 MULTIPART = "multipart/form-data; boundary=b"
 PART = b"--b\r\nContent-Disposition: form-data; "
@@ -101,7 +101,7 @@ def test_a_hostile_image_is_answered_4xx_and_its_mates_are_unharmed(api: httpx.C
     data, status = hostile()[name]
     alone = api.post("/v1/embeddings", content=data, headers={"content-type": "image/jpeg"})
     assert alone.status_code == status, alone.text
-    assert alone.json()["code"] in {"unsupported-image", "corrupt-image", "image-too-small", "image-too-large"}
+    assert alone.json()["code"] in REFUSALS
     among = api.post("/v1/embeddings", files=files(png(1), data, png(2)))
     assert among.status_code == 207
     found = among.json()["embeddings"]
