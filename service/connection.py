@@ -9,10 +9,11 @@ import math
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import httptools
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from service.answers import problem
@@ -158,6 +159,7 @@ class Connection(HttpToolsProtocol):
         if len(self.pipeline) >= self._limits.pipelined:
             self._reject(400, "bad-request", "too many requests are waiting on this connection")
         super().on_headers_complete()
+        self.scope["state"]["break_off"] = partial(self._break_off, self.cycle)
         self._in_head, self._in_body = False, True
         self._unparsed = 0
         self.waiting_since = self._deadline = math.inf
@@ -193,6 +195,12 @@ class Connection(HttpToolsProtocol):
     def _wait_for_client(self, seconds: float) -> None:
         self.waiting_since = self.loop.time()
         self._deadline = self.waiting_since + seconds
+
+    def _break_off(self, cycle: RequestResponseCycle) -> None:
+        """Close without the end of an answer that has begun, so that nobody takes it for whole."""
+        self._deaf = True
+        cycle.disconnected = True
+        self.transport.close()
 
     def _reject(self, status: int, code: str, detail: str) -> None:
         """Make the parser stop, and `data_received` refuse."""

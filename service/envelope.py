@@ -7,6 +7,7 @@ import uuid
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bundle import PanError
 from service import timing, tracing
 from service.answers import problem
 from service.metrics import Metrics
@@ -60,9 +61,14 @@ class Envelope:
 
         try:
             await self._app(scope, receive, send_with_headers)
-        except Exception:
-            log.exception("unexpected", extra={"request_id": request_id})
-            if not status:
+        except Exception as error:
+            if status and (reason := _pan_error(error)) is not None:
+                log.warning("an answer was broken off", extra={"request_id": request_id, "reason": str(reason)})
+            else:
+                log.exception("unexpected", extra={"request_id": request_id})
+            if status:
+                scope["state"].get("break_off", _nothing)()
+            else:
                 answer = problem(500, "internal-error", "a fault of the service; its log has the reason", request_id)
                 await answer(scope, receive, send_with_headers)
         seconds = time.monotonic() - started
@@ -75,6 +81,17 @@ class Envelope:
         fields = {"method": method, "route": route, "status": status, "ms": round(1000 * seconds, 1)}
         level = logging.DEBUG if route in _QUIET else logging.INFO
         log.log(level, "request", extra={"request_id": request_id, **fields})
+
+
+def _pan_error(error: BaseException | None) -> PanError | None:
+    """What ended an answer that had begun, where the service raised it on purpose."""
+    while error is not None and not isinstance(error, PanError):
+        error = error.__cause__
+    return error
+
+
+def _nothing() -> None:
+    """Stands in where no connection is there to be closed."""
 
 
 def _given_id(scope: Scope) -> str | None:

@@ -140,8 +140,14 @@ def open_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 EMBEDDING_PROBLEMS = (413, 415, 429, 503, 504)
 
 
+# A million wrong members fit into a body. To find them takes seconds, and to put them into words ten more.
+_MOST_MEMBERS = 256  # of one object; no model has as many
+_MOST_ERRORS = 1000
+
+
 def parse(model: type[M], members: Mapping[str, Any]) -> M:
     """Validate members. Raises InvalidRequest naming each wrong one."""
+    _require_few_members([members])
     try:
         return model.model_validate(members)
     except ValidationError as error:
@@ -149,15 +155,29 @@ def parse(model: type[M], members: Mapping[str, Any]) -> M:
 
 
 def parse_list(model: type[M], items: Any) -> list[M]:
-    """Validate a list of objects. Raises InvalidRequest naming each wrong member."""
+    """Validate a list whose length the caller has bounded. Raises InvalidRequest naming each wrong member."""
+    _require_few_members([items])
     try:
         return TypeAdapter(list[model]).validate_python(items)  # type: ignore[valid-type]
     except ValidationError as error:
         raise invalid(error) from None
 
 
+def _require_few_members(values: list[Any]) -> None:
+    open_: list[Any] = [values]
+    while open_:
+        inner = open_.pop()
+        if isinstance(inner, dict):
+            if len(inner) > _MOST_MEMBERS:
+                raise InvalidRequest(f"an object has {len(inner):,} members; at most {_MOST_MEMBERS} are accepted")
+            inner = inner.values()
+        open_ += [one for one in inner if isinstance(one, dict | list)]
+
+
 def invalid(error: ValidationError) -> InvalidRequest:
     """What pydantic found, without the values that were sent."""
+    if (count := error.error_count()) > _MOST_ERRORS:
+        return InvalidRequest(f"{count:,} members of the request are unknown or wrong")
     return validation_problem(error.errors(include_url=False, include_context=False, include_input=False))
 
 

@@ -71,9 +71,7 @@ async def enrol(
     if key is not None and (earlier := await service.entries.answered(gallery, key)):
         return Json(earlier.answer, earlier.status)
     crops = await beside(body, lambda: _json_crops(body, service) if body.is_json else _pictures(body))
-    if len(crops.infos) > service.settings.max_images:
-        most = service.settings.max_images
-        raise BodyTooLarge(f"{len(crops.infos)} entries in one request; at most {most} are accepted")
+    _require_no_more(len(crops.infos), service.settings.max_images)
     known = [new_entry(info) for info in crops.infos]
     refuse_expired(known, service.galleries.find(gallery), service.galleries.clock())
     keep = service.galleries.find(gallery).row.keep_crops
@@ -136,6 +134,7 @@ def _json_crops(body: Body, service: Service) -> _Crops:
     _nothing_left(body)
     if not isinstance(items, list) or not items or not all(isinstance(item, dict) for item in items):
         raise InvalidRequest("`entries` is a list of objects, and there is at least one")
+    _require_no_more(len(items), service.settings.max_images)
     crops = [pop_crop(item, service.bundle.manifest.output.dim) for item in items]
     return _Crops(parse_list(EntryInfo, items), crops, None, [f"entries.{index}" for index in range(len(items))])
 
@@ -158,12 +157,17 @@ def _metadata(body: Body, count: int) -> list[EntryInfo]:
     text = body.members.pop("metadata")
     _nothing_left(body)
     try:
-        infos = parse_list(EntryInfo, orjson.loads(text))
+        items = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"`metadata` is not JSON: {error}") from None
-    if len(infos) != count:
-        raise InvalidRequest(f"`metadata` describes {len(infos)} crops and there are {count}")
-    return infos
+    if isinstance(items, list) and len(items) != count:
+        raise InvalidRequest(f"`metadata` describes {len(items)} crops and there are {count}")
+    return parse_list(EntryInfo, items)
+
+
+def _require_no_more(count: int, most: int) -> None:
+    if count > most:
+        raise BodyTooLarge(f"{count} entries in one request; at most {most} are accepted")
 
 
 def _nothing_left(body: Body) -> None:

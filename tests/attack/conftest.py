@@ -1,0 +1,89 @@
+"""A real server process that is attacked from outside, and must be well afterwards."""
+
+import json
+import re
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from benchmarks.served import MIB, Served
+from tests.service.bundles import DIM
+from tests.service.conftest import api, bundle, launch
+
+__all__ = ["api", "bundle", "launch"]
+
+VECTOR = [1.0] * DIM
+
+
+@dataclass(frozen=True)
+class Target:
+    """The server, a client of it, and its gallery `g` of 20 entries."""
+
+    server: Served
+    http: httpx.Client
+
+    def post(self, path: str, content: bytes, kind: str = "application/json", **headers: str) -> httpx.Response:
+        return self.http.post(path, content=content, headers={"Content-Type": kind, **headers})
+
+    def raw(self, request: bytes) -> bytes:
+        """What the server sends until it closes."""
+        where = urlsplit(self.server.url)
+        answer = b""
+        with socket.create_connection((where.hostname, where.port), timeout=30) as connection:
+            connection.sendall(request)
+            while part := connection.recv(2**16):
+                answer += part
+        return answer
+
+    def forget_peak(self) -> None:
+        """Begin to watch the memory anew."""
+        Path(f"/proc/{self.server.pid}/clear_refs").write_text("5")
+
+    def peak(self) -> int:
+        """Most bytes of memory that the process held since `forget_peak`."""
+        status = Path(f"/proc/{self.server.pid}/status").read_text()
+        match = re.search(r"VmHWM:\s+(\d+) kB", status)
+        assert match is not None
+        return int(match[1]) * 1024
+
+
+@pytest.fixture(scope="module")
+def target(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    """Afterwards the server is ready, has answered nothing with 5xx, has logged no error, and has its entries."""
+    folder = tmp_path_factory.mktemp("target")
+    server = Served(bundle, folder / "data", folder / "log")
+    try:
+        with httpx.Client(base_url=server.url, timeout=60) as http:
+            assert http.post("/v1/galleries", json={"name": "g"}).status_code == 201
+            entries = [{"vector": VECTOR, "person_id": f"p{n}", "attributes": {"n": n}} for n in range(20)]
+            assert http.post("/v1/galleries/g/entries", json={"entries": entries}).status_code == 201
+            yield Target(server, http)
+            assert http.get("/readyz").status_code == 200
+            assert http.get("/v1/galleries/g").json()["entries"] == 20
+            assert not re.search(r'^pan_requests_total\{.*status="5', http.get("/metrics").text, re.MULTILINE)
+        assert server.stop() == 0
+    finally:
+        if server.running:
+            server.stop(9)
+    assert faults(folder / "log") == []
+
+
+def faults(log: Path) -> list[dict[str, Any]]:
+    """The lines of a log that tell of a fault of the service."""
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    return [line for line in lines if line["level"] in ("error", "critical") or "traceback" in line]
+
+
+def problem(answer: httpx.Response | bytes) -> dict[str, Any]:
+    """The problem document of an answer, which is one and short."""
+    body = answer.content if isinstance(answer, httpx.Response) else answer.partition(b"\r\n\r\n")[2]
+    assert len(body) < MIB // 32
+    found: dict[str, Any] = json.loads(body)
+    assert found["type"].startswith("urn:pan-reid:problem:")
+    return found
