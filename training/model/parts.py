@@ -20,10 +20,10 @@ def masked_mean(x_BChw: Tensor, mask_BIN: Tensor) -> Tensor:
     CPU stores N x C (channels last), and the exported form of the product would take ten times as long.
     """
     x_BCN = x_BChw.flatten(2)
-    share_BIN = mask_BIN / x_BCN.shape[2]
+    positions = x_BCN.shape[2]
     if torch.compiler.is_exporting():
-        return torch.matmul(x_BCN, share_BIN.transpose(1, 2))
-    return torch.matmul(share_BIN, x_BCN.transpose(1, 2)).transpose(1, 2)
+        return torch.matmul(x_BCN, mask_BIN.transpose(1, 2) / positions)
+    return torch.matmul(mask_BIN / positions, x_BCN.transpose(1, 2)).transpose(1, 2)
 
 
 class _PoolParts(torch.autograd.Function):
