@@ -10,7 +10,7 @@ from service.columns import Columns
 from service.engine import Vectors
 from service.index import Mask, Rows
 from service.index.approximate import Approximate
-from service.index.flat import FlatIndex
+from service.index.flat import FlatIndex, best
 from service.records import Known
 
 _FEW = 64  # with so few rows shut out, an exact search a little deeper is cheaper than looking at a mask for each row
@@ -27,6 +27,12 @@ class Contents:
     def __len__(self) -> int:
         """Rows, the dead among them."""
         return len(self.columns)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether searches look at every vector: there is no index, or none whose recall is known to be enough."""
+        index, alive = self.approximate, len(self) - self.columns.dead
+        return index is None or not index.trusted or alive < index.least_alive * len(self)
 
     def add(self, entries: Sequence[int], known: Sequence[Known], vectors: Vectors) -> None:
         """Append (n, D) vectors and what is known of them; entry ids ascend. Entries that were here before are passed
@@ -54,7 +60,7 @@ class Contents:
         count = min(count, total)
         if count == 0:
             return np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64)
-        return self._proposed(queries, count, allowed, total) or self._exact(queries, count, allowed, total)
+        return self._proposed(queries, count, allowed) or self._exact(queries, count, allowed, total)
 
     def _exact(self, queries: Vectors, count: int, allowed: Mask, total: int) -> tuple[Vectors, Rows]:
         shut_out = len(allowed) - total
@@ -66,24 +72,27 @@ class Contents:
             scores, rows = np.take_along_axis(scores, kept, axis=1), np.take_along_axis(rows, kept, axis=1)
         return scores, rows
 
-    def _proposed(self, queries: Vectors, count: int, allowed: Mask, total: int) -> tuple[Vectors, Rows] | None:
-        """As `nearest`, by the index; None where it cannot tell.
+    def _proposed(self, queries: Vectors, count: int, allowed: Mask) -> tuple[Vectors, Rows] | None:
+        """As `nearest`, by the index; None where it cannot tell. All rows that it does not propose are scored.
 
         The best of those that a filter keeps are among more of all rows, however what is kept lies; where they are not
         among as many as that would take if it lay anywhere, the index does not know them.
         """
-        alive = len(self) - self.columns.dead
-        if self.approximate is None or alive < self.approximate.least_alive * len(self):
+        index = self.approximate
+        if index is None or self.is_exact:
             return None
-        rows = self.approximate.search(queries, math.ceil(count * len(self) / total))
-        if rows is None:
-            return None
-        if total < len(self):
-            rows[~allowed[rows]] = -1
+        covered, held_out = len(index), index.held_out[allowed[index.held_out]]
+        rows = np.broadcast_to(held_out, (len(queries), len(held_out)))
+        if within := int(np.count_nonzero(allowed[:covered])) - len(held_out):
+            proposed = index.search(queries, math.ceil(count * covered / within))
+            if proposed is None:
+                return None
+            proposed[~allowed[proposed]] = -1
+            if (np.count_nonzero(proposed >= 0, axis=1) < min(count, within)).any():
+                return None
+            rows = np.hstack([proposed, rows])
         scores = self.vectors.scores(queries, rows)
-        if (covered := len(self.approximate)) < len(self):
+        if covered < len(self):
             newest_scores, newest = self.vectors.search(queries, count, allowed, first=covered)
             scores, rows = np.hstack([scores, newest_scores]), np.hstack([rows, newest])
-        best = np.argsort(np.where(rows < 0, np.inf, -scores), axis=1, kind="stable")[:, :count]
-        scores, rows = np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1)
-        return (scores, rows) if (rows >= 0).all() else None
+        return best(np.where(rows < 0, -np.inf, scores), rows, count)

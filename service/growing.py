@@ -19,8 +19,10 @@ _WIPED = 0  # in place of a digest
 class Column:
     """A numpy array that grows by doubling."""
 
-    def __init__(self, dtype: type[Any]) -> None:
-        self._data = np.zeros(1024, dtype)
+    def __init__(self, dtype: type[Any], empty: int = 0) -> None:
+        """`empty` is the value of rows that `put` passes over."""
+        self._empty = empty
+        self._data = np.full(1024, empty, dtype)
         self._count = 0
 
     def __len__(self) -> int:
@@ -33,13 +35,29 @@ class Column:
 
     def append(self, values: Sequence[Any] | npt.NDArray[Any]) -> None:
         """Add to the end."""
-        end = self._count + len(values)
-        if end > len(self._data):
-            grown = np.zeros(max(end, 2 * len(self._data)), self._data.dtype)
+        start = self._count
+        self._grow(start + len(values))
+        self._data[start : self._count] = values
+
+    def put(self, rows: Rows, values: npt.NDArray[Any]) -> None:
+        """Set the values of these rows; the column grows to hold them."""
+        self._grow(max(self._count, int(rows.max(initial=-1)) + 1))
+        self._data[rows] = values
+
+    def padded(self, count: int) -> npt.NDArray[Any]:
+        """The values of the first `count` rows; those past the end are empty."""
+        self._grow_room(count)
+        return self._data[:count]
+
+    def _grow(self, count: int) -> None:
+        self._grow_room(count)
+        self._count = count
+
+    def _grow_room(self, count: int) -> None:
+        if count > len(self._data):
+            grown = np.full(max(count, 2 * len(self._data)), self._empty, self._data.dtype)
             grown[: self._count] = self.values
             self._data = grown
-        self._data[self._count : end] = values
-        self._count = end
 
 
 class Names:

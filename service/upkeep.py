@@ -1,14 +1,16 @@
-"""Keeps galleries quick: drops dead rows, trains and extends indexes, and saves what that cost; beside everything else.
+"""Keeps galleries quick: drops dead rows, trains, extends and measures indexes, and saves what training cost.
 
 One thread for all galleries. Searches and changes go on meanwhile: it holds a gallery's lock for moments only, works on
-one core, and at a low priority. Until an index is ready, the gallery is searched exactly.
+one core, and at a low priority. Whatever an index holds is answered by it only after its recall was measured over
+that; until then, and while the recall is below its target, searches are exact. An index is trained anew when that
+happens, and when half of what it was trained on is gone or half of what is there came later.
 """
 
 import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,15 +22,15 @@ from bundle import PanError
 from service.columns import Columns
 from service.contents import Contents
 from service.database import Database
-from service.engine import Vectors
 from service.errors import NotFound
 from service.galleries import Galleries, Held
 from service.gallery import Gallery
-from service.index import ApproximateKind, Mask, Rows, choose_kind
-from service.index.approximate import Approximate, kind_of
+from service.index import ApproximateKind, Rows, choose_kind
+from service.index.approximate import COMPONENTS, Approximate, kind_of
 from service.index.gpu import gpu_found
 from service.metrics import Metrics
 from service.priority import step_back
+from service.recall import Probes, Reader, choose_probes, fill, measure
 from service.snapshots import Snapshots
 from service.worker import Worker
 
@@ -36,13 +38,13 @@ log = logging.getLogger(__name__)
 
 _EVERY = 1.0  # seconds
 _AFTER_FAILURE = 60.0
-_CHUNK = 1024  # rows worked on at a time
+_PAUSE = 4.0  # after work on a gallery, times as long as that took, so that it takes a fifth of a core at most
+_LONGEST_PAUSE = 30.0
 _FEW_DEAD = 64
 _TAIL = 2**22  # numbers that are searched exactly besides, because their rows are not in the index yet: 0.5 ms
-_OUTGROWN = 2  # times as many rows as the index was laid out for
+_DIED = 0.01  # share of rows whose deletion calls for another measurement
+_TURNOVER = 0.5  # share of rows that came or went since training, from which on an index is trained anew
 _SAMPLE = 65_536
-_TRIED = 100  # vectors by which recall is measured
-_DEEPEST = 1000
 _WORTH_SAVING = 1.05  # times as many rows as were saved
 
 
@@ -71,7 +73,8 @@ class Upkeep:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="upkeep", initializer=_lower_priority)
         self._worker = Worker("index upkeep", self._tend_all_beside, _EVERY, metrics)
         self.health = self._worker.health
-        self._not_before: dict[int, float] = {}  # of galleries that failed
+        self._not_before: dict[int, float] = {}  # by gallery
+        self._failed: set[int] = set()
         self._saved_rows: dict[int, int] = {}  # of graphs, by gallery
 
     @asynccontextmanager
@@ -98,7 +101,12 @@ class Upkeep:
         self._save(held, gallery.contents, done)
         seconds = time.monotonic() - started
         self._metrics.upkeep_seconds.labels(done).observe(seconds)
-        log.info("index", extra={"gallery": held.row.name, "done": done, "seconds": round(seconds, 1)})
+        told = {"gallery": held.row.name, "done": done, "seconds": round(seconds, 1)}
+        if (index := gallery.contents.approximate) is not None and (measured := index.measured) is not None:
+            told |= {"recall": measured.recall, "recall_recent": measured.recall_recent}
+            if not index.trusted:
+                log.warning("the recall of an index is below its target: searches are exact", extra=told)
+        log.info("index", extra=told)
         return True
 
     def _do_first(self, held: Held, gallery: Gallery, contents: Contents) -> str | None:
@@ -115,12 +123,23 @@ class Upkeep:
             return "dropped"
         if index is None or index.kind != kind:
             return "restored" if self._restore(held, gallery, kind) else self._train(gallery, kind)
-        if len(gallery) > _OUTGROWN * index.planned:
+        if self._needs_training(contents, index):
             return self._train(gallery, kind)
-        if (len(contents) - len(index)) * held.row.dim > _TAIL:
-            self._fill(gallery, contents, index)
-            return "extended"
+        if self._needs_measuring(contents, index):
+            return self._extend(gallery, contents, index)
         return self._copy_to_gpu(gallery, contents)
+
+    def _needs_training(self, contents: Contents, index: Approximate) -> bool:
+        """Whether so much came or went since training that the index may have learnt another gallery."""
+        alive, end = contents.columns.alive, np.searchsorted(contents.columns.entries, index.trained_until, "right")
+        left = int(np.count_nonzero(alive[:end]))  # of what it was trained on
+        turnover = 1.0 - left / max(1, index.trained_rows, int(np.count_nonzero(alive)))
+        return turnover > (_TURNOVER if index.trusted else index.retrain_after)
+
+    def _needs_measuring(self, contents: Contents, index: Approximate) -> bool:
+        if index.measured is None or (len(contents) - len(index)) * contents.vectors.dim > _TAIL:
+            return True
+        return contents.columns.dead - index.measured.dead > max(_FEW_DEAD, _DIED * len(contents))
 
     def _copy_to_gpu(self, gallery: Gallery, contents: Contents) -> str | None:
         if not gpu_found() or len(contents) == 0:
@@ -139,14 +158,22 @@ class Upkeep:
         """Whether all is well with every gallery."""
         held = self._galleries.all()
         self._not_before = {one.row.id: self._not_before.get(one.row.id, 0.0) for one in held}
+        self._failed &= self._not_before.keys()
         try:
             for one in held:
-                if time.monotonic() >= self._not_before[one.row.id]:
-                    self._not_before[one.row.id] = 0.0 if self._tended(one) else time.monotonic() + _AFTER_FAILURE
+                if (started := time.monotonic()) < self._not_before[one.row.id]:
+                    continue
+                if self._tended(one):
+                    self._failed.discard(one.row.id)
+                    pause = min(_LONGEST_PAUSE, _PAUSE * (time.monotonic() - started))
+                else:
+                    self._failed.add(one.row.id)
+                    pause = _AFTER_FAILURE
+                self._not_before[one.row.id] = time.monotonic() + pause
             self._sweep()
         except _Stopped:
             pass
-        return not any(self._not_before.values())
+        return not self._failed
 
     def _tended(self, held: Held) -> bool:
         """Whether all is well with a gallery."""
@@ -174,95 +201,79 @@ class Upkeep:
     def _copied(self, gallery: Gallery, columns: Columns, rows: Rows) -> Contents:
         old, new = gallery.contents, Contents(gallery.contents.vectors.dim)
         new.columns = columns
-        for vectors in self._read(gallery, old, rows):
+        for vectors in Reader(old, gallery.lock, self._check).vectors(rows):
             new.vectors.add(vectors)
         if old.approximate is not None:
             approximate = old.approximate.empty()
-            self._fill(gallery, new, approximate)
+            self._fill(Reader(new, gallery.lock, self._check), approximate)
             new.approximate = approximate
         return new
 
     def _train(self, gallery: Gallery, kind: ApproximateKind) -> str:
-        contents = gallery.contents
-        rng = np.random.default_rng(0)
-        with gallery.lock.read():
-            alive = contents.columns.alive.copy()
-        rows = np.flatnonzero(alive)
-        sample = np.sort(rng.choice(rows, min(len(rows), _SAMPLE), replace=False))
-        vectors = np.concatenate(list(self._read(gallery, contents, sample)))
-        approximate = Approximate.train(kind, vectors, len(rows))
-        self._fill(gallery, contents, approximate)
-        self._tune(gallery, contents, approximate, rng.choice(rows, _TRIED, replace=False))
-        self._attach(gallery, contents, approximate, alive)
+        contents, before = gallery.contents, gallery.contents.approximate
+        reader = Reader(contents, gallery.lock, self._check)
+        probes = self._probes(reader, None)
+        alive = np.flatnonzero(reader.alive(probes.covered))
+        rows = np.setdiff1d(alive, probes.rows)
+        sample = np.sort(np.random.default_rng(0).choice(rows, min(len(rows), _SAMPLE), replace=False))
+        vectors = np.concatenate(list(reader.vectors(sample)))
+        until = int(contents.columns.entries[probes.covered - 1])
+        for components in COMPONENTS:
+            index = Approximate.train(kind, vectors, len(alive), until, components)
+            self._fill(reader, index, probes)
+            if index.trusted:
+                break
+        if not index.trusted and before is not None:
+            index.retrain_after = min(_TURNOVER, 2 * before.retrain_after)
+        self._attach(gallery, contents, index)
         return "trained"
 
-    def _tune(self, gallery: Gallery, contents: Contents, approximate: Approximate, own: Rows) -> None:
-        covered = len(approximate)
-        with gallery.lock.read():
-            queries = contents.vectors.vectors(own)
-            alive = contents.columns.alive[:covered].copy()
-        depth = min(_DEEPEST, int(np.count_nonzero(alive)) // 4)
-        truth = []
-        for query in queries:  # one by one, so that no change waits for long
-            self._check()
-            with gallery.lock.read():
-                allowed = np.zeros(len(contents), np.bool_)
-                allowed[:covered] = alive
-                truth.append(contents.vectors.search(query[None], depth + 1, allowed)[1])
-
-        def score(queries: Vectors, rows: Rows) -> Vectors:
-            self._check()
-            with gallery.lock.read():
-                return contents.vectors.scores(queries, rows)
-
-        approximate.tune(queries, own, np.concatenate(truth), score)
+    def _extend(self, gallery: Gallery, contents: Contents, index: Approximate) -> str:
+        """Add what an index lacks to it, and measure it; it answers for that from then on."""
+        reader = Reader(contents, gallery.lock, self._check)
+        before = len(index)
+        self._fill(reader, index)
+        return "extended" if len(index) > before else "measured"
 
     def _restore(self, held: Held, gallery: Gallery, kind: ApproximateKind) -> bool:
         state = self._snapshots.load(held.row)
         if state is None or kind_of(state) != kind:
             return False
         contents = gallery.contents
+        reader = Reader(contents, gallery.lock, self._check)
         with gallery.lock.read():
             alive, entries = contents.columns.alive.copy(), contents.columns.entries.copy()
-        of_rows = state.pop("entries", entries[:0])
-        if not np.array_equal(of_rows, entries[: len(of_rows)]):
-            return False  # of some the rows are gone
-        approximate = Approximate.restored(state, list(self._read(gallery, contents, np.arange(len(of_rows)))))
-        self._fill(gallery, contents, approximate)
-        self._attach(gallery, contents, approximate, alive)
+        of_nodes = state.pop("entries", entries[:0])
+        rows = np.searchsorted(entries, of_nodes)
+        if not np.isin(of_nodes, entries[alive]).all():
+            return False  # some of its nodes are gone
+        approximate = Approximate.restored(state, rows, list(reader.vectors(rows)))
+        self._fill(reader, approximate)
+        self._attach(gallery, contents, approximate)
         if approximate.follows_rows:
-            self._saved_rows[held.row.id] = len(of_rows)
+            self._saved_rows[held.row.id] = len(of_nodes)
         return True
 
-    def _attach(self, gallery: Gallery, contents: Contents, approximate: Approximate, alive: Mask) -> None:
-        """Search by an index from now on; `alive` says which rows were when it began to be filled."""
+    def _attach(self, gallery: Gallery, contents: Contents, index: Approximate) -> None:
+        """Search by an index from now on, without the rows that died while it was filled."""
         with gallery.lock.write():
             if gallery.contents is contents:
-                alive_now = contents.columns.alive
-                newer = np.ones(len(alive_now) - len(alive), np.bool_)
-                approximate.wipe(np.flatnonzero(np.concatenate([alive, newer]) & ~alive_now))
-                contents.approximate = approximate
+                index.wipe(np.flatnonzero(index.holds(len(contents)) & ~contents.columns.alive))
+                contents.approximate = index
 
-    def _fill(self, gallery: Gallery, contents: Contents, approximate: Approximate) -> None:
-        """Add the rows that an index has not; while others search it, each part under the lock."""
-        attached = contents.approximate is approximate
-        while (start := len(approximate)) < len(contents):
-            rows = np.arange(start, min(start + approximate.quickly_added, len(contents)))
-            (vectors,) = self._read(gallery, contents, rows)
-            append = approximate.prepare(vectors)
-            if not attached:
-                append()
-                continue
-            with gallery.lock.write():
-                append()
-                approximate.wipe(rows[~contents.columns.alive[rows]])
+    def _probes(self, reader: Reader, index: Approximate | None) -> Probes:
+        """The newest are those that came since the last measurement, or as many as are searched exactly besides."""
+        newest = len(reader.contents) - _TAIL // reader.contents.vectors.dim
+        return choose_probes(reader, index, min(newest, len(index)) if index is not None and len(index) else newest)
 
-    def _read(self, gallery: Gallery, contents: Contents, rows: Rows) -> Iterator[Vectors]:
-        for start in range(0, len(rows), _CHUNK):
-            self._check()
-            with gallery.lock.read():
-                vectors = contents.vectors.vectors(rows[start : start + _CHUNK])
-            yield vectors
+    def _fill(self, reader: Reader, index: Approximate, probes: Probes | None = None) -> None:
+        """Add what an index lacks, and measure it. Searches use what was measured before until this is done."""
+        probes = probes or self._probes(reader, index)
+        fill(reader, index, probes, attached=reader.contents.approximate is index)
+        measured = measure(reader, index, probes, self._galleries.clock())
+        with reader.lock.write():
+            index.measured = measured
+            index.first_efforts = measured.efforts or index.first_efforts
 
     def _save(self, held: Held, contents: Contents, done: str) -> None:
         approximate = contents.approximate
@@ -272,9 +283,11 @@ class Upkeep:
         if approximate.follows_rows:
             # A graph is large, so it is not saved for every few rows; those it lacks are soon added again.
             saved = self._saved_rows.get(held.row.id, 0)
-            if done == "extended" and len(approximate) < _WORTH_SAVING * saved:
+            if contents.columns.dead:  # as `_forget` says
                 return
-            state["entries"] = contents.columns.entries[: len(approximate)]
+            if done != "trained" and len(approximate) < _WORTH_SAVING * saved:
+                return
+            state["entries"] = contents.columns.entries[approximate.nodes]
             self._saved_rows[held.row.id] = len(approximate)
         elif done != "trained":
             return

@@ -3,6 +3,7 @@
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
 from fastapi import APIRouter, Request, Response
 
 from service.answers import Json
@@ -42,10 +43,28 @@ def gallery_view(service: Service, gallery: Held) -> dict[str, Any]:
 
 def index_view(gallery: InMemory) -> dict[str, Any]:
     """What searches a gallery now, as the API shows it."""
-    approximate = gallery.contents.approximate
-    if approximate is None:
-        return {"kind": "flat", "entries": len(gallery), "recall": 1.0}
-    return {"kind": approximate.kind, "entries": len(approximate), "recall": approximate.recall}
+    contents = gallery.contents
+    if (index := contents.approximate) is None or (measured := index.measured) is None:
+        return {
+            "kind": "flat",
+            "entries": len(gallery),
+            "exact": True,
+            "recall": 1.0,
+            "recall_recent": 1.0,
+            "queries": 0,
+            "queries_recent": 0,
+            "measured_at": None,
+        }
+    return {
+        "kind": index.kind,
+        "entries": int(np.count_nonzero(contents.columns.alive[: measured.rows])),
+        "exact": contents.is_exact,
+        "recall": measured.recall,
+        "recall_recent": measured.recall_recent,
+        "queries": measured.queries,
+        "queries_recent": measured.queries_recent,
+        "measured_at": moment(measured.at),
+    }
 
 
 @router.get("", summary="List galleries", responses={200: {"model": GalleryList}, **problems(503)})

@@ -1,12 +1,12 @@
-"""Rows that are likely the best, found without looking at all of them, and with a recall that was measured.
+"""An approximate index: proposes rows that are likely the best without looking at all of them.
 
 Vectors are projected onto their leading principal components first: nearly all that tells people apart lies in a few of
-them, and whatever is proposed is scored exactly afterwards. How hard to look is not guessed but tried out on vectors of
-the gallery itself, until as many of the true neighbours are found as `WANTED` says; where no effort is enough, the
-search is exact.
+them, and every proposed row is scored exactly afterwards. What the index finds is measured on rows that it does not
+hold (`service.recall`); it answers only what the latest measurement covers.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -14,71 +14,113 @@ import numpy.typing as npt
 import orjson
 
 from service.engine import Vectors
-from service.index import ApproximateKind, Rows
+from service.index import ApproximateKind, Mask, Rows
 from service.index.hnsw import Hnsw
 from service.index.ivf import Ivf
 
-WANTED = {10: 0.996, 100: 0.98, 1000: 0.97}  # the recall by the number of neighbours
-_COMPONENTS = 64
+COMPONENTS = (64, 128, 256)  # tried in this order until the recall reaches its target
 _SLACK = 1.25  # a filter that shuts out a few rows does not need the effort of the next depth
+_RETRAIN_AFTER = 0.01  # share of rows that came or went before a training when the recall is below its target
+_FORMAT = 2  # of `state`
 
 State = dict[str, npt.NDArray[Any]]
-Score = Callable[[Vectors, Rows], Vectors]  # (Q, n) scores of (Q, n) rows
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What an index was found to find, and the rows for which that holds.
+
+    rows: the first rows of the gallery, over which it was measured. held_out: those of them that serve as queries of
+    the next measurement: the index may lack them, so they are always scored. efforts: the least effort by the number of
+    neighbours; a depth without one is searched exactly. recall, recall_recent: the share of the ten nearest that was
+    found, for rows of all ages and for the newest. at: microseconds since 1970. dead: deleted rows at that time.
+    """
+
+    rows: int
+    held_out: Rows
+    efforts: dict[int, int]
+    recall: float
+    recall_recent: float
+    queries: int
+    queries_recent: int
+    at: int
+    dead: int
 
 
 class Approximate:
-    """Proposes rows among the first `len(self)`; the rows after them are not in it yet."""
+    """Proposes rows of those that it was measured over; later ones must be searched beside it."""
 
-    def __init__(self, kind: ApproximateKind, projection: Vectors, inner: Ivf | Hnsw, planned: int) -> None:
-        """`projection` is (D, P); `planned` the number of rows that the index was laid out for."""
+    def __init__(
+        self, kind: ApproximateKind, projection: Vectors, inner: Ivf | Hnsw, trained_rows: int, trained_until: int
+    ) -> None:
+        """`projection` is (D, P). When it was trained, the gallery held `trained_rows` entries, up to `trained_until`.
+
+        `retrain_after` is doubled by each training that does not bring the recall to its target.
+        """
         self.kind = kind
-        self.planned = planned
-        self.recall: float | None = None  # of the ten nearest
-        self._efforts: dict[int, int] = {}  # the least that find as many as wanted, by depth
+        self.trained_rows = trained_rows
+        self.trained_until = trained_until
+        self.retrain_after = _RETRAIN_AFTER
+        self.measured: Measurement | None = None
+        self.first_efforts: dict[int, int] = {}  # where tuning begins
         self._projection = projection
         self._inner = inner
-        self._rows = 0
 
     @classmethod
-    def train(cls, kind: ApproximateKind, sample: Vectors, rows: int) -> Self:
-        """An empty index, laid out for so many rows like those of the (n, D) sample."""
-        projection = principal_components(sample, _COMPONENTS)
+    def train(cls, kind: ApproximateKind, sample: Vectors, rows: int, until: int, components: int) -> Self:
+        """An empty index, laid out for `rows` rows like those of the (n, D) sample; `until` is the newest entry id."""
+        projection = principal_components(sample, components)
         projected = sample @ projection
-        return cls(
-            kind, projection, Hnsw.train(projected) if kind == "hnsw" else Ivf.train(kind, projected, rows), rows
-        )
+        inner = Hnsw.train(projected) if kind == "hnsw" else Ivf.train(kind, projected, rows)
+        return cls(kind, projection, inner, rows, until)
 
     @classmethod
-    def restored(cls, state: State, vectors: Sequence[Vectors]) -> Self:
-        """What `state` was of, where that needs (n, D) vectors, which come in parts, of the very rows it had."""
+    def restored(cls, state: State, rows: Rows, vectors: Sequence[Vectors]) -> Self:
+        """The index of a `state`, not measured. A graph takes its nodes' (n,) rows and, in parts, (n, D) vectors."""
         told = orjson.loads(state["told"].tobytes())
         trained, projection = state["trained"].tobytes(), np.ascontiguousarray(state["projection"], np.float32)
         if "graph" in state:
             projected = np.concatenate([part @ projection for part in vectors])
-            inner: Ivf | Hnsw = Hnsw(trained, state["graph"].tobytes(), projected)
+            inner: Ivf | Hnsw = Hnsw(trained, state["graph"].tobytes(), rows, projected)
         else:
             inner = Ivf(trained)
-        approximate = cls(told["kind"], projection, inner, told["planned"])
-        approximate._rows = told["rows"] if "graph" in state else 0
-        approximate._efforts = {int(depth): effort for depth, effort in told["efforts"].items()}
-        approximate.recall = told["recall"]
+        approximate = cls(told["kind"], projection, inner, told["trained_rows"], told["trained_until"])
+        approximate.retrain_after = told["retrain_after"]
+        approximate.first_efforts = {int(depth): effort for depth, effort in told["efforts"].items()}
         return approximate
 
     def state(self) -> State:
-        """What is costly to find again; no vector is in it."""
-        efforts = {str(depth): effort for depth, effort in self._efforts.items()}
-        told = {"kind": self.kind, "planned": self.planned, "rows": self._rows, "recall": self.recall}
-        text = np.frombuffer(orjson.dumps({**told, "efforts": efforts}), np.uint8)
+        """What is costly to find again. It holds no vector and no recall: a restored index is measured anew."""
+        told = {
+            "format": _FORMAT,
+            "kind": self.kind,
+            "trained_rows": self.trained_rows,
+            "trained_until": self.trained_until,
+            "retrain_after": self.retrain_after,
+            "efforts": {str(depth): effort for depth, effort in self.first_efforts.items()},
+        }
+        text = np.frombuffer(orjson.dumps(told), np.uint8)
         return {"told": text, "projection": self._projection, **self._inner.state()}
 
     def empty(self) -> "Approximate":
-        """Another without rows, trained and tuned alike."""
-        copy = Approximate(self.kind, self._projection, self._inner.empty(), self.planned)
-        copy._efforts, copy.recall = dict(self._efforts), self.recall
+        """Another without rows and without a measurement, trained alike."""
+        copy = Approximate(self.kind, self._projection, self._inner.empty(), self.trained_rows, self.trained_until)
+        copy.retrain_after, copy.first_efforts = self.retrain_after, self.first_efforts
         return copy
 
     def __len__(self) -> int:
-        return self._rows
+        """The first rows of the gallery, for which it answers."""
+        return 0 if self.measured is None else self.measured.rows
+
+    @property
+    def held_out(self) -> Rows:
+        """Rows of these that it does not propose."""
+        return np.empty(0, np.int64) if self.measured is None else self.measured.held_out
+
+    @property
+    def trusted(self) -> bool:
+        """Whether its recall, when last measured, was enough; else searches are exact."""
+        return self.measured is not None and bool(self.measured.efforts)
 
     @property
     def follows_rows(self) -> bool:
@@ -86,32 +128,53 @@ class Approximate:
         return self.kind == "hnsw"
 
     @property
+    def nodes(self) -> Rows:
+        """The row of each node of a graph, in their order."""
+        assert isinstance(self._inner, Hnsw)
+        return self._inner.rows
+
+    @property
     def quickly_added(self) -> int:
-        """Rows that are appended within some milliseconds."""
+        """Rows that are added within some milliseconds."""
         return 64 if self.kind == "hnsw" else 1024
-
-    def prepare(self, vectors: Vectors) -> Callable[[], None]:
-        """Work out where (n, D) vectors go, beside searches; what it returns appends them, and needs to be alone."""
-        append = self._inner.prepare(vectors @ self._projection)
-
-        def appended() -> None:
-            append()
-            self._rows += len(vectors)
-
-        return appended
 
     @property
     def least_alive(self) -> float:
-        """The share of rows that must be alive for what was measured to hold: the dead are blind alleys in a graph."""
+        """The share of rows that must be alive for a measurement to hold: the dead are blind alleys in a graph."""
         return 0.95 if self.kind == "hnsw" else 0.5
 
-    def search(self, queries: Vectors, depth: int) -> Rows | None:
-        """(Q, n) rows for each of (Q, D) queries, a few times `depth` of them; -1 where not so many were met.
+    @property
+    def efforts(self) -> Sequence[int]:
+        """What a search may spend, ascending."""
+        return self._inner.efforts
 
-        As many of the best `depth` rows are among them as `WANTED` says; None where no effort is known to find those.
+    def holds(self, count: int) -> Mask:
+        """(count,) booleans: which of the first `count` rows are in the index."""
+        return self._inner.holds(count)
+
+    def prepare(self, rows: Rows, vectors: Vectors) -> Callable[[], None]:
+        """Work out where (n, D) vectors of (n,) rows go, beside searches; what it returns adds them, beside none."""
+        return self._inner.prepare(rows, vectors @ self._projection)
+
+    def search(self, queries: Vectors, depth: int) -> Rows | None:
+        """(Q, n) rows of the first `len(self)` for each of (Q, D) queries, a few times `depth` of them; -1 is no row.
+
+        None of `held_out` is among them: those are to be scored besides. None in place of rows where no effort is known
+        to find enough of the best `depth`.
         """
-        effort = next((effort for measured, effort in self._efforts.items() if depth <= _SLACK * measured), None)
-        return None if effort is None else self._search(queries, depth, effort)
+        measured = self.measured
+        if measured is None:
+            return None
+        effort = next((effort for known, effort in measured.efforts.items() if depth <= _SLACK * known), None)
+        if effort is None:
+            return None
+        return self.propose(queries, depth, effort, measured.rows, measured.held_out)
+
+    def propose(self, queries: Vectors, depth: int, effort: int, rows: int, held_out: Rows) -> Rows:
+        """As `search`, of the first `rows` rows without the held-out ones."""
+        found = self._inner.search(queries @ self._projection, 2 * depth + 60, effort)
+        found[(found >= rows) | np.isin(found, held_out)] = -1
+        return found
 
     def copy_to_gpu(self) -> bool:
         """Search on a GPU where that can be done; whether a copy was made for it. Raises RuntimeError without room."""
@@ -119,43 +182,13 @@ class Approximate:
 
     def wipe(self, rows: Rows) -> None:
         """Overwrite what is held of these rows."""
-        self._inner.wipe(rows[rows < self._rows])
-
-    def tune(self, queries: Vectors, own: Rows, truth: Rows, score: Score) -> None:
-        """Find the least efforts that find as many as wanted.
-
-        queries: (Q, D), of the rows `own` (Q,), which are not their own neighbours; truth: (Q, n), the nearest rows of
-        each, best first, n over 10.
-        """
-        self._efforts, self.recall = {}, None
-        truth = _without(truth, own)
-        efforts = iter(self._inner.efforts)
-        effort = next(efforts)
-        for depth, wanted in WANTED.items():
-            if depth > truth.shape[1]:
-                return
-            while (recall := self._recall(queries, own, truth[:, :depth], effort, score)) < wanted:
-                if (harder := next(efforts, None)) is None:
-                    return
-                effort = harder
-            self._efforts[depth] = effort
-            self.recall = recall if self.recall is None else self.recall
-
-    def _search(self, queries: Vectors, depth: int, effort: int) -> Rows:
-        return self._inner.search(queries @ self._projection, min(2 * depth + 60, self._rows), effort)
-
-    def _recall(self, queries: Vectors, own: Rows, truth: Rows, effort: int, score: Score) -> float:
-        depth = truth.shape[1]
-        proposed = self._search(queries, depth + 1, effort)
-        best_first = np.argsort(-score(queries, proposed), axis=1, kind="stable")
-        found = _without(np.take_along_axis(proposed, best_first, axis=1), own)[:, :depth]
-        hits = [len(np.intersect1d(*both)) for both in zip(truth, found, strict=True)]
-        return float(sum(hits) / (depth * len(hits)))
+        self._inner.wipe(rows)
 
 
-def kind_of(state: State) -> ApproximateKind:
-    """The kind of index that a state is of."""
-    kind: ApproximateKind = orjson.loads(state["told"].tobytes())["kind"]
+def kind_of(state: State) -> ApproximateKind | None:
+    """The kind of index that a state is of; None where another version of the service wrote it."""
+    told = orjson.loads(state["told"].tobytes())
+    kind: ApproximateKind | None = told["kind"] if told.get("format") == _FORMAT else None
     return kind
 
 
@@ -164,11 +197,3 @@ def principal_components(sample: Vectors, most: int) -> Vectors:
     moments = (sample.T @ sample).astype(np.float64) / len(sample)
     _, vectors = np.linalg.eigh(moments)  # in ascending order
     return np.ascontiguousarray(vectors[:, ::-1][:, :most], np.float32)
-
-
-def _without(rows: Rows, own: Rows) -> Rows:
-    """(Q, n) rows without each query's own, (Q, n - 1); where that is not among them, without the last."""
-    is_own = rows == own[:, None]
-    is_own[~is_own.any(axis=1), -1] = True
-    left: Rows = rows[~is_own].reshape(len(rows), -1)
-    return left

@@ -81,9 +81,7 @@ class FlatIndex:
         for start in range(0, len(allowed), _COPIED // self.dim):
             some = allowed[start : start + _COPIED // self.dim]
             found, places = faiss.knn(queries, self.vectors(some), min(count, len(some)), faiss.METRIC_INNER_PRODUCT)
-            scores, rows = np.hstack([scores, found]), np.hstack([rows, some[places]])
-            best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
-            scores, rows = np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1)
+            scores, rows = best(np.hstack([scores, found]), np.hstack([rows, some[places]]), count)
         return scores, rows
 
     def copy_to_gpu(self, newer: int) -> bool:
@@ -101,9 +99,7 @@ class FlatIndex:
         scores, rows = copy.search(queries, count)
         if copy.rows < len(self):
             newest_scores, newest = self.search(queries, min(count, len(self) - copy.rows), None, copy.rows)
-            scores, rows = np.hstack([scores, newest_scores]), np.hstack([rows, newest])
-            best = np.argsort(-scores, axis=1, kind="stable")[:, :count]
-            scores, rows = np.take_along_axis(scores, best, axis=1), np.take_along_axis(rows, best, axis=1)
+            scores, rows = best(np.hstack([scores, newest_scores]), np.hstack([rows, newest]), count)
         return scores, rows
 
     def scores(self, queries: Vectors, rows: Rows) -> Vectors:
@@ -116,6 +112,12 @@ class FlatIndex:
         )
         scores[rows < 0] = -np.inf
         return scores
+
+
+def best(scores: Vectors, rows: Rows, count: int) -> tuple[Vectors, Rows]:
+    """The best `count` of (Q, n) scores with their rows, descending."""
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :count]
+    return np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
 
 
 def use_cores(queries: int) -> None:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from service.engine import Vectors
 from service.growing import Column
-from service.index import Rows
+from service.index import Mask, Rows
 from service.index.flat import use_cores
 from service.index.gpu import GpuCopy
 
@@ -27,7 +27,7 @@ class Ivf:
         """An empty index; `trained` is what `train` made."""
         self._trained = trained
         self._faiss = faiss.deserialize_index(np.frombuffer(trained, np.uint8))
-        self._lists = Column(np.int32)
+        self._lists = Column(np.int32, empty=-1)  # of each row
         self._copy: GpuCopy | None = None
 
     @classmethod
@@ -51,21 +51,26 @@ class Ivf:
         lists = self._faiss.nlist
         return sorted({min(lists, math.ceil(1.2**step)) for step in range(1 + math.ceil(math.log(lists, 1.2)))})
 
-    def prepare(self, vectors: Vectors) -> Callable[[], None]:
-        """Find the lists of (n, P) vectors; what it returns appends them."""
-        vectors = np.ascontiguousarray(vectors, np.float32)
+    def holds(self, count: int) -> Mask:
+        """(count,) booleans: which of the first `count` rows are in a list."""
+        held: Mask = self._lists.padded(count) >= 0
+        return held
+
+    def prepare(self, rows: Rows, vectors: Vectors) -> Callable[[], None]:
+        """Find the lists of (n, P) vectors; what it returns adds them as (n,) rows."""
+        vectors, rows = np.ascontiguousarray(vectors, np.float32), np.ascontiguousarray(rows, np.int64)
         _, nearest = self._faiss.quantizer.search(vectors, 1)
         lists = nearest[:, 0].copy()
 
         def append() -> None:
-            self._faiss.add_core(len(vectors), faiss.swig_ptr(vectors), None, faiss.swig_ptr(lists))
-            self._lists.append(lists)
+            self._faiss.add_core(len(vectors), faiss.swig_ptr(vectors), faiss.swig_ptr(rows), faiss.swig_ptr(lists))
+            self._lists.put(rows, lists)
             self._copy = None
 
         return append
 
     def search(self, queries: Vectors, count: int, effort: int) -> Rows:
-        """(Q, count) rows that are likely the best, for each of (Q, P) queries; -1 where not so many were met."""
+        """(Q, count) rows that are likely the best, for each of (Q, P) queries; -1 is no row."""
         rows: Rows
         if (copy := self._copy) is not None and copy.serves(count):
             _, rows = copy.search(queries, count, effort)
@@ -78,8 +83,9 @@ class Ivf:
     def wipe(self, rows: Rows) -> None:
         """Take these rows out of their lists, and overwrite what was there; other rows keep their numbers."""
         self._copy = None
+        numbers = self._lists.padded(int(rows.max(initial=-1)) + 1)[rows]
         lists, size = self._faiss.invlists, self._faiss.code_size
-        for number in np.unique(self._lists.values[rows]).tolist():
+        for number in np.unique(numbers[numbers >= 0]).tolist():
             length = lists.list_size(number)
             ids = faiss.rev_swig_ptr(lists.get_ids(number), length)
             codes = faiss.rev_swig_ptr(lists.get_codes(number), length * size).reshape(length, size)

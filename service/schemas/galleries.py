@@ -48,11 +48,19 @@ class IndexNow(Answer):
     """What searches a gallery at this moment."""
 
     kind: IndexKind
-    entries: int = Field(description="in that index; those that came later are searched exactly beside it")
-    recall: float | None = Field(
-        description="share of the ten nearest entries that it finds, as was measured with entries of this gallery "
-        "when it was built; 1 where exact; null: it was too low, so the gallery is searched exactly"
+    entries: int = Field(description="for which the index answers; later ones are searched exactly beside it")
+    exact: bool = Field(
+        description="true: each search compares every entry, because there is no index, or because its recall is below "
+        "the target, or because too much was deleted since it was measured"
     )
+    recall: float = Field(
+        description="share of the ten nearest entries that the index finds, measured with entries of this gallery that "
+        "it does not hold, against exact search; 1 where there is no index"
+    )
+    recall_recent: float = Field(description="the same, measured with the newest entries")
+    queries: int = Field(description="entries that `recall` was measured with; 0 where there is no index")
+    queries_recent: int = Field(description="entries that `recall_recent` was measured with")
+    measured_at: datetime | None = Field(description="null where there is no index")
 
 
 class Gallery(Answer):

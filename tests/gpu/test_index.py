@@ -31,11 +31,11 @@ def test_exact_search_on_a_gpu_is_that_of_a_cpu() -> None:
 
 def test_lists_on_a_gpu_propose_what_they_propose_on_a_cpu() -> None:
     vectors, queries = unit(0, ROWS), unit(1, 20)
-    approximate = Approximate.train("ivf_sq8", vectors, ROWS)
-    approximate.prepare(vectors)()
-    every_list = approximate._inner.efforts[-1]
-    on_cpu = approximate._search(queries, 10, every_list)
+    approximate = Approximate.train("ivf_sq8", vectors, ROWS, ROWS, 64)
+    approximate.prepare(np.arange(ROWS), vectors)()
+    every_list, none = approximate.efforts[-1], np.empty(0, np.int64)
+    on_cpu = approximate.propose(queries, 10, every_list, ROWS, none)
     assert approximate.copy_to_gpu()
-    on_gpu = approximate._search(queries, 10, every_list)
+    on_gpu = approximate.propose(queries, 10, every_list, ROWS, none)
     for cpu, gpu in zip(on_cpu, on_gpu, strict=True):
         assert len(np.intersect1d(cpu[:40], gpu)) >= 39
