@@ -6,24 +6,16 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 from urllib.parse import quote
 
 from bundle import PanError
+from service.examine import GalleryReport, broken_pages, examine_galleries
 from service.folder import DATABASE, alone_in
-from service.records import VECTOR, WITH_VECTORS
 from service.schema import SCHEMA_VERSION
 
-_DAMAGED_BEFORE = (  # in a database of an earlier release, which knew no re-embedding
-    "SELECT count(*) FROM entries JOIN galleries ON galleries.id = gallery_id"
-    " LEFT JOIN vectors ON entry_id = entries.id WHERE length(vector) IS NOT 4 * dim"
-)
-_DAMAGED = (
-    f"SELECT (SELECT count(*) FROM entries) - (SELECT count(*) FROM {WITH_VECTORS}"
-    f" JOIN galleries ON galleries.id = entries.gallery_id WHERE length({VECTOR}) = 4 * dim)"
-)
+TAKE_ANOTHER = "take an earlier backup, or save what can be read with `sqlite3 FILE .recover`"
 
 
 class BackupError(PanError):
@@ -32,38 +24,43 @@ class BackupError(PanError):
     code: ClassVar[str] = "backup"
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
-    """A gallery in a backup."""
-
-    name: str
-    entries: int
-    fingerprint: str
-
-
-def back_up(data: Path, to: Path) -> list[Held]:
-    """Copy the database of a data folder as one moment left it, and check the copy; what galleries it holds.
+def back_up(data: Path, to: Path) -> list[GalleryReport]:
+    """Copy the database of a data folder as one moment left it, and examine the copy; what galleries it holds. Damaged
+    entries are copied as they are, and told.
 
     The copy has no free pages, so nothing that was deleted is in it. Raises BackupError.
     """
-    if not (data / DATABASE).is_file():
+    source = data / DATABASE
+    if not source.is_file():
         raise BackupError(f"{data} holds no {DATABASE}; give the --data of the service")
     if to.exists():
         raise BackupError(f"{to} is there already; give another name")
     with replaced(to) as partial:
-        with closing(_read_only(data / DATABASE)) as db:
-            db.execute("VACUUM INTO ?", (str(partial),))
-        return _examine(partial)
+        try:
+            with closing(read_only(source)) as db:
+                db.execute("VACUUM INTO ?", (str(partial),))
+        except sqlite3.Error as error:
+            raise BackupError(
+                f"{source} was not copied to {to} ({error}); see whether the disk has room, and what `pan-serve check` "
+                "says of the database"
+            ) from error
+        return _examine(partial, source)
 
 
-def restore(backup: Path, data: Path, *, replace: bool, fingerprint: str | None = None) -> list[Held]:
+def restore(backup: Path, data: Path, *, replace: bool, fingerprint: str | None = None) -> list[GalleryReport]:
     """Make a backup the database of a data folder; what galleries it holds. With a fingerprint all must be of that
-    model; with `replace` the folder may hold something, and its database is given up.
+    model; with `replace` the folder may hold something, and its database is given up. Damaged entries are restored as
+    they are, and told. Whenever this is interrupted, one of the two databases is there, with all it held.
 
     Raises BackupError, and StartupError while a service uses the folder.
     """
     if not backup.is_file():
         raise BackupError(f"there is no file {backup}")
+    if _has_log(backup):
+        raise BackupError(
+            f"{backup} is no backup but a database whose last changes are in {_log(backup).name} beside it; make a "
+            "backup of its folder with `pan-serve backup`, and restore that"
+        )
     with alone_in(data):
         held = sorted(path.name for path in data.iterdir() if path.name != "lock")
         if held and not replace:
@@ -72,42 +69,69 @@ def restore(backup: Path, data: Path, *, replace: bool, fingerprint: str | None 
             )
         with replaced(data / DATABASE) as partial:
             shutil.copyfile(backup, partial)
-            galleries = _examine(partial)
+            galleries = _examine(partial, backup)
             for one in galleries:
                 if fingerprint not in (None, one.fingerprint):
                     raise BackupError(
                         f"gallery {one.name} was enrolled with model {one.fingerprint[:12]} and the bundle is "
                         f"{str(fingerprint)[:12]}, which cannot search it; give its bundle, or none to restore anyway"
                     )
-            for suffix in ("-wal", "-shm"):  # the log of the database that goes must never be played into this one
-                (data / f"{DATABASE}{suffix}").unlink(missing_ok=True)
+            _merge_log(data / DATABASE)
     return galleries
 
 
-def _examine(path: Path) -> list[Held]:
-    """Read every page and row. Raises BackupError for what no service could start from."""
-    with closing(_read_only(path, "&immutable=1")) as db:
-        version = db.execute("PRAGMA user_version").fetchone()[0]
-        if not 1 <= version <= SCHEMA_VERSION:
-            raise BackupError(
-                f"it has schema version {version} and this release reads 1 to {SCHEMA_VERSION}; it is no backup of a "
-                "gallery database, or one of a later release"
-            )
-        problem = db.execute("PRAGMA integrity_check(1)").fetchone()[0]
-        if problem != "ok":
-            raise BackupError(f"the database is damaged ({problem}); take an earlier backup")
-        tables = {row[0] for row in db.execute("SELECT name FROM sqlite_master")}
-        damaged = db.execute(_DAMAGED if "reembedded" in tables else _DAMAGED_BEFORE).fetchone()[0]
-        if damaged or db.execute("PRAGMA foreign_key_check").fetchone():
-            raise BackupError(f"the database is damaged ({damaged} entries without their vector); take an earlier one")
-        rows = db.execute(
-            "SELECT name, (SELECT count(*) FROM entries WHERE gallery_id = galleries.id), fingerprint"
-            " FROM galleries ORDER BY name"
-        )
-        return [Held(*row) for row in rows]
+def _merge_log(database: Path) -> None:
+    """Move the write-ahead log of a database that is to be replaced into it, and leave none.
+
+    SQLite would play a log that is left into the new database. To remove it first would lose acknowledged changes, if
+    the replacement then failed. Merged, it can neither be lost nor played.
+    """
+    if not _has_log(database):
+        return
+    log = _log(database)
+    apart = f"to give them up, move {database} and {log.name} to another folder and restore again"
+    if not database.exists():
+        raise BackupError(f"{log} holds changes of a database that is gone; {apart}")
+    try:
+        with closing(sqlite3.connect(database, isolation_level=None)) as db:
+            db.execute("PRAGMA synchronous = FULL")
+            busy = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+    except sqlite3.Error as error:
+        raise BackupError(f"{log} holds changes that cannot be merged into {database} ({error}); {apart}") from error
+    if busy or _has_log(database):
+        raise BackupError(f"another program reads {database}; stop it and restore again")
 
 
-def _read_only(path: Path, options: str = "") -> sqlite3.Connection:
+def _log(database: Path) -> Path:
+    return database.with_name(f"{database.name}-wal")
+
+
+def _has_log(database: Path) -> bool:
+    log = _log(database)
+    return log.exists() and log.stat().st_size > 0
+
+
+def _examine(copy: Path, source: Path) -> list[GalleryReport]:
+    """Read every page and row of a copy, as a start does. Raises BackupError for what no service could start from, and
+    blames `source`.
+    """
+    try:
+        with closing(read_only(copy, "&immutable=1")) as db:
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if not 1 <= version <= SCHEMA_VERSION:
+                raise BackupError(
+                    f"{source} has schema version {version} and this release reads 1 to {SCHEMA_VERSION}; it is no "
+                    "gallery database, or one of a later release"
+                )
+            if problems := broken_pages(db):
+                raise BackupError(f"{source} is damaged ({problems[0]}); {TAKE_ANOTHER}")
+            return examine_galleries(db)
+    except sqlite3.DatabaseError as error:
+        raise BackupError(f"{source} is no gallery database, or it is damaged ({error}); {TAKE_ANOTHER}") from error
+
+
+def read_only(path: Path, options: str = "") -> sqlite3.Connection:
+    """A connection that changes nothing. Raises sqlite3.Error."""
     return sqlite3.connect(f"file:{quote(str(path))}?mode=ro{options}", uri=True, isolation_level=None)
 
 

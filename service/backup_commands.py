@@ -7,9 +7,10 @@ import typer
 from rich.table import Table
 
 from bundle import load_bundle
-from service.backup import Held, back_up
+from service.backup import back_up
 from service.backup import restore as restore_backup
-from service.terminal import out, told
+from service.examine import GalleryReport, first_few
+from service.terminal import complain, out, told
 from service.vacuum import vacuum as shrink
 
 Data = Annotated[Path, typer.Option(help="The data folder of the service.")]
@@ -46,8 +47,14 @@ def vacuum(data: Data) -> None:
     out.print(f"{before / 2**20:,.1f} MiB before, {after / 2**20:,.1f} MiB after", highlight=False)
 
 
-def _show(held: list[Held]) -> None:
+def _show(held: list[GalleryReport]) -> None:
     table = Table("gallery", "entries", "model")
     for one in held:
         table.add_row(one.name, f"{one.entries:,}", one.fingerprint[:12])
     out.print(table)
+    for one in held:
+        if one.damaged:
+            complain(
+                f"gallery {one.name} has {len(one.damaged)} damaged entries, which are kept and answer no search: "
+                f"{first_few(one.damaged)}; see `pan-serve check`"
+            )

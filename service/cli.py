@@ -12,7 +12,7 @@ import orjson
 import typer
 
 from bundle import ImageLimits
-from service import backup_commands, gallery_commands, key_commands
+from service import backup_commands, check_commands, gallery_commands, key_commands
 from service.backup import replaced
 from service.enroll import enroll_folder
 from service.logs import log_to_stderr
@@ -29,6 +29,7 @@ app.add_typer(key_commands.app, name="key")
 app.command()(backup_commands.backup)
 app.command()(backup_commands.restore)
 app.command()(backup_commands.vacuum)
+app.command()(check_commands.check)
 app.command("re-embed")(gallery_commands.re_embed)
 
 GalleryOption = Annotated[str, typer.Option("--gallery", help="Name of the gallery.")]

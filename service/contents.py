@@ -23,6 +23,7 @@ class Contents:
         self.vectors = FlatIndex(dim)
         self.columns = Columns()
         self.approximate: Approximate | None = None
+        self.set_aside: frozenset[int] = frozenset()  # entries that are damaged: kept, and in no row
 
     def __len__(self) -> int:
         """Rows, the dead among them."""
@@ -49,6 +50,7 @@ class Contents:
 
     def remove(self, entries: Sequence[int]) -> None:
         """Mark entries as dead, and overwrite whatever their vectors left here."""
+        self.set_aside = self.set_aside.difference(entries)
         rows = self.columns.bury(entries)
         self.vectors.wipe(rows)
         if self.approximate is not None:

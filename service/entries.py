@@ -11,7 +11,7 @@ from service import answered_records, kept_records, records
 from service.answered_records import Answered
 from service.database import Database, one_moment
 from service.engine import Vectors
-from service.errors import Conflict, InvalidRequest, NoImage, NotFound
+from service.errors import Conflict, EntryDamaged, InvalidRequest, NoImage, NotFound
 from service.galleries import Erasure, Galleries, require
 from service.gallery_records import GalleryRow
 from service.records import EntryRow, NewEntry, PersonRow
@@ -124,19 +124,24 @@ class Entries:
 
     async def with_vectors(self, row: GalleryRow, ids: Sequence[int]) -> list[tuple[EntryRow, Vectors]]:
         """These entries and their (D,) unit vectors, of the model that the gallery had. Raises NotFound where one is
-        missing, Conflict where the gallery has gone over to another model since.
+        missing, EntryDamaged, Conflict where the gallery has gone over to another model since.
         """
 
         def query(db: sqlite3.Connection) -> tuple[dict[int, EntryRow], dict[int, Vectors]]:
             with one_moment(db):
                 if require(db, row).fingerprint != row.fingerprint:
                     raise Conflict(f"gallery {row.name} has just gone over to another model; ask again")
-                return records.select_entries_by_id(db, row.id, ids), records.select_vectors(db, ids)
+                return records.select_entries_by_id(db, row.id, ids), records.select_vectors(db, ids, row.dim)
 
         entries, vectors = await self._database.read(query)
         for entry_id in ids:
-            if entry_id not in entries or entry_id not in vectors:
+            if entry_id not in entries:
                 raise _no_entry(row.name, entry_id)
+            if entry_id not in vectors:
+                raise EntryDamaged(
+                    f"the vector of entry {entry_id} of gallery {row.name} is damaged; delete the entry and enrol its "
+                    "crop again, or stop the service and let `pan-serve check --repair` mend what can be mended"
+                )
         return [(entries[entry_id], vectors[entry_id]) for entry_id in ids]
 
     async def update(self, who: str, name: str, entry_id: int, change: Callable[[EntryRow], EntryRow]) -> EntryRow:

@@ -12,6 +12,7 @@
     |   +-- NoImage             404     no picture of this entry is kept
     +-- Conflict                409     the name is taken
     |   +-- ModelMismatch       409     the gallery was enrolled with another model
+    |   +-- EntryDamaged        409     the vector of an entry that a search asks by cannot be used
     |   +-- CropsMissing        409     entries of a gallery that is to go to another model keep no picture
     +-- NoExplainGraph          409     the bundle has no graph of part masks
     +-- NotCalibrated           409     the bundle states no threshold for a false-positive rate
@@ -133,6 +134,13 @@ class ModelMismatch(ServiceError):
     """The gallery's vectors come from another model than the one that is loaded."""
 
     code = "model-mismatch"
+    status = 409
+
+
+class EntryDamaged(ServiceError):
+    """An entry whose vector was damaged in the database: it is listed and can be deleted, and answers no search."""
+
+    code = "entry-damaged"
     status = 409
 
 

@@ -40,6 +40,11 @@ class Held:
     follower: SerialExecutor
     stale: bool = False  # memory could not follow a commit, nor be made anew; it is tried again
 
+    @property
+    def entries(self) -> int:
+        """How many there are, those that are set aside among them."""
+        return len(self.memory) + len(self.memory.set_aside)
+
 
 @dataclass(frozen=True, slots=True)
 class Erasure:
@@ -62,7 +67,9 @@ class Galleries:
         self._fingerprint = fingerprint
         self._dim = dim
         self._held: dict[str, Held] = {}  # by name; replaced, never changed, so that others may go through it
-        metrics.watch_galleries(lambda: {held.row.name: len(held.memory) for held in self.all()})
+        metrics.watch_galleries(
+            lambda: {held.row.name: (held.entries, len(held.memory.set_aside)) for held in self.all()}
+        )
         self._exchanging = threading.Lock()
         self._worker = Worker("galleries in memory", self._refresh_stale, _EVERY, metrics)
         self.health = self._worker.health
@@ -72,7 +79,7 @@ class Galleries:
         return self._worker.running()
 
     async def load(self) -> None:
-        """Rebuild every gallery in memory. Raises StartupError for a vector that is damaged."""
+        """Rebuild every gallery in memory; entries that are damaged are set aside."""
         for row in await self._database.read(gallery_records.select_galleries):
             if row.name.startswith(gallery_records.UNFINISHED):
                 self.drop_import(row)

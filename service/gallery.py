@@ -77,6 +77,11 @@ class Gallery:
         return len(self.contents) - self.contents.columns.dead
 
     @property
+    def set_aside(self) -> frozenset[int]:
+        """Entries that are damaged in the database: they are there, and answer no search."""
+        return self.contents.set_aside
+
+    @property
     def persons(self) -> int:
         """How many persons there are entries of."""
         return self.contents.columns.distinct_persons
@@ -101,7 +106,9 @@ class Gallery:
         with self.recording() as changes:
             with self.lock.read():
                 columns, rows = self.contents.columns.compacted()
+                set_aside = self.contents.set_aside
             contents = copy(columns, rows)
+            contents.set_aside = set_aside
             with self.lock.write():
                 for change in changes:
                     change(contents)

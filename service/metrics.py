@@ -53,17 +53,23 @@ class Metrics:
             "pan_worker_failing", "1 while the last round of background work failed", ["worker"], registry=on
         )
 
-    def watch_galleries(self, entries: Callable[[], Mapping[str, int]]) -> None:
-        """Show the number of entries of each gallery, as `entries` says when the metrics are read."""
-        self.registry.register(_GalleryEntries(entries))
+    def watch_galleries(self, counts: Callable[[], Mapping[str, tuple[int, int]]]) -> None:
+        """Show how many entries each gallery has, and how many of them are set aside, as `counts` says when the metrics
+        are read.
+        """
+        self.registry.register(_GalleryEntries(counts))
 
 
 class _GalleryEntries(Collector):
-    def __init__(self, entries: Callable[[], Mapping[str, int]]) -> None:
-        self._entries = entries
+    def __init__(self, counts: Callable[[], Mapping[str, tuple[int, int]]]) -> None:
+        self._counts = counts
 
     def collect(self) -> Iterator[Metric]:
-        metric = GaugeMetricFamily("pan_gallery_entries", "Entries a gallery", labels=["gallery"])
-        for name, count in self._entries().items():
-            metric.add_metric([name], count)
-        yield metric
+        entries = GaugeMetricFamily("pan_gallery_entries", "Entries a gallery", labels=["gallery"])
+        set_aside = GaugeMetricFamily(
+            "pan_gallery_entries_set_aside", "Damaged entries a gallery, which answer no search", labels=["gallery"]
+        )
+        for name, (count, damaged) in self._counts().items():
+            entries.add_metric([name], count)
+            set_aside.add_metric([name], damaged)
+        yield from (entries, set_aside)

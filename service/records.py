@@ -8,7 +8,7 @@ import numpy as np
 
 from service.engine import Vectors
 from service.schema import SCHEMA_VERSION, now
-from service.vectors import require_unit_length
+from service.vectors import has_unit_length, require_unit_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +121,13 @@ def select_entries_by_id(db: sqlite3.Connection, gallery_id: int, ids: Sequence[
     return found
 
 
-def select_vectors(db: sqlite3.Connection, ids: Sequence[int]) -> dict[int, Vectors]:
-    """The (D,) float32 vectors of those of the entries that are there, by id. At most 10,000."""
+def select_vectors(db: sqlite3.Connection, ids: Sequence[int], dim: int) -> dict[int, Vectors]:
+    """The (D,) unit vectors of those of the entries that are there and not damaged, by id. At most 10,000."""
     rows = db.execute(
         f"SELECT entries.id, {VECTOR} FROM {WITH_VECTORS} WHERE entries.id IN ({','.join('?' * len(ids))})", ids
     )
-    return {row[0]: np.frombuffer(row[1], dtype="<f4") for row in rows}
+    found = {row[0]: np.frombuffer(row[1], dtype="<f4") for row in rows if len(row[1]) == 4 * dim}
+    return {id_: vector for id_, vector in found.items() if has_unit_length(vector[None])[0]}
 
 
 def update_entry(db: sqlite3.Connection, gallery_id: int, entry: EntryRow) -> None:

@@ -9,7 +9,7 @@ from service import gallery_records, kept_records, records
 from service.database import Database, one_moment
 from service.engine import Vectors
 from service.errors import Conflict
-from service.galleries import Galleries, require
+from service.galleries import Galleries, Held, require
 from service.gallery_records import GalleryRow
 from service.records import EntryRow, WholeEntry
 
@@ -27,18 +27,19 @@ class Transfer:
         self._galleries = galleries
 
     async def outgoing(self, who: str, name: str) -> tuple[GalleryRow, AsyncIterator[list[WholeEntry]]]:
-        """A gallery and its entries: those that were enrolled by now and are neither deleted nor expired when it is
-        their turn. Raises NotFound or a storage error.
+        """A gallery and its entries: those that were enrolled by now and are neither deleted, expired nor damaged
+        when it is their turn. Raises NotFound or a storage error.
         """
-        row = self._galleries.find(name).row
+        held = self._galleries.find(name)
+        row = held.row
 
         def begin(db: sqlite3.Connection) -> int:
             records.insert_audit(db, who, "export", name, records.count_entries(db, row.id))
             return records.last_entry(db, row.id)
 
-        return row, self._batches(row, await self._database.write(begin))
+        return row, self._batches(held, row, await self._database.write(begin))
 
-    async def _batches(self, row: GalleryRow, last: int) -> AsyncIterator[list[WholeEntry]]:
+    async def _batches(self, held: Held, row: GalleryRow, last: int) -> AsyncIterator[list[WholeEntry]]:
         def page(db: sqlite3.Connection) -> list[WholeEntry]:
             with one_moment(db):
                 if require(db, row).fingerprint != row.fingerprint:
@@ -49,7 +50,11 @@ class Transfer:
         while batch := await self._database.read(page):
             after = batch[-1].row.id
             oldest = None if row.retention is None else self._galleries.clock() - row.retention
-            yield [one for one in batch if oldest is None or records.since(one.row) > oldest]
+            yield [
+                one
+                for one in batch
+                if one.row.id not in held.memory.set_aside and (oldest is None or records.since(one.row) > oldest)
+            ]
 
     @asynccontextmanager
     async def incoming(

@@ -36,7 +36,8 @@ def gallery_view(service: Service, gallery: Held) -> dict[str, Any]:
         "retention_days": None if row.retention is None else row.retention / DAY,
         "keep_crops": row.keep_crops,
         "searchable": service.galleries.is_current(row),
-        "entries": len(gallery.memory),
+        "entries": gallery.entries,
+        "set_aside": len(gallery.memory.set_aside),
         "persons": gallery.memory.persons,
     }
 

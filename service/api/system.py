@@ -51,7 +51,9 @@ async def healthz() -> Response:
 )
 async def readyz(service: ServiceDep) -> Response:
     """A real embedding went through in the last seconds, or now; and the database is read and takes writes."""
-    return Json({"status": "ok", "failing": await service.check_ready()})
+    failing = await service.check_ready()
+    set_aside = sum(len(held.memory.set_aside) for held in service.galleries.all())
+    return Json({"status": "ok", "failing": failing, "set_aside": set_aside})
 
 
 @router.get(

@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 
 from service.decision import Decision
+from service.examine import EARLIEST, LATEST, are_attributes
 from service.gallery import Hit, PersonHit
 from service.records import EntryRow
 
@@ -14,8 +15,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def moment(microseconds: int | None) -> datetime | None:
-    """Microseconds since 1970 as a time."""
-    return None if microseconds is None else _EPOCH + timedelta(microseconds=microseconds)
+    """Microseconds since 1970 as a time; of a damaged entry, the nearest one that there is."""
+    if microseconds is None:
+        return None
+    return _EPOCH + timedelta(microseconds=min(max(microseconds, EARLIEST), LATEST))
 
 
 def microseconds(at: datetime | None) -> int | None:
@@ -25,7 +28,7 @@ def microseconds(at: datetime | None) -> int | None:
 
 def entry_view(row: EntryRow, image: bool) -> dict[str, Any]:
     """An entry as the API shows it; `image`: whether its picture is kept."""
-    return {**_known(row), "created_at": moment(row.created_at), "image": image}
+    return {**_known(row), **_attributes(row.attributes), "created_at": moment(row.created_at), "image": image}
 
 
 def _known(row: EntryRow) -> dict[str, Any]:
@@ -36,6 +39,11 @@ def _known(row: EntryRow) -> dict[str, Any]:
         "captured_at": moment(row.captured_at),
         "attributes": orjson.Fragment(row.attributes),
     }
+
+
+def _attributes(text: str) -> dict[str, Any]:
+    """As they are kept; of an entry whose attributes are damaged, none."""
+    return {"attributes": orjson.Fragment(text if are_attributes(text) else "{}")}
 
 
 def hit_view(hit: Hit, row: EntryRow, decision: Decision) -> dict[str, Any]:

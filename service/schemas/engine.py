@@ -71,3 +71,4 @@ class Readiness(Health):
     failing: list[str] = Field(
         description="background work whose last round failed; it is tried again, and the log says why it failed"
     )
+    set_aside: int = Field(description="entries that are damaged and answer no search; see `pan-serve check`")

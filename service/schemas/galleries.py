@@ -78,6 +78,11 @@ class Gallery(Answer):
         "its entries, and vectors that say so by `fingerprint`, find anything in it"
     )
     entries: int
+    set_aside: int = Field(
+        default=0,
+        description="of these entries, those that are damaged in the database: they are listed and can be deleted, "
+        "and neither found nor exported; `pan-serve check` says what is wrong with them",
+    )
     persons: int
 
 

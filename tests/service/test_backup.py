@@ -1,11 +1,17 @@
 """Backup and restore through the real commands, beside a real server."""
 
+import errno
+import itertools
+import os
+import signal
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from service.backup import BackupError, back_up, restore
@@ -75,17 +81,11 @@ def database(data: Path, vectors: int = 3) -> Path:
         )
         for entry in range(vectors):
             db.execute("INSERT INTO entries (gallery_id, attributes, created_at) VALUES (1, '{}', 0)")
-            db.execute("INSERT INTO vectors VALUES (?, ?)", (entry + 1, b"\0" * 16))
+            db.execute("INSERT INTO vectors VALUES (?, ?)", (entry + 1, np.eye(4, dtype="<f4")[entry].tobytes()))
 
     made.submit_write(fill).result()
     made.close()
     return data
-
-
-def damage_vector(path: Path) -> None:
-    with sqlite3.connect(path) as db:
-        db.execute("UPDATE vectors SET vector = x'00' WHERE entry_id = 2")
-    db.close()
 
 
 def damage_page(path: Path) -> None:
@@ -97,10 +97,10 @@ def damage_page(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (damage_vector, "1 entries without their vector"),
         (damage_page, "damaged|malformed"),
         (lambda path: path.write_bytes(b"no database at all" * 999), "not a database"),
         (lambda path: path.write_bytes(b""), "schema version 0"),
+        (lambda path: Path(f"{path}-wal").write_bytes(b"x"), "whose last changes are in pan.sqlite3-wal"),
     ],
 )
 def test_what_is_damaged_is_neither_backed_up_nor_restored_and_replaces_nothing(
@@ -109,28 +109,113 @@ def test_what_is_damaged_is_neither_backed_up_nor_restored_and_replaces_nothing(
     good, bad = database(tmp_path / "good"), database(tmp_path / "bad")
     before = (good / "pan.sqlite3").read_bytes()
     damage(bad / "pan.sqlite3")
-    with pytest.raises(BackupError, match=says):
+    with pytest.raises(BackupError, match=says) as refused:
         restore(bad / "pan.sqlite3", good, replace=True)
+    assert str(bad / "pan.sqlite3") in str(refused.value)  # it is to blame, and the folder is not
+    assert str(good) not in str(refused.value)
     assert (good / "pan.sqlite3").read_bytes() == before
-    with pytest.raises(BackupError):
-        back_up(bad, tmp_path / "copy")
+    if "last changes" not in says:
+        with pytest.raises(BackupError, match=str(bad / "pan.sqlite3")):
+            back_up(bad, tmp_path / "copy")
     assert not [path for folder in (tmp_path, good, bad) for path in folder.iterdir() if "copy" in path.name]
 
 
-def test_the_log_of_the_database_that_is_given_up_is_not_played_into_the_restored_one(tmp_path: Path) -> None:
-    data, copy = database(tmp_path / "data"), tmp_path / "copy"
-    assert [(one.name, one.entries) for one in back_up(data, copy)] == [("g", 3)]
-    killed = sqlite3.connect(data / "pan.sqlite3")  # as a service that was killed leaves its log behind
-    killed.execute("PRAGMA foreign_keys = ON")
-    killed.execute("DELETE FROM galleries")
-    killed.commit()
+def killed(data: Path) -> Path:
+    """A folder as a service that was killed leaves it: of its 3 entries 1 is deleted, which only the log says."""
+    writer = sqlite3.connect(database(data) / "pan.sqlite3")
+    writer.execute("PRAGMA foreign_keys = ON")
+    writer.execute("DELETE FROM entries WHERE id = 2")
+    writer.commit()
     log = (data / "pan.sqlite3-wal").read_bytes()
-    killed.close()
+    assert log
+    whole = (data / "pan.sqlite3").read_bytes()
+    writer.close()
+    (data / "pan.sqlite3").write_bytes(whole)
     (data / "pan.sqlite3-wal").write_bytes(log)
-    restore(copy, data, replace=True)
+    return data
+
+
+def entries(data: Path) -> list[int]:
     again = Database(data / "pan.sqlite3", Metrics())
-    assert again.submit_read(lambda db: db.execute("SELECT count(*) FROM entries").fetchone()[0]).result() == 3
-    again.close()
+    try:
+        found = again.submit_read(lambda db: [row[0] for row in db.execute("SELECT id FROM entries ORDER BY id")])
+        return found.result()
+    finally:
+        again.close()
+
+
+def test_the_log_of_the_database_that_is_given_up_is_not_played_into_the_restored_one(tmp_path: Path) -> None:
+    data, copy = killed(tmp_path / "data"), tmp_path / "copy"
+    assert [(one.name, one.entries) for one in back_up(database(tmp_path / "other"), copy)] == [("g", 3)]
+    restore(copy, data, replace=True)
+    assert entries(data) == [1, 2, 3]
+
+
+def interrupted(work: Callable[[], object], at: int, how: str) -> bool:
+    """Do it in a process in which the step of this number, counted from 0, kills it or fails; whether it came so far.
+
+    A step is whatever changes a file: opened to be written, renamed, removed, copied, synchronised, or a database.
+    """
+    pid = os.fork()
+    if pid:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0
+    steps = itertools.count()
+
+    def step() -> None:
+        if next(steps) == at:
+            if how == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise OSError(errno.EIO, "the disk fails")
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        written = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+        if written or event in {"os.rename", "os.remove", "os.truncate", "shutil.copyfile", "sqlite3.connect"}:
+            step()
+
+    def fsync(handle: int) -> None:
+        step()
+        synchronise(handle)
+
+    synchronise, os.fsync = os.fsync, fsync
+    try:
+        sys.addaudithook(hook)
+        work()
+    except (BackupError, StartupError, OSError):
+        pass
+    finally:
+        os._exit(0 if next(steps) <= at else 1)
+
+
+@pytest.mark.parametrize("how", ["killed", "fails"])
+def test_a_restore_that_is_interrupted_at_any_step_loses_no_acknowledged_change(tmp_path: Path, how: str) -> None:
+    copy = tmp_path / "copy"
+    back_up(database(tmp_path / "other", vectors=2), copy)
+    seen, steps = [], 0
+    while True:
+        data = killed(tmp_path / f"data{steps}")
+        reached = interrupted(lambda data=data: restore(copy, data, replace=True), steps, how)  # type: ignore[misc]
+        seen.append(entries(data))
+        if not reached:
+            break
+        steps += 1
+    assert steps > 6
+    assert seen[0] == [1, 3]
+    assert seen[-1] == [1, 2]
+    assert seen == sorted(seen, reverse=True)  # first what was there with its log, then what was restored
+    assert {tuple(found) for found in seen} == {(1, 3), (1, 2)}  # and never [1, 2, 3], the one without its log
+
+
+def test_a_log_that_cannot_be_merged_is_kept_and_pointed_out(tmp_path: Path) -> None:
+    data, copy = killed(tmp_path / "data"), tmp_path / "copy"
+    back_up(database(tmp_path / "other"), copy)
+    log = (data / "pan.sqlite3-wal").read_bytes()
+    (data / "pan.sqlite3").unlink()
+    with pytest.raises(BackupError, match="holds changes of a database that is gone"):
+        restore(copy, data, replace=True)
+    (data / "pan.sqlite3").write_bytes(b"no database at all" * 999)
+    with pytest.raises(BackupError, match="cannot be merged"):
+        restore(copy, data, replace=True)
+    assert (data / "pan.sqlite3-wal").read_bytes() == log
 
 
 def test_a_backup_never_overwrites_and_a_gallery_of_another_model_is_pointed_out(tmp_path: Path) -> None:

@@ -72,8 +72,6 @@ def test_a_damaged_page_is_refused_with_the_way_out(launch: Launch, bundle: Path
     path = tmp_path / "data" / "pan.sqlite3"
     whole = path.read_bytes()
     vector = whole.index(unit(77).tobytes())
-    path.write_bytes(whole[:vector] + b"\xff" * 4 * DIM + whole[vector + 4 * DIM :])
-    assert "entry 77 of gallery lobby holds something else than a unit vector" in refusal(bundle, path.parent)
     size = int.from_bytes(whole[16:18])  # of a page
     page = vector // size * size
     path.write_bytes(whole[:page] + b"\xff" * size + whole[page + size :])
