@@ -6,11 +6,11 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Depends, Request, Security
+from fastapi import Depends, Request, Response, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from service.answers import validation_problem
+from service.answers import Json, dumps, validation_problem
 from service.body import Body
 from service.errors import ClientGone, DeadlineExceeded, ForeignPage, InvalidRequest, NotFound
 from service.keys import UNKNOWN
@@ -20,6 +20,8 @@ from service.settings import Settings
 
 T = TypeVar("T")
 M = TypeVar("M", bound=BaseModel)
+
+_MANY_ITEMS = 100  # entries, persons or vectors of an answer; to build it then takes some milliseconds
 
 
 async def _service(request: Request) -> Service:
@@ -184,6 +186,17 @@ def invalid(error: ValidationError) -> InvalidRequest:
 async def beside(body: Body, work: Callable[[], T]) -> T:
     """The result of work on a body that was read: on a thread where it would keep the other requests waiting."""
     return await asyncio.to_thread(work) if body.is_large else work()
+
+
+async def respond(make: Callable[[], Any], items: int, status: int = 200) -> Response:
+    """The JSON answer that `make` builds, with so many items: on a thread where that would keep the other requests
+    waiting.
+    """
+
+    def encode() -> bytes:
+        return dumps(make())
+
+    return Json(await asyncio.to_thread(encode) if items > _MANY_ITEMS else encode(), status)
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:

@@ -8,7 +8,7 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 
 from bundle import ImageError
-from service.answers import Json, item_error
+from service.answers import item_error
 from service.api.deps import (
     EMBEDDING_PROBLEMS,
     EmbedCaller,
@@ -16,11 +16,13 @@ from service.api.deps import (
     beside,
     parse,
     problems,
+    respond,
     while_connected,
 )
 from service.api.docs import embeddings_body
 from service.api.inputs import all_usable, some_usable, take_pictures
 from service.body import read_body
+from service.engine import Vectors
 from service.schemas import Embeddings, EmbedOptions
 
 router = APIRouter(tags=["embeddings"])
@@ -56,16 +58,21 @@ async def embed(request: Request, service: ServiceDep, _: EmbedCaller) -> Respon
         np.save(buffer, np.stack(all_usable(outcomes, pictures.names)), allow_pickle=False)
         return Response(buffer.getbuffer(), media_type=_BINARY)
     some_usable(outcomes, pictures.names)
-    results: list[dict[str, Any]] = []
-    for index, outcome in enumerate(outcomes):
-        if isinstance(outcome, ImageError):
-            results.append({"index": index, "error": item_error(outcome)})
-        elif options.encoding == "base64":
-            results.append({"index": index, "embedding": base64.b64encode(outcome.astype("<f4").tobytes()).decode()})
-        else:
-            results.append({"index": index, "embedding": outcome})
     model = service.bundle.manifest.model
-    failed = any("error" in result for result in results)
-    return Json(
-        {"fingerprint": model.fingerprint, "dim": model.embedding_size, "embeddings": results}, 207 if failed else 200
+    return await respond(
+        lambda: {
+            "fingerprint": model.fingerprint,
+            "dim": model.embedding_size,
+            "embeddings": [_result(index, outcome, options.encoding) for index, outcome in enumerate(outcomes)],
+        },
+        len(outcomes),
+        207 if any(isinstance(outcome, ImageError) for outcome in outcomes) else 200,
     )
+
+
+def _result(index: int, outcome: Vectors | ImageError, encoding: str) -> dict[str, Any]:
+    if isinstance(outcome, ImageError):
+        return {"index": index, "error": item_error(outcome)}
+    if encoding == "base64":
+        return {"index": index, "embedding": base64.b64encode(outcome.astype("<f4").tobytes()).decode()}
+    return {"index": index, "embedding": outcome}

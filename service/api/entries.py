@@ -16,6 +16,7 @@ from service.api.deps import (
     ServiceDep,
     parse,
     problems,
+    respond,
 )
 from service.api.docs import json_body
 from service.api.enrol import new_entry
@@ -48,11 +49,9 @@ async def list_entries(
     more = len(rows) > limit
     rows = rows[:limit]
     kept = await service.entries.kept([row.id for row in rows])
-    return Json(
-        {
-            "entries": [entry_view(row, row.id in kept) for row in rows],
-            "next_cursor": str(rows[-1].id) if more else None,
-        }
+    cursor_after = str(rows[-1].id) if more else None
+    return await respond(
+        lambda: {"entries": [entry_view(row, row.id in kept) for row in rows], "next_cursor": cursor_after}, len(rows)
     )
 
 

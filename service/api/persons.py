@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from service.answers import Json
-from service.api.deps import EraseCaller, ExportCaller, GalleryPath, ServiceDep, problems
+from service.api.deps import EraseCaller, ExportCaller, GalleryPath, ServiceDep, problems, respond
 from service.api.views import moment
 from service.schema import now
 from service.schemas import Erased, Identifier, PersonPage
@@ -29,8 +29,16 @@ async def list_persons(
     """By id, with how many entries there are of each and from how many cameras."""
     rows = await service.entries.persons(gallery, after=cursor, limit=limit + 1)
     more = len(rows) > limit
-    persons = [{"person_id": row.person_id, "entries": row.entries, "cameras": row.cameras} for row in rows[:limit]]
-    return Json({"persons": persons, "next_cursor": rows[limit - 1].person_id if more else None})
+    cursor_after = rows[limit - 1].person_id if more else None
+    return await respond(
+        lambda: {
+            "persons": [
+                {"person_id": row.person_id, "entries": row.entries, "cameras": row.cameras} for row in rows[:limit]
+            ],
+            "next_cursor": cursor_after,
+        },
+        len(rows),
+    )
 
 
 @router.delete("", summary="Erase a person", responses={200: {"model": Erased}, **problems(404, 503, 507)})

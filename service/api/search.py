@@ -1,10 +1,10 @@
 """POST /v1/galleries/{gallery}/search: where else is this person?"""
 
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from service.answers import Json
 from service.api.deps import (
     EMBEDDING_PROBLEMS,
     GalleryPath,
@@ -13,6 +13,7 @@ from service.api.deps import (
     beside,
     parse,
     problems,
+    respond,
     while_connected,
 )
 from service.api.docs import search_body
@@ -55,35 +56,34 @@ async def search(gallery: GalleryPath, request: Request, service: ServiceDep, ca
     calibration = service.bundle.manifest.calibration if service.galleries.is_current(row) else None
     decision = decide(calibration, options.false_positive_rate, options.threshold)
 
-    async def answer() -> dict[str, Any]:
+    async def answer() -> Response:
         async with service.entries.audited(caller, "search", gallery, len(value)):
             query = await embed_query(service, row, kind, value)
             asked = (memory, query.fused(options.fuse), options.top_k, as_filter(query, options))
             look = _hits if options.group_by is None else _persons
-            found = await look(service, gallery, asked, options, decision)
-        return {"gallery": gallery, "fused": len(query.vectors), **found, **decision.view()}
+            view, items = await look(service, gallery, asked, options, decision)
+        told = {"gallery": gallery, "fused": len(query.vectors)}
+        return await respond(lambda: {**told, **view(), **decision.view()}, items)
 
-    return Json(await while_connected(request, answer()))
+    return await while_connected(request, answer())
 
 
 _Asked = tuple[Gallery, Vectors, int, Filter]
+_Found = tuple[Callable[[], dict[str, Any]], int]  # what builds the view, and of how many entries and persons
 
 
-async def _hits(
-    service: Service, gallery: str, asked: _Asked, options: SearchOptions, decision: Decision
-) -> dict[str, Any]:
+async def _hits(service: Service, gallery: str, asked: _Asked, options: SearchOptions, decision: Decision) -> _Found:
     if options.rerank is None:
         hits = await service.searcher.hits(*asked)
     else:
         hits = await service.searcher.reranked(*asked, Reranking(**dict(options.rerank)))
     rows = await service.entries.by_id(gallery, [hit.entry_id for hit in hits])
     # An entry that was deleted since the search is no hit any more.
-    return {"hits": [hit_view(hit, rows[hit.entry_id], decision) for hit in hits if hit.entry_id in rows]}
+    there = [hit for hit in hits if hit.entry_id in rows]
+    return lambda: {"hits": [hit_view(hit, rows[hit.entry_id], decision) for hit in there]}, len(there)
 
 
-async def _persons(
-    service: Service, gallery: str, asked: _Asked, options: SearchOptions, decision: Decision
-) -> dict[str, Any]:
+async def _persons(service: Service, gallery: str, asked: _Asked, options: SearchOptions, decision: Decision) -> _Found:
     persons = await service.searcher.persons(*asked, Grouping(options.group_score, options.examples))
     rows = await service.entries.by_id(gallery, [hit.entry_id for one in persons for hit in one.examples])
-    return {"persons": [person_view(one, rows, decision) for one in persons]}
+    return lambda: {"persons": [person_view(one, rows, decision) for one in persons]}, len(persons) + len(rows)
