@@ -55,7 +55,7 @@ def validation_problem(found: Iterable[Mapping[str, Any]]) -> InvalidRequest:
     problems = [
         {
             "at": _short(".".join(_short(str(part), 100) for part in issue["loc"])),
-            "problem": _short(issue["msg"]),
+            "problem": _short(issue["msg"].removeprefix("Value error, ")),
         }
         for issue, _ in zip(found, range(_PROBLEMS), strict=False)
     ]

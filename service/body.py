@@ -31,6 +31,7 @@ class Body:
 
     images: list[Image] = field(default_factory=list)
     members: dict[str, Any] = field(default_factory=dict)
+    texts: frozenset[str] = frozenset()  # the members that came as text, in a form or the query
     is_json: bool = False
     is_large: bool = False  # JSON whose pictures and vectors take long to decode
     names: list[str] = field(default_factory=list)  # of the parts that the images of a multipart body are
@@ -68,15 +69,16 @@ async def _read_body(request: Request, settings: Settings) -> Body:
     if content_type == b"application/json":
         data = b"".join([chunk async for chunk in stream])
         members = _parse_json(data, settings.max_images * _VALUES_AN_IMAGE)
-        return Body(members={**query, **members}, is_json=True, is_large=len(data) > _LARGE)
+        texts = frozenset(query.keys() - members.keys())
+        return Body(members={**query, **members}, texts=texts, is_json=True, is_large=len(data) > _LARGE)
     if content_type == b"multipart/form-data":
         parts = _Parts(settings, query)
         await parts.read(stream, parameters.get(b"boundary", b""))
-        return Body(parts.images, query, names=parts.names)
+        return Body(parts.images, query, frozenset(query), names=parts.names)
     if content_type.startswith(b"image/") or content_type == b"application/octet-stream":
         limit = settings.images.max_bytes
         image = b"".join([chunk async for chunk in _limited(request, min(limit, settings.max_body))])
-        return Body([image], query)
+        return Body([image], query, frozenset(query))
     raise UnsupportedBody(
         f"Content-Type {content_type.decode('latin-1') or 'is missing'}; "
         "send multipart/form-data, image/* or application/json"

@@ -14,10 +14,10 @@ import orjson
 
 from service import gallery_records
 from service.records import NEW_VECTOR, VECTOR, WITH_NEW_VECTORS
+from service.times import EARLIEST, LATEST
 from service.vectors import Vectors, has_unit_length, no_direction, unit_rows
 
 _CHUNK = 1024
-EARLIEST, LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999  # microseconds: the years 1 to 9999
 
 # As `records.WITH_VECTORS`, with the entries that have no vector. A backup of an earlier release may lack the table
 # `reembedded`, and the column `since`, which is written out here.

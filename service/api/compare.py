@@ -9,7 +9,7 @@ from service.api.deps import (
     EmbedCaller,
     ServiceDep,
     beside,
-    parse,
+    parse_options,
     problems,
     while_connected,
 )
@@ -40,7 +40,7 @@ async def compare(request: Request, service: ServiceDep, caller: EmbedCaller) ->
     sides = await beside(body, lambda: {side: _images(body, side) for side in _SIDES})
     if strangers := set(body.names) - set(_SIDES):
         raise InvalidRequest(f"files are named a or b, for the set they belong to; not {', '.join(sorted(strangers))}")
-    options = parse(DecisionOptions, body.members)
+    options = parse_options(DecisionOptions, body)
     decision = decide(service.bundle.manifest.calibration, options.false_positive_rate, options.threshold)
     images = [image for side in _SIDES for image in sides[side]]
     names = [f"{side}.{place}" for side in _SIDES for place in range(len(sides[side]))]

@@ -6,11 +6,13 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Annotated, Any, TypeVar
 
-from fastapi import Depends, Request, Response, Security
+from fastapi import Depends, Query, Request, Response, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from service.answers import Json, dumps, validation_problem
+from service.api.texts import from_text, read_int, refuse_unknown_query, unknown
 from service.body import Body
 from service.errors import ClientGone, DeadlineExceeded, ForeignPage, InvalidRequest, NotFound
 from service.keys import UNKNOWN
@@ -44,14 +46,18 @@ async def _caller(
     needed: SecurityScopes,
     sent: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
 ) -> str:
-    """Who asks, for the audit: the name of the key, or the address where no key is required."""
+    """Who asks, for the audit: the name of the key, or the address where no key is required.
+
+    What the query holds is looked at afterwards: nothing is said about a call to somebody who may not make it.
+    """
     key = service.keys.holder(sent.credentials if sent else None)
     if key is None:
         _refuse_foreign_pages(request, service.settings)
-        return _address(request)
-    for scope in needed.scopes:
-        key.require(scope)
-    return key.name
+    else:
+        for scope in needed.scopes:
+            key.require(scope)
+    await refuse_unknown_query(request)
+    return key.name if key else _address(request)
 
 
 def _address(request: Request) -> str:
@@ -103,7 +109,8 @@ async def plain_path(request: Request) -> None:
         raise NotFound("there is nothing at this path; no name in a path has a slash (%2F)")
 
 
-# Every route that tells or changes anything of the galleries depends on one of these.
+# Every route that tells or changes anything of the galleries depends on one of these; any other route on `KnownQuery`.
+KnownQuery = Depends(refuse_unknown_query)
 Caller = Annotated[str, Security(_caller)]  # with any key
 EmbedCaller = Annotated[str, Security(_caller, scopes=["embed"])]
 SearchCaller = Annotated[str, Security(_caller, scopes=["search"])]
@@ -112,6 +119,7 @@ EraseCaller = Annotated[str, Security(_caller, scopes=["erase"])]
 ExportCaller = Annotated[str, Security(_caller, scopes=["export"])]
 AdminCaller = Annotated[str, Security(_caller, scopes=["admin"])]
 GalleryPath = GalleryName
+Limit = Annotated[int, BeforeValidator(read_int), Query(ge=1, le=1000)]
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -153,7 +161,13 @@ def parse(model: type[M], members: Mapping[str, Any]) -> M:
     try:
         return model.model_validate(members)
     except ValidationError as error:
-        raise invalid(error) from None
+        raise invalid(error, model) from None
+
+
+def parse_options(model: type[M], body: Body) -> M:
+    """Validate the members of a body, of which some are text. Raises InvalidRequest naming each wrong one."""
+    texts = {name: value for name, value in body.members.items() if name in body.texts}
+    return parse(model, {**body.members, **from_text(model, texts)})
 
 
 def parse_list(model: type[M], items: Any) -> list[M]:
@@ -162,7 +176,7 @@ def parse_list(model: type[M], items: Any) -> list[M]:
     try:
         return TypeAdapter(list[model]).validate_python(items)  # type: ignore[valid-type]
     except ValidationError as error:
-        raise invalid(error) from None
+        raise invalid(error, model) from None
 
 
 def _require_few_members(values: list[Any]) -> None:
@@ -176,11 +190,20 @@ def _require_few_members(values: list[Any]) -> None:
         open_ += [one for one in inner if isinstance(one, dict | list)]
 
 
-def invalid(error: ValidationError) -> InvalidRequest:
+def invalid(error: ValidationError, model: type[BaseModel]) -> InvalidRequest:
     """What pydantic found, without the values that were sent."""
     if (count := error.error_count()) > _MOST_ERRORS:
         return InvalidRequest(f"{count:,} members of the request are unknown or wrong")
-    return validation_problem(error.errors(include_url=False, include_context=False, include_input=False))
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    return validation_problem({**issue, "msg": _problem(issue, model)} for issue in found)
+
+
+def _problem(issue: ErrorDetails, model: type[BaseModel]) -> str:
+    name = issue["loc"][-1] if issue["loc"] else ""
+    places = [part for part in issue["loc"] if isinstance(part, str)]
+    if issue["type"] == "extra_forbidden" and places == [name]:  # a member of the model itself
+        return unknown(places[0], [field.alias or known for known, field in model.model_fields.items()])
+    return issue["msg"]
 
 
 async def beside(body: Body, work: Callable[[], T]) -> T:

@@ -14,7 +14,7 @@ from service.api.deps import (
     EmbedCaller,
     ServiceDep,
     beside,
-    parse,
+    parse_options,
     problems,
     respond,
     while_connected,
@@ -51,7 +51,7 @@ async def embed(request: Request, service: ServiceDep, _: EmbedCaller) -> Respon
     """
     body = await read_body(request, service.settings)
     pictures = await beside(body, lambda: take_pictures(body))
-    options = parse(EmbedOptions, body.members)
+    options = parse_options(EmbedOptions, body)
     outcomes = await while_connected(request, service.embedder.embed(pictures.images, pictures.boxes))
     if _BINARY in request.headers.get("accept", ""):
         buffer = io.BytesIO()

@@ -16,8 +16,8 @@ from service.api.deps import (
     GalleryPath,
     ServiceDep,
     beside,
-    parse,
     parse_list,
+    parse_options,
     problems,
     while_connected,
 )
@@ -153,7 +153,7 @@ def pop_crop(item: dict[str, Any], dim: int) -> Image | Vectors:
 
 def _metadata(body: Body, count: int) -> list[EntryInfo]:
     if "metadata" not in body.members:  # of one crop, or the same for all
-        return [parse(EntryInfo, body.members)] * count
+        return [parse_options(EntryInfo, body)] * count
     text = body.members.pop("metadata")
     _nothing_left(body)
     try:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as PathParameter
+from pydantic import BeforeValidator
 
 from service.answers import Json
 from service.api.deps import (
@@ -12,7 +13,7 @@ from service.api.deps import (
     EraseCaller,
     ExportCaller,
     GalleryPath,
-    SearchCaller,
+    Limit,
     ServiceDep,
     parse,
     problems,
@@ -20,6 +21,7 @@ from service.api.deps import (
 )
 from service.api.docs import json_body
 from service.api.enrol import new_entry
+from service.api.texts import read_int
 from service.api.views import entry_view
 from service.body import read_json
 from service.records import EntryRow
@@ -29,9 +31,10 @@ from service.schemas import Entry, EntryInfo, EntryPage, EntryUpdate, Identifier
 router = APIRouter(prefix="/v1/galleries/{gallery}/entries", tags=["entries"])
 
 _MAX_ID = 2**63 - 1
-EntryId = Annotated[int, PathParameter(ge=1, le=_MAX_ID)]
-Cursor = Annotated[int, Query(ge=0, le=_MAX_ID, description="`next_cursor` of the page before")]
-Limit = Annotated[int, Query(ge=1, le=1000)]
+EntryId = Annotated[int, BeforeValidator(read_int), PathParameter(ge=1, le=_MAX_ID)]
+Cursor = Annotated[
+    int, BeforeValidator(read_int), Query(ge=0, le=_MAX_ID, description="`next_cursor` of the page before")
+]
 
 
 @router.get("", summary="List entries", responses={200: {"model": EntryPage}, **problems(404, 503)})
@@ -56,8 +59,8 @@ async def list_entries(
 
 
 @router.get("/{entry_id}", summary="An entry", responses={200: {"model": Entry}, **problems(404, 503)})
-async def get_entry(gallery: GalleryPath, entry_id: EntryId, service: ServiceDep, _: SearchCaller) -> Response:
-    """What is known of an enrolled crop."""
+async def get_entry(gallery: GalleryPath, entry_id: EntryId, service: ServiceDep, _: ExportCaller) -> Response:
+    """What is known of an enrolled crop. The hits of a search bring the same."""
     return await _shown(service, await service.entries.get(gallery, entry_id))
 
 

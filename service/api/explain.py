@@ -14,7 +14,7 @@ from service.api.deps import (
     EmbedCaller,
     ServiceDep,
     beside,
-    parse,
+    parse_options,
     problems,
     while_connected,
 )
@@ -47,7 +47,7 @@ async def explain(request: Request, service: ServiceDep, _: EmbedCaller) -> Resp
     """
     body = await read_body(request, service.settings)
     pictures = await beside(body, lambda: take_pictures(body))
-    options = parse(EmbedOptions, body.members)
+    options = parse_options(EmbedOptions, body)
     service.explainer.require(len(pictures))
     outcomes = await while_connected(request, _explain(service, pictures))
     content = await asyncio.to_thread(_view, service, outcomes, options.encoding)

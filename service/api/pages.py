@@ -7,7 +7,9 @@ import fastapi_offline
 from fastapi import APIRouter, Response
 from fastapi.responses import FileResponse, HTMLResponse
 
-router = APIRouter(include_in_schema=False)
+from service.api.deps import KnownQuery
+
+router = APIRouter(include_in_schema=False, dependencies=[KnownQuery])
 
 # The package is used for its files only: Swagger UI as its makers publish it.
 _SWAGGER_UI = Path(str(files(fastapi_offline) / "static"))

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Response
 
 from service.answers import Json
-from service.api.deps import EraseCaller, ExportCaller, GalleryPath, ServiceDep, problems, respond
+from service.api.deps import EraseCaller, ExportCaller, GalleryPath, Limit, ServiceDep, problems, respond
 from service.api.views import moment
 from service.schema import now
 from service.schemas import Erased, Identifier, PersonPage
@@ -24,7 +24,7 @@ async def list_persons(
     service: ServiceDep,
     _: ExportCaller,
     cursor: Annotated[str, Query(max_length=128, description="`next_cursor` of the page before")] = "",
-    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    limit: Limit = 100,
 ) -> Response:
     """By id, with how many entries there are of each and from how many cameras."""
     rows = await service.entries.persons(gallery, after=cursor, limit=limit + 1)

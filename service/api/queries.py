@@ -19,7 +19,6 @@ from service.schemas import Fuse, SearchOptions
 
 _QUERIES = ("images", "vector", "vectors", "entry_id", "entry_ids")
 _PLURAL = {"vector": "vectors", "entry_id": "entry_ids"}
-_LISTS = ("cameras", "exclude_cameras", "persons", "exclude_persons")
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +109,6 @@ def as_filter(query: Query, options: SearchOptions) -> Filter:
         exclude_persons_at_cameras=own_pairs if options.exclude_same_person_same_camera else frozenset(),
         exclude_entries=frozenset(entry.id for entry in query.entries),
     )
-
-
-def with_lists(members: dict[str, Any]) -> dict[str, Any]:
-    """A form field or query parameter that came once is a list of one where a list is wanted."""
-    return {name: [value] if name in _LISTS and isinstance(value, str) else value for name, value in members.items()}
 
 
 def _set_or_none(names: list[str] | None) -> frozenset[str] | None:

@@ -3,16 +3,22 @@
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
+from pydantic import BeforeValidator
 
 from service.answers import Json
 from service.api.deps import AdminCaller, Caller, GalleryPath, ServiceDep, problems
+from service.api.texts import read_bool
 from service.api.views import moment
 from service.reembedding import Progress
 from service.schemas import ReEmbedding
 
 router = APIRouter(prefix="/v1/galleries/{gallery}/re-embed", tags=["galleries"])
 
-Drop = Annotated[bool, Query(description="erase at the end what keeps no picture, as many entries as there are now")]
+Drop = Annotated[
+    bool,
+    BeforeValidator(read_bool),
+    Query(description="erase at the end what keeps no picture, as many entries as there are now"),
+]
 
 
 @router.post(

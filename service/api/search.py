@@ -11,13 +11,13 @@ from service.api.deps import (
     SearchCaller,
     ServiceDep,
     beside,
-    parse,
+    parse_options,
     problems,
     respond,
     while_connected,
 )
 from service.api.docs import search_body
-from service.api.queries import as_filter, embed_query, require_model, take_query, with_lists
+from service.api.queries import as_filter, embed_query, require_model, take_query
 from service.api.views import hit_view, person_view
 from service.body import read_body
 from service.columns import Filter
@@ -48,7 +48,7 @@ async def search(gallery: GalleryPath, request: Request, service: ServiceDep, ca
     service.galleries.find(gallery)
     body = await read_body(request, service.settings)
     kind, value = await beside(body, lambda: take_query(body, service.settings.max_images))
-    options = parse(SearchOptions, with_lists(body.members))
+    options = parse_options(SearchOptions, body)
     if options.top_k > service.settings.max_top_k:
         raise BodyTooLarge(f"top_k is {options.top_k}; at most {service.settings.max_top_k} hits are given")
     row, memory = service.galleries.searched(gallery)

@@ -4,7 +4,7 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from service.answers import Json
-from service.api.deps import Caller, ServiceDep, open_problems, problems
+from service.api.deps import Caller, KnownQuery, ServiceDep, open_problems, problems
 from service.schemas import Health, Model, Readiness
 
 router = APIRouter(tags=["service"])
@@ -40,14 +40,22 @@ async def model(service: ServiceDep, _: Caller) -> Response:
     )
 
 
-@router.get("/healthz", summary="The process answers", responses={200: {"model": Health}, **open_problems()})
+@router.get(
+    "/healthz",
+    summary="The process answers",
+    dependencies=[KnownQuery],
+    responses={200: {"model": Health}, **open_problems()},
+)
 async def healthz() -> Response:
     """Says nothing about the engine; /readyz does."""
     return Json({"status": "ok"})
 
 
 @router.get(
-    "/readyz", summary="The service can do its work", responses={200: {"model": Readiness}, **open_problems(503)}
+    "/readyz",
+    summary="The service can do its work",
+    dependencies=[KnownQuery],
+    responses={200: {"model": Readiness}, **open_problems(503)},
 )
 async def readyz(service: ServiceDep) -> Response:
     """A real embedding went through in the last seconds, or now; and the database is read and takes writes."""

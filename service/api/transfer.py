@@ -23,6 +23,7 @@ from service.gallery_records import GalleryRow
 from service.lines import FORMAT, Reader, Writer
 from service.purger import DAY
 from service.records import EntryRow, WholeEntry
+from service.schema import now
 from service.schemas import ExportedEntry, ExportedGallery, Gallery
 from service.transfer import BATCH, BATCH_BYTES, Keep
 
@@ -162,6 +163,7 @@ async def _arrived(record: dict[str, Any], gallery: ExportedGallery, embedder: E
     attributes = orjson.dumps(one.attributes).decode()
     captured, enrolled = microseconds(one.captured_at), microseconds(one.created_at)
     assert enrolled is not None
+    enrolled = min(enrolled, now())  # by the clock of another machine; an entry from the future would never expire
     entry = EntryRow(0, one.person_id, one.camera_id, captured, attributes, enrolled)
     return _Arrived(entry, unit_vector(one.vector, gallery.dim), await _image(one, gallery, embedder))
 

@@ -1,29 +1,26 @@
 """Rows as the JSON of answers."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import orjson
 
 from service.decision import Decision
-from service.examine import EARLIEST, LATEST, are_attributes
+from service.examine import are_attributes
 from service.gallery import Hit, PersonHit
 from service.records import EntryRow
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+from service.times import from_micros, to_micros
 
 
 def moment(microseconds: int | None) -> datetime | None:
     """Microseconds since 1970 as a time; of a damaged entry, the nearest one that there is."""
-    if microseconds is None:
-        return None
-    return _EPOCH + timedelta(microseconds=min(max(microseconds, EARLIEST), LATEST))
+    return None if microseconds is None else from_micros(microseconds)
 
 
 def microseconds(at: datetime | None) -> int | None:
     """A time as microseconds since 1970, exactly."""
-    return None if at is None else (at - _EPOCH) // timedelta(microseconds=1)
+    return None if at is None else to_micros(at)
 
 
 def entry_view(row: EntryRow, image: bool) -> dict[str, Any]:

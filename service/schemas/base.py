@@ -3,9 +3,9 @@
 import re
 from typing import Annotated, Any
 
-import orjson
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -14,6 +14,8 @@ from pydantic import (
     field_validator,
 )
 from pydantic_core import PydanticCustomError
+
+from service.times import parse_time
 
 ATTRIBUTES_MAX = 32
 
@@ -35,23 +37,13 @@ Identifier = Annotated[str, StringConstraints(min_length=1, max_length=128, patt
 Scalar = Annotated[str, StringConstraints(max_length=512)] | bool | int | float | None
 Attributes = dict[Identifier, Scalar]
 
-
-def _from_text(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        return orjson.loads(value)
-    except orjson.JSONDecodeError as error:
-        raise ValueError(f"in a form this is a JSON text ({error})") from None
-
-
-OrItsText = BeforeValidator(_from_text)
+Time = Annotated[AwareDatetime, BeforeValidator(parse_time)]
 
 
 class Request(BaseModel):
-    """Unknown members are refused: a typing error must not become a silent default."""
+    """Unknown members are refused, and so are values of another type: neither may become a silent default."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 class Answer(BaseModel):

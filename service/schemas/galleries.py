@@ -3,10 +3,10 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from service.index import IndexKind
-from service.schemas.base import ATTRIBUTES_MAX, Answer, Attributes, GalleryName, Identifier, ItemError, Request
+from service.schemas.base import ATTRIBUTES_MAX, Answer, Attributes, GalleryName, Identifier, ItemError, Request, Time
 
 _INDEX = (
     "auto: exact as long as that takes a few milliseconds, then ivf_sq8. flat: exact always. hnsw: a graph, quick to "
@@ -14,7 +14,7 @@ _INDEX = (
     "2,048 entries, and searched when it finds 99.6 % of the ten nearest of entries that it is tried on; what it finds "
     "is scored exactly"
 )
-Days = Annotated[float, Field(gt=0, le=36_500)]
+Days = Annotated[float, Field(ge=0.001, le=36_500)]  # at least 86 seconds: the service erases by the minute
 
 
 class GalleryCreate(Request):
@@ -95,7 +95,7 @@ class EntryInfo(Request):
 
     person_id: Identifier | None = None
     camera_id: Identifier | None = None
-    captured_at: AwareDatetime | None = Field(default=None, description="with a time zone")
+    captured_at: Time | None = Field(default=None, description="with a time zone")
     attributes: Attributes = Field(default_factory=dict, max_length=ATTRIBUTES_MAX, description="anything else, flat")
 
 
@@ -104,7 +104,7 @@ class EntryUpdate(Request):
 
     person_id: Identifier | None = None
     camera_id: Identifier | None = None
-    captured_at: AwareDatetime | None = None
+    captured_at: Time | None = None
     attributes: Attributes = Field(default_factory=dict, max_length=ATTRIBUTES_MAX)
 
 
@@ -127,7 +127,7 @@ class ExportedGallery(Request):
     """The first line of an export."""
 
     format: Literal["pan-gallery"]
-    version: Literal[1, 2]
+    version: int = Field(ge=1, le=2)
     fingerprint: str
     dim: int
     purpose: str = Field(max_length=500)
@@ -138,7 +138,7 @@ class ExportedGallery(Request):
 class ExportedEntry(EntryInfo):
     """Each line of an export between the first and the last."""
 
-    created_at: AwareDatetime
+    created_at: Time
     vector: str = Field(description="base64 of float32, little-endian")
     image: str | None = Field(default=None, description="base64 of a JPEG")
 

@@ -3,9 +3,9 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import Field, model_validator
 
-from service.schemas.base import ATTRIBUTES_MAX, Answer, Identifier, OrItsText, Request, Scalar
+from service.schemas.base import ATTRIBUTES_MAX, Answer, Identifier, Request, Scalar, Time
 
 
 class DecisionOptions(Request):
@@ -92,9 +92,9 @@ class SearchOptions(DecisionOptions):
     exclude_cameras: _Named = Field(default_factory=list)
     persons: _Named | None = Field(default=None, description="only entries of these persons")
     exclude_persons: _Named = Field(default_factory=list)
-    captured_from: AwareDatetime | None = Field(default=None, description="only entries captured then or later")
-    captured_until: AwareDatetime | None = Field(default=None, description="only entries captured before then")
-    attributes: Annotated[dict[Identifier, Scalar | Annotated[list[Scalar], Field(max_length=100)]], OrItsText] = Field(
+    captured_from: Time | None = Field(default=None, description="only entries captured then or later")
+    captured_until: Time | None = Field(default=None, description="only entries captured before then")
+    attributes: dict[Identifier, Scalar | Annotated[list[Scalar], Field(max_length=100)]] = Field(
         default_factory=dict,
         max_length=ATTRIBUTES_MAX,
         description="only entries that have each of these attributes, with this value or any of this list",
@@ -115,7 +115,7 @@ class SearchOptions(DecisionOptions):
         default="best", description="rank persons by the score of their nearest entry, or by the mean over all of them"
     )
     examples: int = Field(default=3, ge=1, le=50, description="hits shown for each person")
-    rerank: Annotated[Rerank | None, OrItsText] = Field(default=None, description="order the best hits anew")
+    rerank: Rerank | None = Field(default=None, description="order the best hits anew")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
