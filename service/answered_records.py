@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from service.schema import now
 
-_KEPT = 7 * 86_400_000_000  # microseconds; nobody retries after that
+KEPT = 7 * 86_400_000_000  # microseconds; nobody retries after that
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,18 +17,27 @@ class Answered:
     answer: bytes
 
 
-def select_answered(db: sqlite3.Connection, gallery_id: int, key: str) -> Answered | None:
-    """What the request with this Idempotency-Key was answered, if it was."""
+def select_answered(db: sqlite3.Connection, gallery_id: int, key: str, *, oldest: int) -> Answered | None:
+    """What the request with this Idempotency-Key was answered, if it was, at `oldest` or later."""
     row = db.execute(
-        "SELECT request, status, answer FROM idempotency WHERE gallery_id = ? AND key = ?", (gallery_id, key)
+        "SELECT request, status, answer FROM idempotency WHERE gallery_id = ? AND key = ? AND created_at >= ?",
+        (gallery_id, key, oldest),
     ).fetchone()
     return None if row is None else Answered(*row)
 
 
 def insert_answered(db: sqlite3.Connection, gallery_id: int, key: str, answered: Answered) -> None:
-    """Remember an answer, and forget those nobody retries any more."""
-    db.execute("DELETE FROM idempotency WHERE created_at < ?", (now() - _KEPT,))
+    """Remember an answer, in place of one that is too old to be given again."""
     db.execute(
-        "INSERT INTO idempotency (gallery_id, key, request, status, answer, created_at) VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO idempotency (gallery_id, key, request, status, answer, created_at)"
+        " VALUES (?, ?, ?, ?, ?, ?)",
         (gallery_id, key, answered.request, answered.status, answered.answer, now()),
     )
+
+
+def delete_answered(db: sqlite3.Connection, *, oldest: int, most: int) -> int:
+    """Forget answers that were given before `oldest`, at most so many; how many they were."""
+    return db.execute(
+        "DELETE FROM idempotency WHERE rowid IN (SELECT rowid FROM idempotency WHERE created_at < ? LIMIT ?)",
+        (oldest, most),
+    ).rowcount

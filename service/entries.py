@@ -37,7 +37,7 @@ class Entries:
     async def answered(self, name: str, key: IdempotencyKey) -> Answered | None:
         """What an earlier request with this key was answered. Raises InvalidRequest if it asked something else."""
         row = self._galleries.find(name).row
-        return _same(await self._database.read(lambda db: answered_records.select_answered(db, row.id, key.key)), key)
+        return await self._database.read(lambda db: self._earlier(db, row, key))
 
     async def enrol(
         self,
@@ -61,7 +61,7 @@ class Entries:
 
         def apply(db: sqlite3.Connection) -> tuple[list[int], Answered]:
             current = require(db, row)
-            if key is not None and (earlier := _same(answered_records.select_answered(db, row.id, key.key), key)):
+            if key is not None and (earlier := self._earlier(db, row, key)):
                 return [], earlier
             ids = records.insert_entries(db, row.id, entries, vectors)
             if current.keep_crops and images is not None:
@@ -78,6 +78,10 @@ class Entries:
 
         _, answered = await self._database.write(apply, committed)
         return answered
+
+    def _earlier(self, db: sqlite3.Connection, row: GalleryRow, key: IdempotencyKey) -> Answered | None:
+        oldest = self._galleries.clock() - answered_records.KEPT
+        return _same(answered_records.select_answered(db, row.id, key.key, oldest=oldest), key)
 
     async def page(
         self, name: str, *, after: int, limit: int, person_id: str | None, camera_id: str | None

@@ -5,9 +5,10 @@
     |   +-- UnusableImages      422     none of the images can be used, or one that all depends on
     +-- UnsupportedBody         415     a body of a type this call does not read
     +-- BodyTooLarge            413     more bytes, images or results than accepted
-    +-- Unauthenticated         401     no API key, or none that is valid
-    +-- Forbidden               403     the key is not for this call
-    +-- ForeignPage             403     a web page of another site asks, and no key is required
+    +-- Refused                         the caller may not make this call
+    |   +-- Unauthenticated     401     no API key, or none that is valid
+    |   +-- Forbidden           403     the key is not for this call
+    |   +-- ForeignPage         403     a web page of another site asks, and no key is required
     +-- NotFound                404     no such gallery, entry, person or route
     |   +-- NoImage             404     no picture of this entry is kept
     +-- Conflict                409     the name is taken
@@ -77,7 +78,15 @@ class BodyTooLarge(ServiceError):
     status = 413
 
 
-class Unauthenticated(ServiceError):
+class Refused(ServiceError):
+    """The caller may not make this call. `reason` is for the audit and holds nothing that the caller sent."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason or self.code
+
+
+class Unauthenticated(Refused):
     """The call needs an API key, and came without one or with one that is not valid."""
 
     code = "unauthenticated"
@@ -88,14 +97,14 @@ class Unauthenticated(ServiceError):
         return {"WWW-Authenticate": 'Bearer realm="pan-reid"'}
 
 
-class Forbidden(ServiceError):
+class Forbidden(Refused):
     """The API key is valid and not for this call."""
 
     code = "forbidden"
     status = 403
 
     def __init__(self, message: str, scope: str) -> None:
-        super().__init__(message)
+        super().__init__(message, f"no scope {scope}")
         self.scope = scope
 
     def headers(self) -> dict[str, str]:
@@ -103,7 +112,7 @@ class Forbidden(ServiceError):
         return {"WWW-Authenticate": f'Bearer realm="pan-reid", error="insufficient_scope", scope="{self.scope}"'}
 
 
-class ForeignPage(ServiceError):
+class ForeignPage(Refused):
     """Without keys, a browser on this machine would be a way in for any page it shows."""
 
     code = "foreign-page"

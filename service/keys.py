@@ -1,10 +1,14 @@
 """API keys: who may do what, and how often. A key is shown once, when it is made; only its digest is kept."""
 
+import getpass
 import hashlib
 import hmac
 import ipaddress
+import os
 import secrets
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -12,6 +16,7 @@ from typing import Literal
 from service.database import Database
 from service.errors import Conflict, Forbidden, NotFound, StartupError, Unauthenticated
 from service.rates import Rates
+from service.records import insert_audit
 from service.schema import now
 
 
@@ -88,16 +93,16 @@ class Keys:
         if not self.required():
             return None
         if token is None:
-            raise Unauthenticated("this call needs an API key: send it as `Authorization: Bearer <key>`")
+            raise Unauthenticated("this call needs an API key: send it as `Authorization: Bearer <key>`", "no key")
         digest = _digest(token)
         if self._admin_digest is not None and hmac.compare_digest(digest, self._admin_digest):
             return Key(ADMIN_KEY_FILE, frozenset({Scope.ADMIN}))
         found = self._database.read_here(lambda db: _select(db, _id_of(token)))
         if found is None or not hmac.compare_digest(digest, found[1]):
-            raise Unauthenticated("this API key is not known here")
+            raise Unauthenticated("this API key is not known here", "unknown key")
         key = found[0]
         if key.state != "valid":
-            raise Unauthenticated(f"the API key {key.name} is {key.state}")
+            raise Unauthenticated(f"the API key {key.name} is {key.state}", f"key {key.name} is {key.state}")
         if key.rate is not None:
             self._rates.take(key.name, key.rate)
         return key
@@ -115,10 +120,13 @@ def create_key(
     id_ = secrets.token_hex(6)
     token = f"{_PREFIX}_{id_}_{secrets.token_urlsafe(32)}"
     try:
-        db.execute(
-            "INSERT INTO keys (id, name, digest, scopes, rate, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (id_, name, _digest(token), " ".join(sorted(scopes)), rate, now(), expires_at),
-        )
+        with _transaction(db):
+            db.execute(
+                "INSERT INTO keys (id, name, digest, scopes, rate, created_at, expires_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (id_, name, _digest(token), " ".join(sorted(scopes)), rate, now(), expires_at),
+            )
+            insert_audit(db, _commander(), "create-key", "", 0, detail=name)
     except sqlite3.IntegrityError:
         raise Conflict(f"there is or was a key {name}, and the audit names it; choose another name") from None
     return token
@@ -140,9 +148,33 @@ def list_keys(db: sqlite3.Connection) -> list[Key]:
 
 def revoke_key(db: sqlite3.Connection, name: str) -> None:
     """From here on the key opens nothing. Raises NotFound."""
-    cursor = db.execute("UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE name = ?", (now(), name))
-    if cursor.rowcount == 0:
-        raise NotFound(f"there is no key {name}; `pan-serve key list` shows those there are")
+    with _transaction(db):
+        cursor = db.execute("UPDATE keys SET revoked_at = coalesce(revoked_at, ?) WHERE name = ?", (now(), name))
+        if cursor.rowcount == 0:
+            raise NotFound(f"there is no key {name}; `pan-serve key list` shows those there are")
+        insert_audit(db, _commander(), "revoke-key", "", 0, detail=name)
+
+
+@contextmanager
+def _transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """All or nothing, by itself or as a part of a greater transaction."""
+    db.execute("SAVEPOINT keys")
+    try:
+        yield
+    except BaseException:
+        db.execute("ROLLBACK TO keys")
+        raise
+    finally:
+        db.execute("RELEASE keys")
+
+
+def _commander() -> str:
+    """Who runs the command, for the audit. No key has such a name."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a number without an entry in the list of users, as in a container
+        user = str(os.getuid())
+    return f"(command of {user})"
 
 
 def _select(db: sqlite3.Connection, id_: str) -> tuple[Key, bytes] | None:

@@ -1,4 +1,4 @@
-"""Retention: entries that have outlived their gallery's are erased, by the minute and without being asked."""
+"""Retention: what has been kept for as long as it may be is erased, by the minute and without being asked."""
 
 import logging
 import sqlite3
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 
-from service import gallery_records, records
+from service import answered_records, gallery_records, records
 from service.database import Database
 from service.errors import InvalidRequest
 from service.galleries import Erasure, Galleries, Held
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 DAY = 86_400_000_000  # microseconds
 _EVERY = 60.0  # seconds
 _NOBODY = "(service)"  # in the audit; no key has such a name
-_BATCH = 1000  # entries a transaction, so that other writes wait for a moment only
+_BATCH = 1000  # rows a transaction, so that other writes wait for a moment only
 
 
 class Purger:
@@ -50,7 +50,17 @@ class Purger:
             except Exception:  # the other galleries' are erased all the same
                 all_well = False
                 log.exception("expired entries were not erased", extra={"gallery": held.row.name})
+        try:
+            await self._forget_answers()
+        except Exception:
+            all_well = False
+            log.exception("answers to requests with an Idempotency-Key were not forgotten")
         return all_well
+
+    async def _forget_answers(self) -> None:
+        oldest = self._galleries.clock() - answered_records.KEPT
+        while await self._database.write(lambda db: answered_records.delete_answered(db, oldest=oldest, most=_BATCH)):
+            pass
 
     async def _erase(self, who: str, held: Held) -> int:
         count = 0

@@ -218,11 +218,11 @@ def select_whole(
     return page
 
 
-def insert_audit(db: sqlite3.Connection, who: str, action: str, gallery: str, count: int) -> None:
-    """Record who did what to which gallery, and to how many crops."""
+def insert_audit(db: sqlite3.Connection, who: str, action: str, gallery: str, count: int, *, detail: str = "") -> None:
+    """Record who did what to which gallery, and to how many crops; of refused calls, how many and why."""
     db.execute(
-        "INSERT INTO audit (at, who, action, gallery, count) VALUES (?, ?, ?, ?, ?)",
-        (now(), who, action, gallery, count),
+        "INSERT INTO audit (at, who, action, gallery, count, detail) VALUES (?, ?, ?, ?, ?, ?)",
+        (now(), who, action, gallery, count, detail),
     )
 
 

@@ -21,6 +21,7 @@ from service.keys import Keys
 from service.metrics import Metrics
 from service.purger import Purger
 from service.reembedding import ReEmbedder
+from service.refusals import Refusals
 from service.schema import now
 from service.searcher import Searcher
 from service.settings import Settings
@@ -50,6 +51,7 @@ class Service:
     galleries: Galleries
     entries: Entries
     keys: Keys
+    refusals: Refusals
     explainer: Explainer
     purger: Purger
     transfer: Transfer
@@ -114,6 +116,8 @@ async def open_service(settings: Settings, clock: Callable[[], int] = now) -> As
         database = Database(settings.data / DATABASE, metrics)
         stack.push_async_callback(asyncio.to_thread, database.close)
         keys = Keys(database, settings.admin_key)
+        refusals = Refusals(database, metrics)
+        await stack.enter_async_context(refusals.running())
         galleries = Galleries(database, model.fingerprint, loaded.engine.dim, metrics, clock)
         await galleries.load()
         await stack.enter_async_context(galleries.running())
@@ -136,9 +140,10 @@ async def open_service(settings: Settings, clock: Callable[[], int] = now) -> As
             galleries,
             entries,
             keys,
+            refusals,
             explainer,
             purger,
             Transfer(database, galleries),
             reembedder,
-            (galleries.health, reembedder.health, purger.health, upkeep.health),
+            (refusals.health, galleries.health, reembedder.health, purger.health, upkeep.health),
         )

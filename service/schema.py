@@ -114,8 +114,23 @@ CREATE TABLE reembedded (
 ) STRICT
 """
 
+_REPAIRS = """
+-- Earlier releases took times that no calendar holds, enrolments that are still to come and a retention of nothing.
+-- The numbers are the years 1 to 9999, and 0.001 days. A clock that stands before 2026 is wrong, and says nothing.
+UPDATE entries SET captured_at = max(-62135596800000000, min(captured_at, 253402300799999999))
+    WHERE captured_at NOT BETWEEN -62135596800000000 AND 253402300799999999;
+UPDATE entries SET created_at = CAST(strftime('%s', 'now') AS INTEGER) * 1000000
+    WHERE created_at > (CAST(strftime('%s', 'now') AS INTEGER) + 1) * 1000000
+    AND strftime('%Y', 'now') >= '2026';
+UPDATE entries SET created_at = max(-62135596800000000, min(created_at, 253402300799999999))
+    WHERE created_at NOT BETWEEN -62135596800000000 AND 253402300799999999;
+UPDATE galleries SET retention = 86400000 WHERE retention < 86400000;
+-- The name of the key that was made or revoked, and why a call was refused.
+ALTER TABLE audit ADD COLUMN detail TEXT NOT NULL DEFAULT ''
+"""
+
 # A database of an earlier release is brought up to date by the steps it has not seen. A step is never changed.
-STEPS = (_GALLERIES, _KEYS, _RETENTION, _SNAPSHOTS, _CROPS, _REEMBEDDING)
+STEPS = (_GALLERIES, _KEYS, _RETENTION, _SNAPSHOTS, _CROPS, _REEMBEDDING, _REPAIRS)
 SCHEMA_VERSION = len(STEPS)
 
 

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from service.answers import Json, dumps, validation_problem
 from service.api.texts import from_text, read_int, refuse_unknown_query, unknown
 from service.body import Body
-from service.errors import ClientGone, DeadlineExceeded, ForeignPage, InvalidRequest, NotFound
+from service.errors import ClientGone, DeadlineExceeded, ForeignPage, InvalidRequest, NotFound, Refused
 from service.keys import UNKNOWN
 from service.runtime import Service
 from service.schemas import GalleryName
@@ -50,12 +50,17 @@ async def _caller(
 
     What the query holds is looked at afterwards: nothing is said about a call to somebody who may not make it.
     """
-    key = service.keys.holder(sent.credentials if sent else None)
-    if key is None:
-        _refuse_foreign_pages(request, service.settings)
-    else:
-        for scope in needed.scopes:
-            key.require(scope)
+    key = None
+    try:
+        key = service.keys.holder(sent.credentials if sent else None)
+        if key is None:
+            _refuse_foreign_pages(request, service.settings)
+        else:
+            for scope in needed.scopes:
+                key.require(scope)
+    except Refused as error:
+        service.refusals.count(_address(request), key.name if key else None, error.reason)
+        raise
     await refuse_unknown_query(request)
     return key.name if key else _address(request)
 

@@ -1,5 +1,7 @@
 """API keys: made and revoked by the real commands beside a real server, and what each lets its holder do."""
 
+import asyncio
+import getpass
 import json
 import os
 import re
@@ -13,11 +15,13 @@ import pytest
 
 from benchmarks.served import Served
 from service.client import ApiError, Client, Crop
-from service.database import beside
+from service.database import Database, beside
 from service.errors import RateLimited
 from service.folder import DATABASE, make_folder
-from service.keys import Scope, create_key
+from service.keys import Scope, create_key, revoke_key
+from service.metrics import Metrics
 from service.rates import Rates
+from service.refusals import Refusals
 from service.schemas import EntryInfo
 from service.settings import Settings
 from tests.service.conftest import pan_serve, running
@@ -76,7 +80,7 @@ CALLS = [
     ("POST", "/v1/explain", "embed"),
     ("POST", "/v1/compare", "embed"),
     ("POST", "/v1/galleries/lobby/search", "search"),
-    ("GET", "/v1/galleries/lobby/entries/999999", "search"),
+    ("GET", "/v1/galleries/lobby/entries/999999", "export"),
     ("POST", "/v1/galleries/lobby/entries", "enrol"),
     ("POST", "/v1/galleries/lobby/entries/stream", "enrol"),
     ("PATCH", "/v1/galleries/lobby/entries/999999", "enrol"),
@@ -177,8 +181,9 @@ def test_the_audit_names_the_key(guarded: Guarded) -> None:
     with sqlite3.connect(guarded.data / "pan.sqlite3") as db:
         audit = db.execute("SELECT who, action FROM audit ORDER BY id").fetchall()
     db.close()
-    assert audit[0] == ("admin-only", "create-gallery")
-    assert audit[-2:] == [("enrol-only", "enrol"), ("search-only", "search")]
+    changes = [line for line in audit if line[1] not in {"create-key", "revoke-key", "refused"}]
+    assert changes[0] == ("admin-only", "create-gallery")
+    assert changes[-2:] == [("enrol-only", "enrol"), ("search-only", "search")]
 
 
 def test_the_first_key_shuts_a_running_service_and_a_revoked_one_opens_nothing(launch: Launch, tmp_path: Path) -> None:
@@ -304,6 +309,77 @@ def test_a_rate_lets_a_seconds_worth_through_at_once_and_then_steadily() -> None
         with pytest.raises(RateLimited) as refused:
             rates.take("ann", 8.0)
         assert refused.value.retry_after == 1
+
+
+def audit_of(data: Path) -> list[tuple[str, str, int, str]]:
+    with sqlite3.connect(data / DATABASE) as db:
+        rows = db.execute("SELECT who, action, count, detail FROM audit ORDER BY id").fetchall()
+    db.close()
+    return rows
+
+
+def test_a_key_that_may_search_reads_no_entry_by_its_number(guarded: Guarded) -> None:
+    made = guarded.ask("admin", "POST", "/v1/galleries/lobby/entries", json={"entries": [VECTOR]})
+    entry = f"/v1/galleries/lobby/entries/{made.json()['results'][0]['entry_id']}"
+    for path in (entry, f"{entry}/image", "/v1/galleries/lobby/entries", "/v1/galleries/lobby/persons"):
+        assert guarded.ask("search", "GET", path).status_code == 403
+    assert guarded.ask("export", "GET", entry).status_code == 200
+    before = len(audit_of(guarded.data))
+    hits = guarded.ask("search", "POST", "/v1/galleries/lobby/search", json=VECTOR).json()["hits"]
+    assert hits[0].keys() >= {"entry_id", "person_id", "camera_id", "captured_at", "attributes"}
+    assert ("search-only", "search", 1, "") in audit_of(guarded.data)[before:]
+
+
+def test_the_audit_says_who_made_and_revoked_which_key(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    made_key(data, "ann", "--scope", "search")
+    assert pan_serve("key", "create", "ann", "--data", str(data)).returncode == 1
+    assert pan_serve("key", "revoke", "bob", "--data", str(data)).returncode == 1
+    assert pan_serve("key", "revoke", "ann", "--data", str(data)).returncode == 0
+    who = f"(command of {getpass.getuser()})"
+    assert audit_of(data) == [(who, "create-key", 0, "ann"), (who, "revoke-key", 0, "ann")]
+
+
+def test_refused_calls_are_in_the_audit_in_few_lines(launch: Launch, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    search, gone = make_key(data, "ann", Scope.SEARCH), make_key(data, "bob")
+    with beside(data / DATABASE) as db:
+        revoke_key(db, "bob")
+    server = launch()
+    with httpx.Client(base_url=server.url) as http:
+        for key in (None, "pan_0_guess", f"pan_0_{'x' * 1000}", search, search, gone):
+            status = 401 if key != search else 403
+            headers = {} if key is None else bearer(key)
+            for _ in range(10):
+                assert http.delete("/v1/galleries/secret-name", headers=headers).status_code == status
+    assert server.stop() == 0  # what was not yet written is written now
+    refused = {(who, detail): count for who, action, count, detail in audit_of(data) if action == "refused"}
+    assert refused == {
+        ("127.0.0.1", "no key"): 10,
+        ("127.0.0.1", "unknown key"): 20,
+        ("ann", "no scope admin"): 20,
+        ("127.0.0.1", "key bob is revoked"): 10,
+    }
+
+
+def test_refused_calls_from_many_addresses_are_counted_as_one(tmp_path: Path) -> None:
+    metrics = Metrics()
+    database = Database(tmp_path / DATABASE, metrics)
+
+    async def test() -> None:
+        refusals = Refusals(database, metrics)
+        async with refusals.running():
+            for n in range(10_000):
+                refusals.count(f"2001:db8::{n:x}", None, "no key")
+            refusals.count("2001:db8::1", "ann", "no scope erase")
+
+    asyncio.run(test())
+    database.close()
+    lines = audit_of(tmp_path)
+    assert len(lines) < 30
+    assert sum(count for _, _, count, _ in lines) == 10_001
+    assert ("(others)", "refused", 9980, "no key") in lines
+    assert ("ann", "refused", 1, "no scope erase") in lines
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,8 @@
 """Retention: what has expired answers nothing from that moment on, and is gone from every file soon after."""
 
 import asyncio
+import hashlib
+import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -166,5 +168,65 @@ def test_a_gallery_of_another_model_expires_all_the_same(bundle: Path, tmp_path:
             while (await http.get("/galleries/g")).json()["entries"]:
                 await asyncio.sleep(0.01)
         assert purges(tmp_path / "data") == [("(service)", 1000), ("(service)", 1000), ("(service)", 500)]
+
+    run(test)
+
+
+def test_answers_older_than_seven_days_are_neither_given_again_nor_kept(bundle: Path, tmp_path: Path) -> None:
+    clock = Clock()
+
+    def kept() -> int:
+        with sqlite3.connect(tmp_path / "pan.sqlite3") as db:
+            count: int = db.execute("SELECT count(*) FROM idempotency").fetchone()[0]
+        db.close()
+        return count
+
+    async def enrol(http: httpx.AsyncClient) -> int:
+        answer = await http.post(
+            "/galleries/g/entries", json={"entries": [crop(0)]}, headers={"Idempotency-Key": "monday"}
+        )
+        return int(answer.json()["results"][0]["entry_id"])
+
+    async def test() -> None:
+        async with api(bundle, tmp_path, clock) as http:
+            await http.post("/galleries", json={"name": "g"})
+            assert [await enrol(http), await enrol(http)] == [1, 1]
+            clock.days = 6.9
+            assert await enrol(http) == 1
+            clock.days = 7.1  # before anybody has tidied up
+            assert (kept(), await enrol(http)) == (1, 2)
+        clock.days = 7.2
+        async with api(bundle, tmp_path, clock):  # nobody enrols anything, and it goes all the same
+            while kept():
+                await asyncio.sleep(0.01)
+
+    run(test)
+
+
+def test_an_entry_from_the_future_expires_like_the_others(bundle: Path, tmp_path: Path) -> None:
+    clock = Clock()
+
+    async def test() -> None:
+        async with api(bundle, tmp_path, clock) as http:
+            await http.post("/galleries", json={"name": "g", "retention_days": 10})
+            await http.post("/galleries/g/entries", json={"entries": [crop(0), crop(1, captured_at=ago(-5000))]})
+            lines = [json.loads(line) for line in (await http.post("/galleries/g/export")).text.splitlines()]
+            for line, created_at in zip(lines[1:3], [ago(-3000), "9999-12-31T23:59:59Z"], strict=True):
+                line["created_at"] = created_at
+            text = "".join(json.dumps(line) + "\n" for line in lines[:-1])
+            end = {"lines": len(lines) - 1, "sha256": hashlib.sha256(text.encode()).hexdigest()}
+            made = await http.post(
+                "/galleries/copy/import",
+                content=text + json.dumps(end) + "\n",
+                headers={"Content-Type": "application/octet-stream"},
+            )
+            assert made.status_code == 201
+            shown = (await http.get("/galleries/copy/entries")).json()["entries"]
+            assert all(one["created_at"] <= datetime.now(UTC).isoformat() for one in shown)
+            for days, left in [(9.9, 2), (10.1, 0)]:
+                clock.days = days
+                hits = await http.post("/galleries/copy/search", json={"vector": VECTORS[0].tolist()})
+                assert len(hits.json()["hits"]) == left
+            assert (await http.post("/galleries/copy/purge")).json()["entries"] == 2
 
     run(test)

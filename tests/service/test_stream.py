@@ -109,7 +109,7 @@ def test_each_line_has_its_result_in_order_and_a_bad_one_fails_alone(api: httpx.
         9: (b"[1]", "a JSON list"),
         1500: (b'{"person_id": "a"}', "either an `image` or a `vector`"),
         1501: (json.dumps({"vector": [0.0] * DIM}).encode(), "no direction"),
-        1502: (json.dumps({"vector": vector(0), "age": 5}).encode(), "age: Extra inputs"),
+        1502: (json.dumps({"vector": vector(0), "age": 5}).encode(), "age: it is not known"),
         2499: (json.dumps({"image": "AAAA"}).encode(), "are not a JPEG"),
     }
     *results, end = post(api, gallery, (bad[n][0] if n in bad else ready(n) for n in range(2500)))

@@ -39,9 +39,10 @@ def test_no_call_ignores_what_it_does_not_know(api: httpx.Client, gallery: str, 
     enrolled = api.post(f"/v1/galleries/{gallery}/entries", json={"entries": [ENTRY]}).json()
     before = [api.get("/v1/galleries").json()["galleries"], api.get(f"/v1/galleries/{gallery}/entries").json()]
     entry_id = enrolled["results"][0]["entry_id"]
-    url = path.format(gallery=gallery, entry_id=entry_id, person_id="p1")
+    url = path.format(gallery=gallery, entry_id=entry_id)
     for query in ({"nonsense": "1"}, {"nonsense": ""}, {"n" * 4000: "1"}):
-        answer = api.request(method, url, params=query, **body(method, path))
+        needed = {"person_id": "p1"} if method == "delete" and path.endswith("/persons") else {}
+        answer = api.request(method, url, params={**needed, **query}, **body(method, path))
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid-request"), answer.text
         detail = answer.json()["detail"]
         assert "known" in detail
