@@ -27,8 +27,9 @@ from service.api import (
     system,
     transfer,
 )
-from service.api.deps import plain_path
-from service.api.docs import streamed_entry
+from service.api.deps import plain_request
+from service.api.docs import component, streamed_entry
+from service.api.methods import HeadAsGet, allowed
 from service.envelope import Envelope
 from service.errors import ClientGone
 from service.intake import Intake
@@ -49,10 +50,31 @@ _NO_TELEMETRY: TelemetryConfig = {  # of FastAPI's own: its spans and logs hold 
 }
 
 
+_ROUTERS = [
+    module.router
+    for module in (
+        embeddings,
+        explain,
+        compare,
+        galleries,
+        enrol,
+        entries,
+        stream,
+        persons,
+        search,
+        transfer,
+        reembedding,
+        system,
+        pages,
+    )
+]
+
+
 def create_app(service: Service) -> FastAPI:
     """The application over a service that is open; both live on one event loop."""
     app = _routes()
     app.state.service = service
+    app.add_middleware(HeadAsGet)
     # A request that asks for work brings one picture at least, or searches: there is no use for more than these.
     places = Admission("requests", service.settings.max_queue, service.metrics.requests_admitted)
     app.add_middleware(Intake, most=service.settings.max_bodies, places=places)
@@ -78,24 +100,11 @@ def _routes() -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         telemetry=_NO_TELEMETRY,
-        dependencies=[Depends(plain_path)],
+        dependencies=[Depends(plain_request)],
+        generate_unique_id_function=lambda route: route.name,
     )
-    for module in (
-        embeddings,
-        explain,
-        compare,
-        galleries,
-        enrol,
-        entries,
-        stream,
-        persons,
-        search,
-        transfer,
-        reembedding,
-        system,
-        pages,
-    ):
-        app.include_router(module.router)
+    for router in _ROUTERS:
+        app.include_router(router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     return app
 
@@ -106,8 +115,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
         document = FastAPI.openapi(app)
         schemas = document["components"]["schemas"]
         for model in (Problem, Rerank, EnrolEnd):
-            schemas[model.__name__] = model.model_json_schema(ref_template="#/components/schemas/{model}")
-            schemas[model.__name__].pop("$defs", None)
+            schemas[model.__name__] = component(model)
         schemas["StreamedEntry"] = streamed_entry()
     assert app.openapi_schema is not None
     return app.openapi_schema
@@ -136,4 +144,6 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     code = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "bad-request")
     answer = problem(error.status_code, code, str(error.detail), request.state.request_id)
     answer.headers.update(error.headers or {})
+    if error.status_code == 405:  # Starlette names the methods of one route only
+        answer.headers["Allow"] = allowed(_ROUTERS, request.scope)
     return answer

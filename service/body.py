@@ -69,12 +69,14 @@ async def _read_body(request: Request, settings: Settings) -> Body:
     if content_type == b"application/json":
         data = b"".join([chunk async for chunk in stream])
         members = _parse_json(data, settings.max_images * _VALUES_AN_IMAGE)
-        texts = frozenset(query.keys() - members.keys())
-        return Body(members={**query, **members}, texts=texts, is_json=True, is_large=len(data) > _LARGE)
+        members = _merged(query, members)
+        return Body(members=members, texts=frozenset(query), is_json=True, is_large=len(data) > _LARGE)
     if content_type == b"multipart/form-data":
-        parts = _Parts(settings, query)
+        fields: dict[str, Any] = {}
+        parts = _Parts(settings, fields)
         await parts.read(stream, parameters.get(b"boundary", b""))
-        return Body(parts.images, query, frozenset(query), names=parts.names)
+        members = _merged(query, fields)
+        return Body(parts.images, members, frozenset(members), names=parts.names)
     if content_type.startswith(b"image/") or content_type == b"application/octet-stream":
         limit = settings.images.max_bytes
         image = b"".join([chunk async for chunk in _limited(request, min(limit, settings.max_body))])
@@ -119,6 +121,13 @@ def _parse_json(data: bytes, most: int) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidRequest(f"the body is a JSON {type(value).__name__}; an object is needed")
     return value
+
+
+def _merged(query: dict[str, Any], members: dict[str, Any]) -> dict[str, Any]:
+    """The members of a query string and of a body. Raises InvalidRequest for one that is in both."""
+    if both := sorted(query.keys() & members.keys()):
+        raise InvalidRequest(f"{', '.join(both)}: in the query and in the body; give it once")
+    return {**query, **members}
 
 
 def _add(members: dict[str, Any], name: str, value: str) -> None:

@@ -14,7 +14,15 @@ from pydantic_core import ErrorDetails
 from service.answers import Json, dumps, validation_problem
 from service.api.texts import from_text, read_int, refuse_unknown_query, unknown
 from service.body import Body
-from service.errors import ClientGone, DeadlineExceeded, ForeignPage, InvalidRequest, NotFound, Refused
+from service.errors import (
+    ClientGone,
+    DeadlineExceeded,
+    ForeignPage,
+    InvalidRequest,
+    NotFound,
+    Refused,
+    UnsupportedBody,
+)
 from service.keys import UNKNOWN
 from service.runtime import Service
 from service.schemas import GalleryName
@@ -108,10 +116,15 @@ def _may_be_called(host: str, names: Sequence[str]) -> bool:
     return True
 
 
-async def plain_path(request: Request) -> None:
-    """Refuse a slash that came as `%2F`: it was part of a name, and by now it divides the path. Raises NotFound."""
+async def plain_request(request: Request) -> None:
+    """Refuse a slash that came as `%2F`: it was part of a name, and by now it divides the path. And bodies that are
+    compressed. Raises NotFound, UnsupportedBody.
+    """
     if b"%2f" in request.scope["raw_path"].lower():
         raise NotFound("there is nothing at this path; no name in a path has a slash (%2F)")
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding not in {"", "identity"}:
+        raise UnsupportedBody(f"Content-Encoding {encoding[:50]}: send the body as it is, without compression")
 
 
 # Every route that tells or changes anything of the galleries depends on one of these; any other route on `KnownQuery`.
@@ -141,6 +154,7 @@ def open_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         404: "No such gallery, entry or person",
         409: "In conflict with what is there",
         413: "More than is accepted",
+        414: "Path and query are too long; send the options in the body",
         415: "Not a content type or image format that is read",
         422: "The request cannot be carried out as it is",
         429: "The queue is full, too much is being read, or the key's rate used up; Retry-After says when to come back",
@@ -152,7 +166,7 @@ def open_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"description": titles[status], "content": content} for status in sorted({*statuses, 422, 500})}
 
 
-EMBEDDING_PROBLEMS = (413, 415, 429, 503, 504)
+EMBEDDING_PROBLEMS = (413, 414, 415, 429, 503, 504)
 
 
 # A million wrong members fit into a body. To find them takes seconds, and to put them into words ten more.

@@ -1,4 +1,10 @@
-"""The request bodies in the OpenAPI document: they are read as streams, so FastAPI does not see them."""
+"""The OpenAPI document of request bodies: the service reads them as streams, so FastAPI does not see them.
+
+Client generators read this document, so it says no more than they can express: which of several members is required
+stands in words, as a `oneOf` of `required` makes `Any` of the whole body. A form has no null and sends a list as
+one field an item; a list of objects or of boxes is a JSON text there. The options of a raw body are query parameters;
+they state no default, because a generated client sends every default and an option may come only once.
+"""
 
 from typing import Any
 
@@ -12,20 +18,28 @@ _VECTOR = {
     "description": "a vector of this model: numbers, or base64 of float32, little-endian",
     "anyOf": [{"type": "array", "items": {"type": "number"}}, _BASE64],
 }
+_IN_A_FRAME = "with one image, a frame: the crops in it, each x, y, width, height in pixels of the upright frame"
 _BOXES = {
-    "description": "with one image, a frame: the crops in it, each x, y, width, height in pixels of the upright frame; "
-    "in a form, a JSON text",
+    "description": _IN_A_FRAME,
     "type": "array",
     "items": {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4},
     "minItems": 1,
 }
 _ENTRY_ID = {"type": "integer", "minimum": 1}
-_IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp")
+_QUERIES = "`images`, `vector`, `vectors`, `entry_id` and `entry_ids`"
+_RAW = "application/octet-stream"
 
 
 def json_body(model: type[BaseModel]) -> dict[str, Any]:
     """A JSON object."""
     return _body({"application/json": _schema(model)})
+
+
+def changes_body(model: type[BaseModel]) -> dict[str, Any]:
+    """A JSON object of which only what is given counts; a generated client would send a default as a change."""
+    schema = _schema(model)
+    schema["properties"] = {name: _without_default(value) for name, value in schema["properties"].items()}
+    return _body({"application/json": schema})
 
 
 def embeddings_body() -> dict[str, Any]:
@@ -38,22 +52,19 @@ def embeddings_body() -> dict[str, Any]:
 def compare_body() -> dict[str, Any]:
     """Two sets of images, as files or base64."""
     options = _schema(DecisionOptions)
-    kinds = {"multipart/form-data": _BINARY, "application/json": _BASE64}
-    return _body(
-        {
-            kind: _with(
-                options, ["a", "b"], **{side: {"type": "array", "items": image, "minItems": 1} for side in "ab"}
-            )
-            for kind, image in kinds.items()
-        }
-    )
+
+    def sides(schema: dict[str, Any], image: dict[str, Any]) -> dict[str, Any]:
+        return _with(schema, ["a", "b"], **{side: {"type": "array", "items": image, "minItems": 1} for side in "ab"})
+
+    json, form = sides(options, _BASE64), sides(_form(options), _BINARY)
+    return _body({"multipart/form-data": form, "application/json": json})
 
 
 def search_body() -> dict[str, Any]:
     """Images in any of the three ways, or vectors or entries in JSON."""
     options = _schema(SearchOptions)
     json = _with(
-        options,
+        {**options, "description": f"Exactly one of {_QUERIES}, and options. {options['description']}"},
         [],
         images={"type": "array", "items": _BASE64, "minItems": 1},
         boxes=_BOXES,
@@ -62,7 +73,6 @@ def search_body() -> dict[str, Any]:
         entry_id=_ENTRY_ID,
         entry_ids={"type": "array", "items": _ENTRY_ID, "minItems": 1},
     )
-    json["oneOf"] = [{"required": [name]} for name in ("images", "vector", "vectors", "entry_id", "entry_ids")]
     return _images_body(json, options)
 
 
@@ -75,13 +85,13 @@ def enrol_body() -> dict[str, Any]:
         "required": ["entries"],
         "properties": {"entries": {"type": "array", "items": _entry(info), "minItems": 1}},
     }
-    metadata = {"type": "array", "items": info, "description": "one object a file, in their order"}
-    return _images_body(json, {"type": "object", "properties": {"metadata": metadata}})
+    metadata = _text({"type": "array", "items": info}, "one object a crop, in the order of the files or boxes")
+    return _images_body(json, _with(info, [], metadata=metadata), info)
 
 
 def enrol_lines() -> dict[str, Any]:
     """Entries, one a line."""
-    return _body({"application/x-ndjson": {"type": "string", "description": "lines of `StreamedEntry`"}})
+    return _body({"application/x-ndjson": {**_BINARY, "description": "lines of `StreamedEntry`"}})
 
 
 def streamed_entry() -> dict[str, Any]:
@@ -90,14 +100,66 @@ def streamed_entry() -> dict[str, Any]:
 
 
 def _entry(info: dict[str, Any]) -> dict[str, Any]:
-    alternatives = [{"required": ["image"]}, {"required": ["vector"]}]
-    return {**_with(info, [], image=_BASE64, vector=_VECTOR), "oneOf": alternatives}
+    description = f"{info['description']} With it, exactly one of `image` and `vector`."
+    return {**_with(info, [], image=_BASE64, vector=_VECTOR), "description": description}
 
 
-def _images_body(json: dict[str, Any], form: dict[str, Any]) -> dict[str, Any]:
-    files = _with(form, ["images"], images={"type": "array", "items": _BINARY, "minItems": 1}, boxes=_BOXES)
-    raw = dict.fromkeys(_IMAGE_TYPES, _BINARY)
-    return _body({"multipart/form-data": files, "application/json": json, **raw})
+def _images_body(json: dict[str, Any], form: dict[str, Any], raw: dict[str, Any] | None = None) -> dict[str, Any]:
+    """`form` and `raw` are the options beside images; `raw` of one image alone, where it differs."""
+    boxes = _text(_BOXES, _IN_A_FRAME)
+    files = _with(_form(form), ["images"], images={"type": "array", "items": _BINARY, "minItems": 1}, boxes=boxes)
+    options = _with(raw or form, [], boxes=_BOXES)
+    one = {**_BINARY, "description": "one image; any type `image/*` will do as well"}
+    body = _body({"multipart/form-data": files, "application/json": json, _RAW: one})
+    return {**body, "parameters": [_parameter(name, schema) for name, schema in options["properties"].items()]}
+
+
+def _parameter(name: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """An option of a raw body. What is no scalar and no list of them is a JSON text."""
+    schema = _without_default(_without_null(schema))
+    description = schema.pop("description", "")
+    if "$ref" in schema or schema.get("type") == "object" or schema.get("items", {}).get("type") == "array":
+        schema = _text(schema)
+    note = "of one raw image; any other body has it as a member"
+    text = f"{description}; {note}" if description else note
+    return {"name": name, "in": "query", "required": False, "description": text, "schema": schema}
+
+
+def _form(options: dict[str, Any]) -> dict[str, Any]:
+    """Options as the fields of a form."""
+    return {**options, "properties": {name: _without_null(each) for name, each in options["properties"].items()}}
+
+
+def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
+    if {"type": "null"} not in schema.get("anyOf", []):
+        return schema
+    rest = {name: value for name, value in schema.items() if name != "anyOf" and value is not None}
+    kept = [one for one in schema["anyOf"] if one != {"type": "null"}]
+    return {**kept[0], **rest} if len(kept) == 1 else {"anyOf": kept, **rest}
+
+
+def _without_default(schema: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in schema.items() if name != "default"}
+
+
+def component(model: type[BaseModel]) -> dict[str, Any]:
+    """The schema of a model that others refer to. It states defaults in words: generators for TypeScript take a member
+    of a component that has a default for one that is always there.
+    """
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)
+    for name, member in schema["properties"].items():
+        if member.get("default") is not None:
+            said = f"{member['description']}; " if "description" in member else ""
+            member["description"] = f"{said}default {member['default']}"
+        schema["properties"][name] = _without_default(member)
+    return schema
+
+
+def _text(schema: dict[str, Any], description: str = "") -> dict[str, Any]:
+    """A JSON text of this schema."""
+    said = {"description": f"{description}; a JSON text"} if description else {}
+    return {"type": "string", "contentMediaType": "application/json", "contentSchema": schema, **said}
 
 
 def _with(schema: dict[str, Any], required: list[str], **properties: Any) -> dict[str, Any]:

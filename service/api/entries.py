@@ -19,8 +19,9 @@ from service.api.deps import (
     problems,
     respond,
 )
-from service.api.docs import json_body
+from service.api.docs import changes_body
 from service.api.enrol import new_entry
+from service.api.methods import register_digits
 from service.api.texts import read_int
 from service.api.views import entry_view
 from service.body import read_json
@@ -28,9 +29,11 @@ from service.records import EntryRow
 from service.runtime import Service
 from service.schemas import Entry, EntryInfo, EntryPage, EntryUpdate, Identifier
 
+register_digits()
 router = APIRouter(prefix="/v1/galleries/{gallery}/entries", tags=["entries"])
 
 _MAX_ID = 2**63 - 1
+_PATH = "/{entry_id:digits}"  # anything else is no entry, and `stream` beside it has methods of its own
 EntryId = Annotated[int, BeforeValidator(read_int), PathParameter(ge=1, le=_MAX_ID)]
 Cursor = Annotated[
     int, BeforeValidator(read_int), Query(ge=0, le=_MAX_ID, description="`next_cursor` of the page before")
@@ -58,14 +61,14 @@ async def list_entries(
     )
 
 
-@router.get("/{entry_id}", summary="An entry", responses={200: {"model": Entry}, **problems(404, 503)})
+@router.get(_PATH, summary="An entry", responses={200: {"model": Entry}, **problems(404, 503)})
 async def get_entry(gallery: GalleryPath, entry_id: EntryId, service: ServiceDep, _: ExportCaller) -> Response:
     """What is known of an enrolled crop. The hits of a search bring the same."""
     return await _shown(service, await service.entries.get(gallery, entry_id))
 
 
 @router.get(
-    "/{entry_id}/image",
+    f"{_PATH}/image",
     summary="The kept picture of an entry",
     response_class=Response,
     responses={
@@ -79,9 +82,9 @@ async def get_image(gallery: GalleryPath, entry_id: EntryId, service: ServiceDep
 
 
 @router.patch(
-    "/{entry_id}",
+    _PATH,
     summary="Change an entry",
-    openapi_extra=json_body(EntryUpdate),
+    openapi_extra=changes_body(EntryUpdate),
     responses={200: {"model": Entry}, **problems(404, 413, 415, 503, 504, 507)},
 )
 async def update_entry(
@@ -100,7 +103,7 @@ async def update_entry(
 
 
 @router.delete(
-    "/{entry_id}",
+    _PATH,
     summary="Delete an entry",
     status_code=204,
     response_class=Response,

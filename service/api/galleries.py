@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 
 from service.answers import Json
 from service.api.deps import AdminCaller, Caller, EraseCaller, GalleryPath, ServiceDep, parse, problems
-from service.api.docs import json_body
+from service.api.docs import changes_body, json_body
 from service.api.views import moment
 from service.body import read_json
 from service.galleries import Held
@@ -99,7 +99,7 @@ async def get_gallery(gallery: GalleryPath, service: ServiceDep, _: Caller) -> R
 @router.patch(
     "/{gallery}",
     summary="Change a gallery",
-    openapi_extra=json_body(GalleryUpdate),
+    openapi_extra=changes_body(GalleryUpdate),
     responses={200: {"model": Gallery}, **problems(404, 413, 415, 503, 504, 507)},
 )
 async def update_gallery(gallery: GalleryPath, request: Request, service: ServiceDep, caller: AdminCaller) -> Response:

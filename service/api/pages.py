@@ -5,7 +5,7 @@ from pathlib import Path
 
 import fastapi_offline
 from fastapi import APIRouter, Response
-from fastapi.responses import FileResponse, HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 
 from service.api.deps import KnownQuery
 
@@ -60,6 +60,12 @@ _POLICY = (
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
 _CACHED = {"Cache-Control": "public, max-age=3600"}
+
+
+@router.get("/")
+async def start_page() -> Response:
+    """Whoever opens the address of the service in a browser wants to know what it is."""
+    return RedirectResponse("docs")
 
 
 @router.get("/docs")

@@ -11,7 +11,7 @@ router = APIRouter(tags=["service"])
 
 
 @router.get("/v1/model", summary="The model that is loaded", responses={200: {"model": Model}, **problems()})
-async def model(service: ServiceDep, _: Caller) -> Response:
+async def get_model(service: ServiceDep, _: Caller) -> Response:
     """What the bundle says of it, and what it runs on."""
     manifest = service.bundle.manifest
     loaded, evaluation, calibration = service.loaded, manifest.evaluation, manifest.calibration
@@ -70,6 +70,6 @@ async def readyz(service: ServiceDep) -> Response:
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems()},
 )
-async def metrics(service: ServiceDep, _: Caller) -> Response:
+async def get_metrics(service: ServiceDep, _: Caller) -> Response:
     """In the text format of Prometheus. They name the galleries and count what is in them, so they need a key."""
     return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)

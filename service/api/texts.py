@@ -19,10 +19,10 @@ _TWICE = "it was given more than once"
 
 
 def read_bool(text: str) -> bool:
-    """Raises ValueError for anything but `true` and `false`."""
-    if text not in ("true", "false"):
+    """Raises ValueError for anything but `true` and `false`, also as Python's generated clients spell them."""
+    if text not in ("true", "false", "True", "False"):
         raise ValueError("give true or false")
-    return text == "true"
+    return text in ("true", "True")
 
 
 def read_int(text: str) -> int:

@@ -54,7 +54,7 @@ _BINARY = {_FILE: {"schema": {"type": "string", "format": "binary"}}}
         **problems(404, 503, 507),
     },
 )
-async def export(gallery: GalleryPath, service: ServiceDep, caller: ExportCaller) -> Response:
+async def export_gallery(gallery: GalleryPath, service: ServiceDep, caller: ExportCaller) -> Response:
     """Whoever has the file can compare its vectors with any picture, and sees those that the gallery keeps: guard it
     as you would guard pictures.
     """
@@ -70,7 +70,7 @@ async def export(gallery: GalleryPath, service: ServiceDep, caller: ExportCaller
     openapi_extra={"requestBody": {"required": True, "content": _BINARY}},
     responses={201: {"model": Gallery}, **problems(404, 409, 415, 429, 503, 507)},
 )
-async def import_(gallery: GalleryPath, request: Request, service: ServiceDep, caller: AdminCaller) -> Response:
+async def import_gallery(gallery: GalleryPath, request: Request, service: ServiceDep, caller: AdminCaller) -> Response:
     """A file of an export becomes a new gallery of this name, whole or not at all; its entries get new ids.
 
     It may be larger than other requests, as nothing of it is held in memory.

@@ -121,7 +121,7 @@ class SearchOptions(DecisionOptions):
     def _consistent(self) -> Self:
         if self.rerank is not None and self.group_by is not None:
             raise ValueError("rerank orders hits, so it does not go with group_by")
-        if "group_score" in self.model_fields_set and self.group_by is None:
+        if self.group_score != "best" and self.group_by is None:
             raise ValueError("group_score ranks persons, so it needs group_by")
         if self.rerank is not None and self.top_k > self.rerank.candidates:
             raise ValueError(f"top_k is {self.top_k} and rerank has {self.rerank.candidates} candidates; raise them")

@@ -1,6 +1,7 @@
 """The API over HTTP: galleries, entries, people, the service itself, and how it says no."""
 
 import base64
+import gzip
 import io
 import json
 import re
@@ -436,10 +437,53 @@ def test_routes_and_methods_that_are_not_there_are_problems(api: httpx.Client) -
     problem(api.get("/nowhere"), 404, "not-found")
     answer = api.put("/v1/galleries")
     problem(answer, 405, "method-not-allowed")
-    assert set(answer.headers["allow"].split(", ")) >= {"GET"}
+    assert answer.headers["allow"] == "GET, HEAD, POST"
+    answer = api.get("/v1/galleries/none/entries/stream")
+    problem(answer, 405, "method-not-allowed")
+    assert answer.headers["allow"] == "POST"
+    assert api.put("/v1/galleries/none/entries/7").headers["allow"] == "DELETE, GET, HEAD, PATCH"
     problem(api.get("/v1/galleries/none"), 404, "not-found")
     problem(api.get("/v1/galleries/-bad-"), 422, "invalid-request")
-    problem(api.get("/v1/galleries/none/entries/x"), 422, "invalid-request")
+    for entry in ("x", "0" * 20, "9" * 5000, "-1", "1.0"):
+        problem(api.get(f"/v1/galleries/none/entries/{entry}"), 404, "not-found")
+    problem(api.get("/v1/galleries/none/entries/0"), 422, "invalid-request")
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/healthz", "/metrics", "/v1/model", "/v1/galleries"])
+def test_head_says_what_get_says_without_a_body(api: httpx.Client, path: str) -> None:
+    said, asked = api.get(path), api.head(path)
+    assert (asked.status_code, asked.content) == (said.status_code, b"")
+    for name in ("content-type", "content-length", "location", "cache-control"):
+        assert path == "/metrics" or asked.headers.get(name) == said.headers.get(name), name
+    assert asked.headers["x-request-id"]
+
+
+def test_head_of_what_is_not_there_is_a_problem_and_is_counted_as_head(api: httpx.Client, gallery: str) -> None:
+    assert api.head("/v1/galleries/none").status_code == 404
+    assert api.head(f"/v1/galleries/{gallery}/search").status_code == 405
+    assert api.head(f"/v1/galleries/{gallery}").status_code == 200
+    text = api.get("/metrics").text
+    assert re.search(r'pan_requests_total{method="HEAD",route="/v1/galleries/{gallery}",status="200"}', text)
+
+
+def test_the_address_alone_leads_to_the_documentation(api: httpx.Client) -> None:
+    answer = api.get("/", follow_redirects=True)
+    assert (answer.status_code, answer.url.path) == (200, "/docs")
+
+
+def test_a_compressed_body_is_refused_in_words(api: httpx.Client, gallery: str) -> None:
+    body = gzip.compress(b'{"name": "packed"}')
+    kinds = {
+        "": "application/json",
+        f"/{gallery}/entries/stream": "application/x-ndjson",
+        f"/{gallery}/import": "application/octet-stream",
+        f"/{gallery}/search": "application/json",
+    }
+    for path, kind in kinds.items():
+        headers = {"content-type": kind, "content-encoding": "gzip"}
+        answer = api.post(f"/v1/galleries{path}", content=body, headers=headers)
+        problem(answer, 415, "unsupported-body")
+        assert "gzip: send the body as it is, without compression" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(

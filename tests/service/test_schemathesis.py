@@ -1,57 +1,42 @@
-"""Whatever the OpenAPI document allows, and some that it does not: no 5xx, and no answer that is not documented."""
+"""`schemathesis run` with its default checks against a service that has keys, as anybody would run it."""
 
-from collections.abc import Iterator
+import os
+import subprocess
+import sys
 from pathlib import Path
 
-import pytest
-import schemathesis
-from hypothesis import HealthCheck, Phase, seed, settings
-from schemathesis import Case
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
+from benchmarks.served import Served
+from tests.service.conftest import pan_serve
 
-from service.app import openapi_document
-from service.settings import Settings
-from tests.service.bundles import DIM
-from tests.service.conftest import running
-
-schema = schemathesis.openapi.from_dict(openapi_document())
-schemathesis.serializer.alias("image/bmp", "application/octet-stream")  # the two that it does not know
-schemathesis.serializer.alias("application/x-ndjson", "text/plain")
-CHECKS = [
-    not_a_server_error,
-    status_code_conformance,
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-]
+HERE = Path(__file__).parent
+EXAMPLES = 3  # of each call, besides the cases that the document itself gives rise to, some 2,000
 
 
-@pytest.fixture(scope="module")
-def url(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with running(Settings(bundle=bundle, data=tmp_path_factory.mktemp("data"))) as client:
-        client.post("/v1/galleries", json={"name": "lobby"})
-        entries = [{"vector": [1.0] * DIM, "person_id": "0"}] * 3
-        client.post("/v1/galleries/lobby/entries", json={"entries": entries})
-        yield str(client.base_url)
-
-
-@schema.parametrize()
-@seed(0)
-@settings(
-    max_examples=25,
-    deadline=None,
-    database=None,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=list(HealthCheck),
-)
-def test_every_answer_is_documented(case: Case, url: str) -> None:
-    gallery = case.path_parameters.get("gallery", "")
-    if gallery and case.method != "DELETE" and len(gallery) % 2:
-        case.path_parameters["gallery"] = "lobby"  # there is such a gallery, so more than the path is looked at
-    case.call_and_validate(base_url=url, checks=CHECKS)
+def test_every_answer_is_documented_and_every_method_and_value_that_is_not_is_refused(
+    bundle: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    key = pan_serve("key", "create", "tester", "--scope", "admin", "--data", str(data)).stdout.strip()
+    server = Served(bundle, data, tmp_path / "log")
+    try:
+        options = ["-n", str(EXAMPLES), "--seed", "0", "--no-shrink", "--continue-on-failure", "--no-color"]
+        found = subprocess.run(
+            [
+                *(sys.executable, "-m", "schemathesis.cli"),
+                *("--config-file", str(HERE / "schemathesis.toml")),
+                *("run", f"{server.url}/openapi.json", *options, "-H", f"Authorization: Bearer {key}"),
+            ],
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                "SCHEMATHESIS_HOOKS": "tests.service.schemathesis_hooks",
+                "PYTHONPATH": str(HERE.parents[1]),
+            },
+            capture_output=True,
+            text=True,
+            timeout=280,
+        )
+        report = found.stdout[found.stdout.find("= FAILURES") :]
+        assert found.returncode == 0, report[:10_000] + found.stderr[-2000:]
+    finally:
+        assert server.stop() == 0
