@@ -235,7 +235,7 @@ class ReEmbedder:
                 return None
             if counts.impossible > wanted.droppable:
                 raise _missing(row.name, counts)
-            dropped = rows.delete_impossible(db, row.id)
+            dropped = rows.delete_impossible(db, row.id) if counts.impossible else 0
             row = replace(row, fingerprint=self._fingerprint, dim=self._embedder.dim)
             gallery_records.rebind_gallery(db, row)
             rows.upsert_reembedding(db, replace(wanted, finished_at=now(), dropped=dropped))

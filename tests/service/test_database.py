@@ -1,6 +1,7 @@
 """The database: what is acknowledged is there, one failure is one failure, and the audit is not edited."""
 
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,33 @@ def test_closing_finishes_what_was_queued(tmp_path: Path) -> None:
     again = opened(tmp_path)
     assert len(names(again)) == 200
     again.close()
+
+
+def test_closing_waits_for_what_follows_a_commit_and_the_caller_hears_how_that_ended(tmp_path: Path) -> None:
+    database, go_on, order = opened(tmp_path), threading.Event(), []
+    follower = database.follower()
+
+    def follow(row: gallery_records.GalleryRow) -> None:
+        assert go_on.wait(60)
+        order.append(row.name)
+        if row.name == "b":
+            raise MemoryError("no room")
+
+    futures = [
+        database.submit_write(create(name), lambda row: follower.submit(lambda: follow(row)))
+        for name in ("a", "b", "c")
+    ]
+    assert database.submit_write(create("d")).result().name == "d"  # waits for none of them
+    assert not any(future.done() for future in futures)
+    closing = threading.Thread(target=database.close)
+    closing.start()
+    go_on.set()
+    closing.join()
+    assert order == ["a", "b", "c"]
+    assert futures[0].result().name == "a"
+    with pytest.raises(MemoryError, match="no room"):
+        futures[1].result()
+    assert futures[2].result().name == "c"
 
 
 def test_the_writer_survives_a_database_error_and_says_so_until_a_write_succeeds(tmp_path: Path) -> None:
