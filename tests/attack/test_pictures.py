@@ -1,0 +1,81 @@
+"""Hostile pictures at every entrance; and what comes back of a picture that is also something else."""
+
+import base64
+import json
+
+import pytest
+
+from tests.attack.conftest import Target, problem
+from tests.service.pictures import encode, hostile, person, png
+
+SCRIPT = b"<script>alert(1)</script>"
+HOSTILE = hostile()
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_picture_is_refused_at_every_entrance(target: Target, name: str) -> None:
+    data, status = HOSTILE[name]
+    text = base64.b64encode(data).decode()
+    for answer in (
+        target.post("/v1/embeddings", data, "image/png"),
+        target.post("/v1/galleries/g/search", data, "image/jpeg"),
+        target.post("/v1/galleries/g/entries", data, "application/octet-stream"),
+        target.http.post("/v1/embeddings", json={"images": [text]}),
+        target.http.post("/v1/galleries/g/entries", json={"entries": [{"image": text}]}),
+        target.http.post("/v1/compare", files={"a": ("a", data), "b": ("b", data)}),
+        target.http.post(
+            "/v1/galleries/g/entries", data={"boxes": "[[0,0,40,80]]"}, files={"images": ("<script>", data)}
+        ),
+    ):
+        assert answer.status_code in (status, 422)  # of several pictures it is 422
+        problem(answer)
+    line = json.dumps({"image": text}).encode() + b"\n"
+    streamed = target.post("/v1/galleries/g/entries/stream", line, "application/x-ndjson").text.splitlines()
+    assert "error" in json.loads(streamed[0])
+    assert json.loads(streamed[1]) == {"enrolled": 0, "failed": 1}
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        encode(person(1), "JPEG", comment=SCRIPT, exif=b"Exif\0\0" + SCRIPT) + SCRIPT,
+        png(1) + SCRIPT,
+        encode(person(1), "WEBP", xmp=SCRIPT) + SCRIPT,
+    ],
+)
+def test_of_a_picture_that_is_also_a_page_the_page_is_dropped(target: Target, picture: bytes) -> None:
+    http = target.http
+    assert http.post("/v1/galleries", json={"name": "kept", "keep_crops": True}).status_code == 201
+    made = http.post("/v1/galleries/kept/entries", content=picture, headers={"Content-Type": "text/html"})
+    assert made.status_code == 415
+    made = http.post("/v1/galleries/kept/entries", content=picture, headers={"Content-Type": "image/svg+xml"})
+    assert made.status_code == 201, made.text
+    entry = made.json()["results"][0]["entry_id"]
+    kept = http.get(f"/v1/galleries/kept/entries/{entry}/image")
+    assert kept.headers["content-type"] == "image/jpeg"
+    assert kept.headers["x-content-type-options"] == "nosniff"
+    assert "default-src 'none'" in kept.headers["content-security-policy"]
+    assert SCRIPT not in kept.content
+    assert http.delete("/v1/galleries/kept").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        "[[0,0,1e9,1e9]]",
+        "[[-1,0,10,10]]",
+        "[[0,0,0,0]]",
+        "[[0,0,40,80,1]]",
+        "[[true,0,40,80]]",
+        "[" + ",".join(["[0,0,40,80]"] * 300) + "]",
+        '[{"x":0}]',
+        "[[0,0,40,1e400]]",
+        "null",
+        "[[]]",
+        '"[[0,0,40,80]]"',
+    ],
+)
+def test_boxes_out_of_the_frame_or_too_many_are_refused(target: Target, boxes: str) -> None:
+    answer = target.http.post("/v1/embeddings", data={"boxes": boxes}, files={"images": ("x", png(1))})
+    assert answer.status_code in (413, 422)
+    problem(answer)
