@@ -56,7 +56,7 @@ class Connection(HttpToolsProtocol):
         """`on_refused` gets the problem code of a request that is refused here."""
         super().__init__(config, state, {})
         self.peer = peer
-        self.waiting_since = self.loop.time()  # when the client's turn began; infinity while it is owed an answer
+        self._turn_since = self.loop.time()  # of the client, while it is owed no answer
         self._limits = limits
         self._on_refused = on_refused
         self._on_closed = on_closed
@@ -70,6 +70,14 @@ class Connection(HttpToolsProtocol):
         self._unparsed = 0  # bytes since the parser last made something of them
         self._unsent = 0  # bytes of an answer that the client had not taken at the last check
         self._taken_at = 0.0
+        self._unread_since = 0.0  # while no more of an answer can be sent
+
+    @property
+    def waiting_since(self) -> float:
+        """When the client's turn began, to ask or to read; infinity while it is owed an answer."""
+        if self.flow is not None and self.flow.write_paused:
+            return self._unread_since
+        return math.inf if self._owes_answer() else self._turn_since
 
     def check(self, now: float) -> None:
         """Close the connection where the client is late. `now` is the time of the event loop."""
@@ -162,7 +170,7 @@ class Connection(HttpToolsProtocol):
         self.scope["state"]["break_off"] = partial(self._break_off, self.cycle)
         self._in_head, self._in_body = False, True
         self._unparsed = 0
-        self.waiting_since = self._deadline = math.inf
+        self._deadline = math.inf
 
     def on_body(self, body: bytes) -> None:
         """Of the parser: a piece of the body."""
@@ -184,6 +192,11 @@ class Connection(HttpToolsProtocol):
             drain, head, idle = self._limits.drain_timeout, self._limits.head_timeout, self._limits.idle_timeout
             self._wait_for_client(drain if self._in_body else head if self._in_head else idle)
 
+    def pause_writing(self) -> None:
+        """The client has yet to take what it was sent."""
+        self._unread_since = self.loop.time()
+        super().pause_writing()
+
     def resume_writing(self) -> None:
         """The client took what it was sent."""
         self._taken_at = self.loop.time()
@@ -193,8 +206,8 @@ class Connection(HttpToolsProtocol):
         return self.cycle is not None and not self.cycle.response_complete
 
     def _wait_for_client(self, seconds: float) -> None:
-        self.waiting_since = self.loop.time()
-        self._deadline = self.waiting_since + seconds
+        self._turn_since = self.loop.time()
+        self._deadline = self._turn_since + seconds
 
     def _break_off(self, cycle: RequestResponseCycle) -> None:
         """Close without the end of an answer that has begun, so that nobody takes it for whole."""
