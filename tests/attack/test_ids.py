@@ -98,6 +98,8 @@ def test_ids_that_cannot_be_told_apart_or_written_are_refused(target: Target, od
         "person_id=%00",
         "person_id=nobody",
         "person=p1",
+        "person_id=nobody&person_id=p1",
+        "person_id=p1&person_id=nobody",
         "person_id[]=p1",
         "PERSON_ID=p1",
         "person_id=p1;",
