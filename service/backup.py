@@ -11,7 +11,7 @@ from typing import ClassVar
 from urllib.parse import quote
 
 from bundle import PanError
-from service.examine import GalleryReport, broken_pages, examine_galleries
+from service.examine import GalleryReport, broken_pages, examine_galleries, lenient_text
 from service.folder import DATABASE, alone_in
 from service.schema import SCHEMA_VERSION
 
@@ -132,7 +132,9 @@ def _examine(copy: Path, source: Path) -> list[GalleryReport]:
 
 def read_only(path: Path, options: str = "") -> sqlite3.Connection:
     """A connection that changes nothing. Raises sqlite3.Error."""
-    return sqlite3.connect(f"file:{quote(str(path))}?mode=ro{options}", uri=True, isolation_level=None)
+    connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro{options}", uri=True, isolation_level=None)
+    connection.text_factory = lenient_text
+    return connection
 
 
 @contextmanager

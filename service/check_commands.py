@@ -23,7 +23,8 @@ def check(
         bool,
         typer.Option(
             "--repair",
-            help="Normalise vectors, bring times within the years 1 to 9999, empty attributes that cannot be read; "
+            help="Normalise vectors, bring times within the years 1 to 9999, replace what is not UTF-8, "
+            "empty attributes that cannot be read; "
             "delete entries without a usable vector, pictures that cannot be read, and rows that belong to nothing.",
         ),
     ] = False,

@@ -21,6 +21,7 @@ from typing import Any, Generic, TypeVar
 from bundle import PanError
 from service import tracing
 from service.errors import StartupError, StorageFailed, StorageFull
+from service.examine import lenient_text
 from service.folder import make_private
 from service.metrics import Metrics
 from service.schema import SCHEMA_VERSION, STEPS
@@ -266,6 +267,7 @@ def _open_reader(path: Path) -> sqlite3.Connection:
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10.0)
     connection.row_factory = sqlite3.Row
+    connection.text_factory = lenient_text
     return connection
 
 

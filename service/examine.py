@@ -7,6 +7,7 @@ numbers.
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,8 +34,15 @@ _REMEDIES = {
     "vector": "normalise the vector",
     "captured_at": "bring captured_at within the years 1 to 9999",
     "created_at": "bring created_at within the years 1 to 9999",
-    "attributes": "empty the attributes",
+    "attributes": "empty the attributes, or replace in them what is not UTF-8",
+    "person_id": "replace in person_id what is not UTF-8",
+    "camera_id": "replace in camera_id what is not UTF-8",
 }
+
+
+_REPLACED = "\N{REPLACEMENT CHARACTER}"
+lenient_text = partial(str, encoding="utf-8", errors="replace")
+"""The text factory of every connection: SQLite checks no encoding, and one byte that flipped would fail every read."""
 
 
 class Columns(NamedTuple):
@@ -103,7 +111,7 @@ def examine_entries(
         (gallery_id,),
     )
     while rows := cursor.fetchmany(_CHUNK):
-        yield _examined(rows, dim)
+        yield _examined(rows, dim, _not_utf8(db, rows))
 
 
 def _vectors_of(db: sqlite3.Connection, new: bool) -> tuple[str, str]:
@@ -136,7 +144,23 @@ def _summary(part: Examined) -> tuple[int, list[Damage]]:
     return len(part.sound.ids) + len(part.damaged), part.damaged
 
 
-def _examined(rows: list[tuple[Any, ...]], dim: int) -> Examined:
+def _not_utf8(db: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> dict[int, dict[str, str]]:
+    """By entry the columns whose bytes are no text, and what was read of them."""
+    columns = Columns._make(zip(*rows, strict=True))
+    found: dict[int, dict[str, str]] = {}
+    texts = {"person_id": columns.persons, "camera_id": columns.cameras, "attributes": columns.attributes}
+    for name, column in texts.items():
+        if _REPLACED not in "".join(filter(None, column)):
+            continue
+        for id_, text in zip(columns.ids, column, strict=True):
+            if text is not None and _REPLACED in text:  # which may also be what was sent
+                same = db.execute(f"SELECT {name} = ? FROM entries WHERE id = ?", (text, id_)).fetchone()[0]
+                if not same:
+                    found.setdefault(id_, {})[name] = text
+    return found
+
+
+def _examined(rows: list[tuple[Any, ...]], dim: int, not_utf8: dict[int, dict[str, str]]) -> Examined:
     columns = Columns._make(zip(*rows, strict=True))
     none = bytes(4 * dim)
     blobs = [blob if blob is not None and len(blob) == len(none) else none for blob in columns.vectors]
@@ -144,20 +168,28 @@ def _examined(rows: list[tuple[Any, ...]], dim: int) -> Examined:
     good = has_unit_length(vectors)
     for place in _strange(columns):
         good[place] = False
+    for id_ in not_utf8:
+        good[columns.ids.index(id_)] = False
     if good.all():
         return Examined(columns, vectors, [])
-    damaged = [_damage(Columns._make(rows[place]), vectors[place], dim) for place in np.flatnonzero(~good)]
+    damaged = [
+        _damage(Columns._make(rows[place]), vectors[place], dim, not_utf8.get(rows[place][0], {}))
+        for place in np.flatnonzero(~good)
+    ]
     sound = [rows[place] for place in np.flatnonzero(good)]
     return Examined(Columns._make(zip(*sound, strict=True)) if sound else Columns(), vectors[good], damaged)
 
 
 def _strange(columns: Columns) -> Iterator[int]:
     """The places of entries with times or attributes that cannot be."""
-    for place, (attributes, created, captured) in enumerate(
-        zip(columns.attributes, columns.created, columns.captured, strict=True)
-    ):
-        times_fit = _is_time(created) and (captured is None or _is_time(captured))
-        if not times_fit or (attributes != "{}" and not are_attributes(attributes)):
+    broken = {text for text in set(columns.attributes) if text != "{}" and not are_attributes(text)}
+    captured = [at for at in columns.captured if at is not None] or [0]
+    extremes = (min(columns.created), max(columns.created), min(captured), max(captured))
+    if not broken and all(map(_is_time, extremes)):
+        return
+    for place, attributes in enumerate(columns.attributes):
+        times = (columns.created[place], columns.captured[place] or 0)
+        if attributes in broken or not all(map(_is_time, times)):
             yield place
 
 
@@ -174,7 +206,7 @@ def _is_time(at: int) -> bool:
     return EARLIEST <= at <= LATEST
 
 
-def _damage(row: Any, vector: Vectors, dim: int) -> Damage:
+def _damage(row: Any, vector: Vectors, dim: int, not_utf8: dict[str, str]) -> Damage:
     """`row` has the members of `Columns`, for one entry."""
     what: list[str] = []
     repair: dict[str, Any] | None = {}
@@ -191,6 +223,9 @@ def _damage(row: Any, vector: Vectors, dim: int) -> Damage:
         if at is not None and not _is_time(at):
             what.append(f"{name} is not within the years 1 to 9999")
             repair = None if repair is None else {**repair, name: min(max(at, EARLIEST), LATEST)}
+    for name, text in not_utf8.items():
+        what.append(f"{name} is not UTF-8")
+        repair = None if repair is None else {**repair, name: text}
     if not are_attributes(row.attributes):
         what.append("its attributes are no JSON object of scalars")
         repair = None if repair is None else {**repair, "attributes": "{}"}
