@@ -26,7 +26,7 @@ from service.errors import NotFound
 from service.galleries import Galleries, Held
 from service.gallery import Gallery
 from service.index import ApproximateKind, Rows, choose_kind
-from service.index.approximate import COMPONENTS, Approximate, kind_of
+from service.index.approximate import COMPONENTS, Approximate, kind_of, principal_components
 from service.index.gpu import gpu_found
 from service.metrics import Metrics
 from service.priority import step_back
@@ -40,6 +40,7 @@ _EVERY = 1.0  # seconds
 _AFTER_FAILURE = 60.0
 _PAUSE = 4.0  # after work on a gallery, times as long as that took, so that it takes a fifth of a core at most
 _LONGEST_PAUSE = 30.0
+_MOST_AT_ONCE = 4  # pieces of work on a gallery, lest one that changes all the time keep others waiting
 _FEW_DEAD = 64
 _TAIL = 2**22  # numbers that are searched exactly besides, because their rows are not in the index yet: 0.5 ms
 _DIED = 0.01  # share of rows whose deletion calls for another measurement
@@ -178,8 +179,10 @@ class Upkeep:
     def _tended(self, held: Held) -> bool:
         """Whether all is well with a gallery."""
         try:
-            while self.tend(held):
+            for _ in range(_MOST_AT_ONCE):
                 self._check()
+                if not self.tend(held):
+                    break
         except _Stopped:
             raise
         except NotFound:
@@ -218,10 +221,12 @@ class Upkeep:
         sample = np.sort(np.random.default_rng(0).choice(rows, min(len(rows), _SAMPLE), replace=False))
         vectors = np.concatenate(list(reader.vectors(sample)))
         until = int(contents.columns.entries[probes.covered - 1])
-        for components in COMPONENTS:
-            index = Approximate.train(kind, vectors, len(alive), until, components)
+        components = principal_components(vectors, max(COMPONENTS))
+        for count in COMPONENTS:
+            projection = np.ascontiguousarray(components[:, :count])
+            index = Approximate.train(kind, vectors, projection, len(alive), until)
             self._fill(reader, index, probes)
-            if index.trusted:
+            if index.trusted or count >= contents.vectors.dim:
                 break
         if not index.trusted and before is not None:
             index.retrain_after = min(_TURNOVER, 2 * before.retrain_after)

@@ -67,9 +67,8 @@ class Approximate:
         self._inner = inner
 
     @classmethod
-    def train(cls, kind: ApproximateKind, sample: Vectors, rows: int, until: int, components: int) -> Self:
+    def train(cls, kind: ApproximateKind, sample: Vectors, projection: Vectors, rows: int, until: int) -> Self:
         """An empty index, laid out for `rows` rows like those of the (n, D) sample; `until` is the newest entry id."""
-        projection = principal_components(sample, components)
         projected = sample @ projection
         inner = Hnsw.train(projected) if kind == "hnsw" else Ivf.train(kind, projected, rows)
         return cls(kind, projection, inner, rows, until)

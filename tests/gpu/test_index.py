@@ -31,7 +31,7 @@ def test_exact_search_on_a_gpu_is_that_of_a_cpu() -> None:
 
 def test_lists_on_a_gpu_propose_what_they_propose_on_a_cpu() -> None:
     vectors, queries = unit(0, ROWS), unit(1, 20)
-    approximate = Approximate.train("ivf_sq8", vectors, ROWS, ROWS, 64)
+    approximate = Approximate.train("ivf_sq8", vectors, np.eye(DIM, dtype=np.float32), ROWS, ROWS)
     approximate.prepare(np.arange(ROWS), vectors)()
     every_list, none = approximate.efforts[-1], np.empty(0, np.int64)
     on_cpu = approximate.propose(queries, 10, every_list, ROWS, none)
