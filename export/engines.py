@@ -34,6 +34,7 @@ def onnx_embedder(path: Path, threads: int) -> Embed:
         ) from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    options.log_severity_level = 3  # errors; what it warns of is how it optimises float16, and results are measured
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def embed(images_BHW3: ImageArray) -> Floats:

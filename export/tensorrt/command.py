@@ -132,7 +132,7 @@ def _show(bundle: Path, built: BuiltEngine) -> None:
     rows = {
         "built by": f"{built.library} in {built.sidecar.build_seconds:.1f} s",
         "runs on": runs_on or "RTX cards of compute capability 8.0 and later",
-        "precision": entry.precision + (f", {blocks} residual blocks in float32" if blocks else ""),
+        "precision": entry.precision + (f", {blocks} residual blocks in float16" if blocks else ""),
         "batch": f"{batch.min} to {batch.max}, fastest at {batch.opt}",
         "measured on": f"{graph.data}: {graph.images} crops, against the bundle's float32 file",
         "typed graph, ONNX Runtime": _in_words(graph),

@@ -41,7 +41,9 @@ def typed_graph(bundle: Bundle, precision: Precision, reference: Reference, meas
     try:
         if precision == "int8":
             crops = calibration_crops(measuring.data, bundle.manifest.input, measuring.calibration)
-            calibrated = calibrate(_held(bundle, "float32"), crops)
+            float32 = _held(bundle, "float32")
+            require_room(float32, to_float16(float32), reference.samples.images_NHW3)
+            calibrated = calibrate(float32, crops)
             found = quantise_to_pass(calibrated, reference, gates, _open, scheme="tensorrt")
             kept = f"{found.float_blocks} of {found.blocks}" if found.float_blocks else None
             return TypedGraph(found.model, found.agreement, kept)

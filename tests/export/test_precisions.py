@@ -171,3 +171,23 @@ def test_openvino_vectors_survive_the_next_call(pan_c: Traced) -> None:
     kept = first.copy()
     engine(images[1:])
     np.testing.assert_array_equal(first, kept)
+
+
+def test_int8_for_tensorrt_rounds_weights_to_half_a_step_and_leaves_out_what_it_is_told_to(
+    calibrated: Calibrated,
+) -> None:
+    model = quantise(calibrated, scheme="tensorrt")
+    exact = {weight.name: numpy_helper.to_array(weight) for weight in calibrated.model.graph.initializer}
+    held = {weight.name: numpy_helper.to_array(weight) for weight in model.graph.initializer}
+    eight = [name for name in exact if f"{name}.int8" in held]
+    assert {name for name in exact if name.startswith("network.backbone.") and exact[name].ndim == 4} == set(eight)
+    for name in eight:
+        step = held[f"{name}.scale"].astype(np.float64)[:, None, None, None]
+        assert (np.abs(held[f"{name}.int8"] * step - exact[name]) <= 0.51 * step).all()
+        assert name not in held
+    block = set(calibrated.blocks[1])
+    kept = quantise(calibrated, block, "tensorrt")
+    quantised = {output for node in kept.graph.node if node.op_type == "DequantizeLinear" for output in node.output}
+    for node in kept.graph.node:
+        assert not (node.name in block and quantised.intersection(node.input))
+    assert len(quantised) < sum(node.op_type == "DequantizeLinear" for node in model.graph.node)

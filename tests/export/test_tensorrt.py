@@ -159,6 +159,28 @@ def test_every_tensor_has_the_type_that_the_precision_asks(rtx: Library, typed: 
     assert "DEQUANTIZE" not in convolutions("float32")[1]
 
 
+def test_int8_is_float16_but_for_the_pairs_and_reads_eight_bits_on_both_sides_of_an_addition(
+    rtx: Library, typed: dict[str, onnx.ModelProto]
+) -> None:
+    network = read(rtx, typed["int8"]).network
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    maker = {layer.get_output(0).name: layer for layer in layers}
+
+    def givers(layer: Any) -> list[str]:
+        return [maker[layer.get_input(index).name].type.name for index in range(layer.num_inputs)
+                if layer.get_input(index) is not None and layer.get_input(index).name in maker]  # fmt: skip
+
+    convolutions = [layer for layer in layers if layer.type.name == "CONVOLUTION"]
+    eight = [layer for layer in convolutions if givers(layer) == ["DEQUANTIZE", "DEQUANTIZE"]]
+    assert len(eight) == 21  # the backbone, a ResNet-18; the masks' convolutions are not among them
+    for layer in (*convolutions, *(layer for layer in layers if layer.type.name == "MATRIX_MULTIPLY")):
+        assert layer.get_output(0).dtype.name == "HALF"
+    residual = [sorted(givers(layer)) for layer in layers
+                if layer.type.name == "ELEMENTWISE" and len(layer.get_output(0).shape) == 4
+                and "CONVOLUTION" in givers(layer)]  # fmt: skip
+    assert residual == [["CONVOLUTION", "DEQUANTIZE"]] * 8
+
+
 def test_int8_is_quantised_as_tensorrt_demands(typed: dict[str, onnx.ModelProto]) -> None:
     constants = {weight.name: numpy_helper.to_array(weight) for weight in typed["int8"].graph.initializer}
     pairs = [node for node in typed["int8"].graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
@@ -265,6 +287,7 @@ def test_half_the_bits_are_about_half_the_bytes_and_nothing_is_left_over(
 ) -> None:
     folder, engines, steps = built
     assert engines["float16"].entry.bytes < 0.7 * engines["float32"].entry.bytes
+    assert engines["int8"].entry.bytes < engines["float16"].entry.bytes
     assert engines["float32"].graph.agreement.cosine_min > 0.99999
     assert engines["float16"].graph.agreement.cosine_min > 0.999
     names = {engine.entry.name for engine in engines.values()}

@@ -1,0 +1,116 @@
+"""INT8 for TensorRT: Q/DQ pairs in the typed float16 graph, on what its fused kernels read.
+
+A kernel computes convolution + addition + ReLU. It runs on eight bits where the convolution's input, its weights and
+the other side of the addition are dequantised; the convolution's own output goes into the addition as it is, since a
+pair between them would keep the two apart. Everything else keeps the types of the float16 graph, whose casts stay in
+front of the pairs: matrix products, the tail, and the convolutions that make masks and channel attention, which hold a
+fortieth of the weights and decide what every part sees.
+
+Symmetric, as TensorRT demands: int8 around zero, a scale a tensor for activations and a scale a channel for weights,
+no zero points, biases in float16.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+
+PARTS = "network.parts."  # names of the weights that make masks and channel attention
+STEPS = 127
+SMALLEST = float(np.finfo(np.float16).smallest_subnormal)
+
+Weights = Mapping[str, npt.NDArray[np.float32]]
+Ranges = Mapping[str, float]  # tensor -> its greatest magnitude
+
+
+def place_pairs(half: onnx.ModelProto, weights: Weights, ranges: Ranges, chosen: Collection[str]) -> onnx.ModelProto:
+    """The float16 graph with pairs around the convolutions and additions named in `chosen`.
+
+    `weights` and `ranges` are those of the float32 graph that `half` was made from, by the same names.
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(half)
+    graph = model.graph
+    placer = _Placer(weights, ranges)
+    residual = _residual_inputs(graph.node)
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.node:
+        if node.name in chosen and node.op_type == "Conv" and not node.input[1].startswith(PARTS):
+            node.input[0] = placer.activation(node.input[0], nodes)
+            node.input[1] = placer.weight(node.input[1], nodes)
+        elif node.name in chosen and node.name in residual:
+            position = residual[node.name]
+            node.input[position] = placer.activation(node.input[position], nodes)
+        nodes.append(node)
+    graph.ClearField("node")
+    graph.node.extend(nodes)
+    kept = [weight for weight in graph.initializer if weight.name not in placer.replaced]
+    graph.ClearField("initializer")
+    graph.initializer.extend([*kept, *placer.constants])
+    graph.ClearField("value_info")
+    onnx.checker.check_model(model, full_check=True)
+    return onnx.shape_inference.infer_shapes(model, strict_mode=True)
+
+
+def _residual_inputs(nodes: Collection[onnx.NodeProto]) -> dict[str, int]:
+    """Additions that a convolution can be fused with, by name, and the position of their other input."""
+    uses = Counter(name for node in nodes for name in node.input)
+    fusable = {node.output[0] for node in nodes if node.op_type == "Conv" and uses[node.output[0]] == 1}
+    found = {}
+    for node in nodes:
+        if node.op_type == "Add" and fusable.intersection(node.input):
+            found[node.name] = 1 if node.input[0] in fusable else 0
+    return found
+
+
+class _Placer:
+    """Makes each pair once, whatever the number of its readers."""
+
+    def __init__(self, weights: Weights, ranges: Ranges) -> None:
+        self.constants: list[onnx.TensorProto] = []
+        self.replaced: set[str] = set()
+        self._weights, self._ranges = weights, ranges
+        self._made: dict[str, str] = {}
+
+    def activation(self, name: str, nodes: list[onnx.NodeProto]) -> str:
+        """The dequantised form of a tensor; its pair is added to `nodes` where there is none yet."""
+        if name not in self._made:
+            magnitude = self._ranges[name.removesuffix(".float16")]  # the cast of a float32 tensor has its range
+            scale = self._constant(f"{name}.scale", _scales(np.array(magnitude)))
+            zero = self._constant(f"{name}.zero", np.array(0, np.int8))
+            eight = f"{name}.int8"
+            nodes.append(helper.make_node("QuantizeLinear", [name, scale, zero], [eight], f"quantise.{name}"))
+            self._made[name] = self._dequantise(name, [eight, scale, zero], nodes)
+        return self._made[name]
+
+    def weight(self, name: str, nodes: list[onnx.NodeProto]) -> str:
+        """The dequantised form of a convolution's weight (out, in, h, w), whose eight bits replace it."""
+        if name not in self._made:
+            weight = self._weights[name]
+            scale = _scales(np.abs(weight).max((1, 2, 3)))
+            steps = np.rint(weight / scale.astype(np.float32)[:, None, None, None]).clip(-STEPS, STEPS)
+            self.replaced.add(name)
+            inputs = [
+                self._constant(f"{name}.int8", steps.astype(np.int8)),
+                self._constant(f"{name}.scale", scale),
+                self._constant(f"{name}.zero", np.zeros(len(scale), np.int8)),
+            ]
+            self._made[name] = self._dequantise(name, inputs, nodes, axis=0)
+        return self._made[name]
+
+    def _dequantise(self, name: str, inputs: list[str], nodes: list[onnx.NodeProto], **attributes: int) -> str:
+        output = f"{name}.dequantised"
+        nodes.append(helper.make_node("DequantizeLinear", inputs, [output], f"dequantise.{name}", **attributes))
+        return output
+
+    def _constant(self, name: str, value: npt.NDArray[np.generic]) -> str:
+        self.constants.append(numpy_helper.from_array(value, name))
+        return name
+
+
+def _scales(magnitude: npt.NDArray[np.floating]) -> npt.NDArray[np.float16]:
+    """Size of a step, in float16 as the tensors are; rounded before it is used, so its rounding costs nothing."""
+    return np.maximum(magnitude / STEPS, SMALLEST).astype(np.float16)
