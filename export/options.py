@@ -17,8 +17,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 Gate = Annotated[
     list[str] | None,
     typer.Option(
-        help="PRECISION:COSINE[:POINTS], the least cosine with PyTorch and the greatest loss of mAP, in place of "
-        + ", ".join(f"{name}:{gates.min_cosine:g}:{gates.max_mAP_loss:g}" for name, gates in DEFAULTS.items())
+        help="PRECISION:COSINE[:POINTS[:CONSISTENCY]], the least cosine with PyTorch, the greatest loss of mAP and the "
+        "least cosine of a crop with itself in another batch, in place of "
+        + ", ".join(
+            f"{name}:{gates.min_cosine:g}:{gates.max_mAP_loss:g}:{gates.min_consistency:g}"
+            for name, gates in DEFAULTS.items()
+        )
         + ". May be given several times."
     ),
 ]

@@ -101,9 +101,9 @@ class _Placer:
             self._made[name] = self._dequantise(name, inputs, nodes, axis=0)
         return self._made[name]
 
-    def _dequantise(self, name: str, inputs: list[str], nodes: list[onnx.NodeProto], **attributes: int) -> str:
+    def _dequantise(self, name: str, inputs: list[str], nodes: list[onnx.NodeProto], axis: int | None = None) -> str:
         output = f"{name}.dequantised"
-        nodes.append(helper.make_node("DequantizeLinear", inputs, [output], f"dequantise.{name}", **attributes))
+        nodes.append(helper.make_node("DequantizeLinear", inputs, [output], f"dequantise.{name}", axis=axis))
         return output
 
     def _constant(self, name: str, value: npt.NDArray[np.generic]) -> str:

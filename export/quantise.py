@@ -7,6 +7,7 @@ is what lets `export.sensitivity` find the nodes to leave.
 import contextlib
 import io
 import logging
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +54,19 @@ class Calibrated:
             if node.op_type == "Relu" and node.input[0] in sums:
                 blocks.append([])
         return [block for block in blocks if block]
+
+    def light_blocks(self, weights_a_convolution: int) -> list[list[str]]:
+        """Those of `blocks` whose convolutions hold fewer weights than that on average, or that have none."""
+        sizes = {weight.name: math.prod(weight.dims) for weight in self.model.graph.initializer}
+        held: dict[str, int] = {
+            node.name: sizes[node.input[1]] for node in self.model.graph.node if node.op_type == "Conv"
+        }
+
+        def light(block: list[str]) -> bool:
+            convolutions = [held[name] for name in block if name in held]
+            return bool(sum(convolutions) < weights_a_convolution * max(1, len(convolutions)))
+
+        return [block for block in self.blocks if light(block)]
 
 
 def calibrate(model: onnx.ModelProto, images_NHW3: ImageArray) -> Calibrated:

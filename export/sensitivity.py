@@ -1,6 +1,6 @@
 """Which residual blocks INT8 must leave in float: found by measurement, and only when the gates need it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -25,26 +25,33 @@ class Quantised:
 
 
 def quantise_to_pass(
-    calibrated: Calibrated, reference: Reference, gates: Gates, open_model: Open, scheme: Scheme = "cpu"
+    calibrated: Calibrated,
+    reference: Reference,
+    gates: Gates,
+    open_model: Open,
+    scheme: Scheme = "cpu",
+    always_float: Sequence[Sequence[str]] = (),
 ) -> Quantised:
     """The INT8 graph with the fewest blocks in float that passes: none, else the 1, 2, 4 ... most sensitive ones.
 
-    A block is the more sensitive, the further the descriptors move when it alone is quantised. Raises ParityError of
-    the all-INT8 graph where even half of the blocks in float do not help.
+    A block is the more sensitive, the further the descriptors move when it alone is quantised. Those of `always_float`
+    are not quantised at all. Raises ParityError of the graph with all others on eight bits where even half of them in
+    float do not help.
     """
-    blocks = calibrated.blocks
+    blocks = [block for block in calibrated.blocks if block not in always_float]
+    given = {name for block in always_float for name in block}
 
     def judged(kept: set[str], count: int) -> Quantised:
-        model = quantise(calibrated, kept, scheme)
+        model = quantise(calibrated, given | kept, scheme)
         agreement = reference.compare(open_model(model))
         require(agreement, gates)
-        return Quantised(model, agreement, count, len(blocks))
+        return Quantised(model, agreement, len(always_float) + count, len(calibrated.blocks))
 
     try:
         return judged(set(), 0)
     except ParityError as error:
         first = error
-    everything = {name for block in blocks for name in block}
+    everything = {name for block in calibrated.blocks for name in block}
     alone = [reference.closeness(open_model(quantise(calibrated, everything - set(block), scheme))) for block in blocks]
     worst_first = sorted(range(len(blocks)), key=lambda index: alone[index])
     count = 1

@@ -92,9 +92,11 @@ def _recorded(entry: EngineFile) -> Gates:
     gates = DEFAULTS[entry.precision]
     if entry.parity is None:
         return gates
-    loss = entry.parity.gate_mAP_loss
+    loss, consistency = entry.parity.gate_mAP_loss, entry.parity.consistency_min
     return replace(
         gates,
         min_cosine=entry.parity.gate_cosine_min,
+        # the manifest has no gate of consistency: what was let pass under another one may depart twice as far here
+        min_consistency=min(gates.min_consistency, 1 if consistency is None else 2 * consistency - 1),
         max_mAP_loss=gates.max_mAP_loss if loss is None else loss,
     )

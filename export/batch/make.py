@@ -95,7 +95,8 @@ def _add(job: Job, keys: Mapping[str, str], missing: Sequence[str], tell: Tell) 
 
 def _compile(job: Job, label: str, keys: Mapping[str, str], tell: Tell) -> None:
     library, precision = COMPILED[label]
-    settings = BuildSettings(batch=job.batch)
+    target = job.compute_capability if library == "tensorrt_rtx" else None
+    settings = BuildSettings(batch=job.batch, compute_capability=target)
     start = time.monotonic()
     try:
         built = export_tensorrt(

@@ -14,7 +14,7 @@ from export.gates import DEFAULTS, Gates
 from export.reduce import Reduction
 from export.targets import FLOAT32, TARGETS, Measuring, Target
 from export.tensorrt.command import parse_batch
-from export.tensorrt.library import EXTRAS, LibraryName
+from export.tensorrt.library import EXTRAS, LibraryName, why_no_rtx_target
 from training.config import unknown_name
 
 COMPILED: dict[str, tuple[LibraryName, Precision]] = {
@@ -43,12 +43,19 @@ def _profile(text: object) -> BatchProfile:
     return profile
 
 
+def _rtx_target(text: str) -> str:
+    if why := why_no_rtx_target(text):
+        raise ValueError(why)
+    return text
+
+
 def _one_or_more(value: object) -> object:
     return value if isinstance(value, list) else [value]
 
 
 Engine = Annotated[str, AfterValidator(_engine)]
 Profile = Annotated[BatchProfile, BeforeValidator(_profile)]
+RtxTarget = Annotated[str, AfterValidator(_rtx_target)]
 
 
 class GateChange(Strict):
@@ -70,6 +77,7 @@ class Model(Strict):
     data: Path | None = None
     engines: tuple[Engine, ...] | None = None
     batch: Annotated[tuple[Profile, ...], BeforeValidator(_one_or_more), Field(min_length=1)] | None = None
+    compute_capability: RtxTarget | None = Field(default=None, description="the one target of TensorRT-RTX engines")
 
     @model_validator(mode="after")
     def _whitens_a_projection(self) -> Self:
@@ -91,6 +99,7 @@ class Plan(Strict):
     data: Path | None = None
     engines: tuple[Engine, ...] = ()
     batch: Annotated[tuple[Profile, ...], BeforeValidator(_one_or_more), Field(min_length=1)] = (DEFAULT_BATCH,)
+    compute_capability: RtxTarget | None = Field(default=None, description="the one target of TensorRT-RTX engines")
     gates: dict[Precision, GateChange] = Field(default_factory=dict)
     images: int = Field(default=64, ge=2)
     ranked: int = Field(default=2000, ge=2)
@@ -107,6 +116,7 @@ class Job:
     targets: tuple[Target, ...]  # besides float32
     compiled: tuple[str, ...]  # labels in COMPILED
     batch: BatchProfile
+    compute_capability: str | None  # of TensorRT-RTX engines; None: all that it compiles for by itself
     explain: bool
     reduction: Reduction | None
     measuring: Measuring
@@ -155,6 +165,7 @@ def _jobs(plan: Plan, model: Model, base: Path) -> list[Job]:
         targets=tuple(TARGETS[label] for label in labels if label in TARGETS and label != FLOAT32.label),
         compiled=compiled,
         batch=profiles[0],
+        compute_capability=model.compute_capability or plan.compute_capability,
         explain=model.explain,
         reduction=Reduction(model.dim, model.whiten) if model.dim else None,
         measuring=Measuring(

@@ -98,7 +98,7 @@ def keys_of(job: Job) -> dict[str, str]:
     keys = {FLOAT32.label: bundle, EXPLAIN: bundle}
     keys |= {target.label: _digest(bundle, target.label, asdict(gates[target.precision])) for target in job.targets}
     keys |= {
-        label: _digest(bundle, label, asdict(gates[COMPILED[label][1]]), job.batch.model_dump())
+        label: _digest(bundle, label, asdict(gates[COMPILED[label][1]]), job.batch.model_dump(), job.compute_capability)
         for label in job.compiled
     }
     return {label: keys[label] for label in job.labels}

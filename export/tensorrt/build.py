@@ -10,7 +10,7 @@ from export.errors import BuildError
 from export.onnx_graph import INPUT
 from export.targets import Step
 from export.tensorrt import timing_cache
-from export.tensorrt.library import Library
+from export.tensorrt.library import Library, why_no_rtx_target
 from export.tensorrt.network import ParsedNetwork
 
 HardwareCompatibility = Literal["none", "ampere_plus", "same_compute_capability"]
@@ -47,11 +47,8 @@ class BuildSettings:
                 "a TensorRT-RTX engine runs on every RTX card it was compiled for; leave --hardware-compatibility out, "
                 "or name one target by --compute-capability"
             )
-        elif self.compute_capability not in (None, *_capabilities(library.trt)):
-            raise BuildError(
-                f"TensorRT-RTX does not build for compute capability {self.compute_capability}; it knows "
-                f"{', '.join(_capabilities(library.trt))}"
-            )
+        elif why := why_no_rtx_target(self.compute_capability):
+            raise BuildError(why)
 
 
 def build(
@@ -101,19 +98,14 @@ def _configure(library: Library, parsed: ParsedNetwork, spec: InputSpec, setting
         config.hardware_compatibility_level = level
     if settings.compute_capability is not None:
         config.num_compute_capabilities = 1
-        config.set_compute_capability(_capabilities(trt)[settings.compute_capability], 0)
+        known = trt.ComputeCapability.__members__  # SM89 is 8.9
+        config.set_compute_capability(known[f"SM{settings.compute_capability.replace('.', '')}"], 0)
     profile = parsed.builder.create_optimization_profile()
     shapes = [(size, spec.height, spec.width, 3) for size in (batch.min, batch.opt, batch.max)]
     profile.set_shape(INPUT, *shapes)
     if config.add_optimization_profile(profile) < 0:
         raise BuildError(f"{library.title} does not take the batch sizes {batch.min}:{batch.opt}:{batch.max}")
     return config
-
-
-def _capabilities(trt: Any) -> dict[str, Any]:
-    """The compute capabilities that TensorRT-RTX compiles for, such as "8.9", with the library's value for each."""
-    names = trt.ComputeCapability.__members__
-    return {f"{name[2:-1]}.{name[-1]}": value for name, value in names.items() if name.startswith("SM")}
 
 
 def _explain(library: Library, settings: BuildSettings, reason: str) -> str:

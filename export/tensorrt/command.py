@@ -16,7 +16,7 @@ from export.parity import Agreement, in_words
 from export.targets import Measuring
 from export.tensorrt.build import BuildSettings, HardwareCompatibility
 from export.tensorrt.export import BuiltEngine, export_tensorrt
-from export.tensorrt.library import LibraryName
+from export.tensorrt.library import RTX_CAPABILITIES, TURING, LibraryName
 
 PRECISIONS: dict[str, Precision] = {
     "float32": "float32",
@@ -46,7 +46,9 @@ def tensorrt(
     ] = False,
     compute_capability: Annotated[
         str | None,
-        typer.Option(help="TensorRT-RTX: the one target, such as 8.9; without it, 8.0 and later. 7.5 must be given."),
+        typer.Option(
+            help=f"TensorRT-RTX: the one target, of {', '.join(RTX_CAPABILITIES)}; without it all of them but {TURING}."
+        ),
     ] = None,
     data: Data = None,
     images: Images = 64,
@@ -131,7 +133,7 @@ def _show(bundle: Path, built: BuiltEngine) -> None:
     runs_on = target.gpu or (f"compute capability {target.compute_capability}" if target.compute_capability else None)
     rows = {
         "built by": f"{built.library} in {built.sidecar.build_seconds:.1f} s",
-        "runs on": runs_on or "RTX cards of compute capability 8.0 and later",
+        "runs on": runs_on or f"RTX cards of compute capability {', '.join(RTX_CAPABILITIES[1:])}",
         "precision": entry.precision + (f", {blocks} residual blocks in float16" if blocks else ""),
         "batch": f"{batch.min} to {batch.max}, fastest at {batch.opt}",
         "measured on": f"{graph.data}: {graph.images} crops, against the bundle's float32 file",

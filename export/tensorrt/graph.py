@@ -16,6 +16,7 @@ from export.quantise import calibrate
 from export.samples import calibration_crops
 from export.sensitivity import quantise_to_pass
 from export.targets import Measuring
+from export.tensorrt.library import LibraryName
 from training.embed import Embed
 
 
@@ -28,10 +29,18 @@ class TypedGraph:
     float_blocks: str | None = None  # of the INT8 graph, where some had to stay in float
 
 
-def typed_graph(bundle: Bundle, precision: Precision, reference: Reference, measuring: Measuring) -> TypedGraph:
+# TensorRT-RTX does not fuse what follows a convolution on eight bits: it compiles a kernel for it, whose source is in
+# the engine once for each convolution. 52 of them added 7.0 MB (1.7.1.116; ResNet-50 of half width)
+RTX_KERNEL_BYTES = 200_000
+
+
+def typed_graph(
+    bundle: Bundle, precision: Precision, reference: Reference, measuring: Measuring, library: LibraryName = "tensorrt"
+) -> TypedGraph:
     """The bundle's network in float32, float16 or int8, as TensorRT can read it, past its gates without any GPU.
 
-    float16 is the bundle's own file where it has one. Raises ParityError where no engine of it could pass.
+    float16 is the bundle's own file where it has one. Raises ParityError where no engine of it could pass, BuildError
+    where INT8 would make it larger than float16 does.
     """
     gates = measuring.gates[precision]
     if precision == "int8":
@@ -44,7 +53,13 @@ def typed_graph(bundle: Bundle, precision: Precision, reference: Reference, meas
             float32 = _held(bundle, "float32")
             require_room(float32, to_float16(float32), reference.samples.images_NHW3)
             calibrated = calibrate(float32, crops)
-            found = quantise_to_pass(calibrated, reference, gates, _open, scheme="tensorrt")
+            light = calibrated.light_blocks(RTX_KERNEL_BYTES) if library == "tensorrt_rtx" else []
+            if len(light) == len(calibrated.blocks):
+                raise BuildError(
+                    "no residual block of this network has weights enough for INT8 to make a TensorRT-RTX engine "
+                    "smaller than float16 does; choose --precision float16"
+                )
+            found = quantise_to_pass(calibrated, reference, gates, _open, "tensorrt", light)
             kept = f"{found.float_blocks} of {found.blocks}" if found.float_blocks else None
             return TypedGraph(found.model, found.agreement, kept)
         model = _in_float(bundle, precision)

@@ -13,6 +13,9 @@ from export.errors import BuildError, EngineMissing
 
 LibraryName = Literal["tensorrt", "tensorrt_rtx"]
 EXTRAS: dict[LibraryName, str] = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
+# what TensorRT-RTX compiles for; a test compares them with the installed library
+RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
+TURING = "7.5"  # compiled for only when it is asked for
 
 # without a GPU driver every error is followed by a second one that says only so
 _NO_DRIVER = re.compile(r"catchCudaError|ScopedCudaStream")
@@ -61,6 +64,16 @@ class Library:
         """Collect what the library logs meanwhile, from any of its threads."""
         self.log.said = said = Said()
         yield said
+
+
+def why_no_rtx_target(compute_capability: str | None) -> str | None:
+    """Why TensorRT-RTX cannot compile for this compute capability; None where it can. Without one it takes its own."""
+    if compute_capability is None or compute_capability in RTX_CAPABILITIES:
+        return None
+    return (
+        f"TensorRT-RTX does not build for compute capability {compute_capability}; it knows "
+        f"{', '.join(RTX_CAPABILITIES)}"
+    )
 
 
 def find_library(name: LibraryName | None = None) -> Library:

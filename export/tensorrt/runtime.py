@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ import torch
 from bundle import BatchProfile, EngineFile, ImageArray
 from export.errors import BuildError, EngineMissing
 from export.onnx_graph import INPUT, OUTPUT
-from export.tensorrt.library import Library, find_library
+from export.tensorrt.library import RTX_CAPABILITIES, TURING, Library, find_library
 from training.embed import Embed, Floats
 
 
@@ -34,12 +35,9 @@ def why_not_here(library: Library, gpu: Gpu | None, compute_capability: str | No
     if gpu is None:
         return "PyTorch sees no GPU here"
     if library.name == "tensorrt_rtx":
-        # without a target it compiles for Ampere and all that came later; Turing must be asked for
-        fits = (
-            compute_capability == gpu.compute_capability if compute_capability else float(gpu.compute_capability) >= 8
-        )
-        if not fits:
-            wanted = compute_capability or "8.0 and later"
+        targets = [compute_capability] if compute_capability else [cc for cc in RTX_CAPABILITIES if cc != TURING]
+        if gpu.compute_capability not in targets:
+            wanted = ", ".join(targets)
             return f"it is built for compute capability {wanted}, the {gpu.name} here has {gpu.compute_capability}"
     return None
 
@@ -82,7 +80,7 @@ def engine_embedder(library: Library, serialised: bytes, version_compatible: boo
         # a version-compatible engine brings its own small runtime, which is code
         runtime.engine_host_code_allowed = version_compatible
         engine = runtime.deserialize_cuda_engine(serialised)
-        context = None if engine is None else engine.create_execution_context()
+        context = None if engine is None else _context(library, engine)
     if context is None:
         raise BuildError(f"{library.title} cannot load the engine here: {said.why()}")
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -102,3 +100,16 @@ def engine_embedder(library: Library, serialised: bytes, version_compatible: boo
         return result
 
     return embed
+
+
+def _context(library: Library, engine: Any) -> Any:
+    """A context that computes every batch with the kernels that it will always be computed with.
+
+    Left alone, TensorRT-RTX answers the first batches of a size by general kernels while it compiles special ones, so
+    that what was measured would not be what runs later.
+    """
+    if library.name == "tensorrt":
+        return engine.create_execution_context()
+    config = engine.create_runtime_config()
+    config.dynamic_shapes_kernel_specialization_strategy = library.trt.DynamicShapesKernelSpecializationStrategy.EAGER
+    return engine.create_execution_context(config)

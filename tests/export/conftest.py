@@ -68,7 +68,7 @@ def compare(
     reference: Embed, engine: Embed, images: ImageArray, sizes: tuple[int, ...] = BATCH_SIZES, people: int = 2
 ) -> Agreement:
     """The agreement of two engines on images that are of `people` in turns, the first of each being the query."""
-    person = np.arange(len(images)) % people
+    person = 1 + np.arange(len(images)) % people
     query, camera = np.arange(len(images)) < people, np.arange(len(images))
 
     def embedded(embed: Embed) -> Embedded:

@@ -35,6 +35,14 @@ def write(folder: Path, text: str) -> Path:
         (f"out: x\n{MODELS}    name: ../elsewhere\n", "line 4, models.0.name: String should match"),
         (f"out: x\n{MODELS}  - checkpoint: b/a/best.safetensors\n", "two bundles would be called a; set name"),
         (f"out: x\nout: y\n{MODELS}", "line 2: a key is given twice"),
+        (
+            f"out: x\ncompute_capability: 9.0\n{MODELS}",
+            r"line 2, compute_capability: .* 9\.0; it knows 7\.5, 8\.0, 8\.6",
+        ),
+        (
+            f"out: x\n{MODELS}    compute_capability: 89\n",
+            r"line 4, models.0.compute_capability: .*knows 7\.5, 8\.0",
+        ),
         ("out: x\nmodels: []\n", "line 2, models: Tuple should have at least 1 item"),
         ("- out\n", "must hold key: value pairs"),
         ("", "must hold key: value pairs"),

@@ -126,7 +126,8 @@ def test_a_worse_ranking_fails_where_there_are_queries_enough() -> None:
 
 def test_a_gate_is_read_as_it_is_written() -> None:
     assert parse_gate("int8:0.97") == ("int8", Gates(0.97, 0.9999, 0.5))
-    assert parse_gate("float16:0.99:1.5") == ("float16", Gates(0.99, 0.999999, 1.5))
-    for wrong in ("int8", "int4:0.9", "int8:high", "int8:2", "int8:0.9:-1", "int8:0.9:0.5:3"):
+    assert parse_gate("float16:0.99:1.5") == ("float16", Gates(0.99, 0.9999, 1.5))
+    assert parse_gate("float16:0.99:1.5:0.99999") == ("float16", Gates(0.99, 0.99999, 1.5))
+    for wrong in ("int8", "int4:0.9", "int8:high", "int8:2", "int8:0.9:-1", "int8:0.9:0.5:3", "int8:0.9:0.5:0.9:1"):
         with pytest.raises(ExportError, match=r"such as int8:0\.97:0\.3"):
             parse_gate(wrong)

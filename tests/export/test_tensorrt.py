@@ -40,9 +40,9 @@ from export.tensorrt.build import BuildSettings
 from export.tensorrt.command import parse_batch, parse_precision
 from export.tensorrt.engine_file import built_for, engine_name
 from export.tensorrt.export import BuiltEngine, export_tensorrt
-from export.tensorrt.library import Library, find_library
+from export.tensorrt.library import RTX_CAPABILITIES, Library, find_library
 from export.tensorrt.network import ParsedNetwork, parse
-from export.tensorrt.runtime import Gpu
+from export.tensorrt.runtime import Gpu, engine_embedder, why_not_here
 from tests.export.conftest import SPEC, Traced
 from tests.export.test_bundle import PAN_EXPORT, everything, run
 
@@ -287,7 +287,8 @@ def test_half_the_bits_are_about_half_the_bytes_and_nothing_is_left_over(
 ) -> None:
     folder, engines, steps = built
     assert engines["float16"].entry.bytes < 0.7 * engines["float32"].entry.bytes
-    assert engines["int8"].entry.bytes < engines["float16"].entry.bytes
+    assert engines["int8"].entry.bytes < 0.95 * engines["float16"].entry.bytes
+    assert engines["int8"].graph.float_blocks == "7 of 9"  # of the others eight bits save less than they add
     assert engines["float32"].graph.agreement.cosine_min > 0.99999
     assert engines["float16"].graph.agreement.cosine_min > 0.999
     names = {engine.entry.name for engine in engines.values()}
@@ -364,6 +365,31 @@ def test_an_engine_for_another_gpu_stays_unverified(bundle: Path, gpu: list[int]
     assert gpu == []
 
 
+def test_cards_that_tensorrt_rtx_does_not_compile_for_are_told(rtx: Library) -> None:
+    names = [name for name in rtx.trt.ComputeCapability.__members__ if name.startswith("SM")]
+    assert [f"SM{capability.replace('.', '')}" for capability in RTX_CAPABILITIES] == names
+    for capability in ("9.0", "10.0", "8.7", "7.5"):
+        why = why_not_here(rtx, Gpu("a card", capability), None)
+        assert why == (
+            f"it is built for compute capability 8.0, 8.6, 8.9, 12.0, 12.1, the a card here has {capability}"
+        )
+    assert why_not_here(rtx, Gpu("a card", "12.1"), None) is None
+    assert why_not_here(rtx, Gpu("a card", "7.5"), "7.5") is None
+
+
+def test_an_engine_is_measured_with_the_kernels_that_stay(rtx: Library, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No engine loads without a driver, so this one only notes how its context is asked for."""
+    asked: list[Any] = []
+    engine = SimpleNamespace(create_runtime_config=SimpleNamespace, create_execution_context=asked.append)
+    runtime = SimpleNamespace(deserialize_cuda_engine=lambda _: engine)
+    monkeypatch.setattr(Library, "create", lambda *_: runtime)
+    with pytest.raises(BuildError, match="cannot load the engine here"):
+        engine_embedder(rtx, b"")
+    strategy = rtx.trt.DynamicShapesKernelSpecializationStrategy
+    assert asked[0].dynamic_shapes_kernel_specialization_strategy == strategy.EAGER
+    assert hasattr(rtx.trt.IRuntimeConfig, "dynamic_shapes_kernel_specialization_strategy")
+
+
 @pytest.mark.usefixtures("gpu")
 def test_an_engine_that_departs_does_not_join(untouched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def upside_down(*_: object) -> Callable[[np.ndarray], np.ndarray]:
@@ -416,6 +442,12 @@ def test_a_graph_that_fails_its_gate_is_not_compiled(untouched: Path) -> None:
         ParityError, match=r"float16 graph fails in ONNX Runtime already, nothing was built: .* gate is"
     ):
         export_tensorrt(untouched, "float16", settings(), measuring=strict)
+
+
+def test_int8_is_refused_where_it_saves_nothing(untouched: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("export.tensorrt.graph.RTX_KERNEL_BYTES", 1_000_000)
+    with pytest.raises(BuildError, match=r"no residual block .* choose --precision float16"):
+        export_tensorrt(untouched, "int8", settings(), measuring=LOOSE)
 
 
 def test_ctrl_c_ends_a_build(untouched: Path) -> None:
