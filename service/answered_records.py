@@ -1,4 +1,4 @@
-"""The SQL of what requests with an Idempotency-Key were answered."""
+"""The SQL of what became of requests with an Idempotency-Key."""
 
 import sqlite3
 from dataclasses import dataclass
@@ -6,21 +6,21 @@ from dataclasses import dataclass
 from service.schema import now
 
 KEPT = 7 * 86_400_000_000  # microseconds; nobody retries after that
+_STATUS = 200  # of a column that nothing reads any more: what is kept is no answer yet
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """What a request with an Idempotency-Key was answered."""
+    """What a request with an Idempotency-Key asked, as SHA-256, and what became of it."""
 
     request: str
-    status: int
     answer: bytes
 
 
 def select_answered(db: sqlite3.Connection, gallery_id: int, key: str, *, oldest: int) -> Answered | None:
-    """What the request with this Idempotency-Key was answered, if it was, at `oldest` or later."""
+    """Of the request with this Idempotency-Key, if there was one at `oldest` or later."""
     row = db.execute(
-        "SELECT request, status, answer FROM idempotency WHERE gallery_id = ? AND key = ? AND created_at >= ?",
+        "SELECT request, answer FROM idempotency WHERE gallery_id = ? AND key = ? AND created_at >= ?",
         (gallery_id, key, oldest),
     ).fetchone()
     return None if row is None else Answered(*row)
@@ -31,7 +31,7 @@ def insert_answered(db: sqlite3.Connection, gallery_id: int, key: str, answered:
     db.execute(
         "INSERT OR REPLACE INTO idempotency (gallery_id, key, request, status, answer, created_at)"
         " VALUES (?, ?, ?, ?, ?, ?)",
-        (gallery_id, key, answered.request, answered.status, answered.answer, now()),
+        (gallery_id, key, answered.request, _STATUS, answered.answer, now()),
     )
 
 

@@ -30,6 +30,7 @@ from service.api import (
 from service.api.deps import plain_request
 from service.api.docs import component, streamed_entry
 from service.api.methods import HeadAsGet, allowed
+from service.budget import BodyBudget
 from service.envelope import Envelope
 from service.errors import ClientGone
 from service.intake import Intake
@@ -77,7 +78,10 @@ def create_app(service: Service) -> FastAPI:
     app.add_middleware(HeadAsGet)
     # A request that asks for work brings one picture at least, or searches: there is no use for more than these.
     places = Admission("requests", service.settings.max_queue, service.metrics.requests_admitted)
-    app.add_middleware(Intake, most=service.settings.max_bodies, places=places)
+    max_streams = max(1, service.settings.max_queue // 2)
+    streams = Admission("streams", max_streams, service.metrics.streams_admitted)
+    budget = BodyBudget(service.settings.max_bodies, max_streams, service.metrics.body_bytes)
+    app.add_middleware(Intake, budget=budget, places=places, streams=streams)
     app.add_middleware(Envelope, metrics=service.metrics)  # the last one added is the outermost
     app.add_exception_handler(PanError, _on_pan_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)

@@ -5,9 +5,9 @@ Nothing touches the disk, and an image over its own limit is dropped as it arriv
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 from python_multipart.exceptions import FormParserError
@@ -16,12 +16,16 @@ from starlette.requests import Request
 
 from bundle import ImageError, ImageTooLarge
 from service.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest, UnsupportedBody
+from service.json_text import VALUES_PER_ENTRY, parse_json
 from service.settings import Settings
 
+T = TypeVar("T")
 Image = bytes | ImageError
 
 _MAX_FIELDS = 64
-_VALUES_AN_IMAGE = 4096  # of JSON: a vector as numbers, and what is known of it
+_FIELDS_PER_IMAGE = 16 * 2**10  # bytes of form fields; the longest metadata of a crop in Latin script
+_FIELDS_BESIDES = 64 * 2**10  # bytes of the options of a call
+_SMALL_BODY = 256 * 2**10  # bytes of a call without pictures and vectors
 _LARGE = 64 * 2**10
 
 
@@ -33,7 +37,7 @@ class Body:
     members: dict[str, Any] = field(default_factory=dict)
     texts: frozenset[str] = frozenset()  # the members that came as text, in a form or the query
     is_json: bool = False
-    is_large: bool = False  # JSON whose pictures and vectors take long to decode
+    is_large: bool = False  # it takes long to decode, or to hash
     names: list[str] = field(default_factory=list)  # of the parts that the images of a multipart body are
 
     def digest(self) -> str:
@@ -51,9 +55,21 @@ async def read_body(request: Request, settings: Settings) -> Body:
     """Read the body by its Content-Type. Raises UnsupportedBody, BodyTooLarge or InvalidRequest, and DeadlineExceeded
     where it does not arrive in time: until it has, it keeps another one out.
     """
+    return await _in_time(_read_body(request, settings), settings)
+
+
+async def read_json(request: Request, settings: Settings) -> dict[str, Any]:
+    """The JSON object of a call without pictures and vectors. Raises as `read_body`."""
+    if parse_options_header(request.headers.get("content-type"))[0] != b"application/json":
+        raise UnsupportedBody("this call takes application/json")
+    data = await _in_time(_joined(_limited(request, min(_SMALL_BODY, settings.max_body))), settings)
+    return _object(data, VALUES_PER_ENTRY)
+
+
+async def _in_time(reading: Coroutine[Any, Any, T], settings: Settings) -> T:
     try:
         async with asyncio.timeout(settings.request_timeout):
-            return await _read_body(request, settings)
+            return await reading
     except TimeoutError:
         raise DeadlineExceeded(
             f"the body did not arrive within {settings.request_timeout:g} s; send less at a time"
@@ -62,24 +78,25 @@ async def read_body(request: Request, settings: Settings) -> Body:
 
 async def _read_body(request: Request, settings: Settings) -> Body:
     content_type, parameters = parse_options_header(request.headers.get("content-type"))
-    query: dict[str, Any] = {}
-    for name, value in request.query_params.multi_items():
-        _add(query, name, value)
+    query = _query(request)
     stream = _limited(request, settings.max_body)
     if content_type == b"application/json":
-        data = b"".join([chunk async for chunk in stream])
-        members = _parse_json(data, settings.max_images * _VALUES_AN_IMAGE)
+        data = await _joined(stream)
+        is_large = len(data) > _LARGE
+        most = settings.max_images * VALUES_PER_ENTRY
+        members = await asyncio.to_thread(_object, data, most) if is_large else _object(data, most)
         members = _merged(query, members)
-        return Body(members=members, texts=frozenset(query), is_json=True, is_large=len(data) > _LARGE)
+        return Body(members=members, texts=frozenset(query), is_json=True, is_large=is_large)
     if content_type == b"multipart/form-data":
         fields: dict[str, Any] = {}
         parts = _Parts(settings, fields)
         await parts.read(stream, parameters.get(b"boundary", b""))
         members = _merged(query, fields)
-        return Body(parts.images, members, frozenset(members), names=parts.names)
+        is_large = parts.field_bytes > _LARGE
+        return Body(parts.images, members, frozenset(members), is_large=is_large, names=parts.names)
     if content_type.startswith(b"image/") or content_type == b"application/octet-stream":
         limit = settings.images.max_bytes
-        image = b"".join([chunk async for chunk in _limited(request, min(limit, settings.max_body))])
+        image = await _joined(_limited(request, min(limit, settings.max_body)))
         return Body([image], query, frozenset(query))
     raise UnsupportedBody(
         f"Content-Type {content_type.decode('latin-1') or 'is missing'}; "
@@ -87,12 +104,15 @@ async def _read_body(request: Request, settings: Settings) -> Body:
     )
 
 
-async def read_json(request: Request, settings: Settings) -> dict[str, Any]:
-    """A JSON object. Raises as `read_body`."""
-    body = await read_body(request, settings)
-    if not body.is_json:
-        raise UnsupportedBody("this call takes application/json")
-    return body.members
+async def _joined(chunks: AsyncIterator[bytes]) -> bytes:
+    return b"".join([chunk async for chunk in chunks])
+
+
+def _query(request: Request) -> dict[str, Any]:
+    query: dict[str, Any] = {}
+    for name, value in request.query_params.multi_items():
+        _add(query, name, value)
+    return query
 
 
 async def _limited(request: Request, limit: int) -> AsyncIterator[bytes]:
@@ -108,16 +128,8 @@ async def _limited(request: Request, limit: int) -> AsyncIterator[bytes]:
         yield chunk
 
 
-def _parse_json(data: bytes, most: int) -> dict[str, Any]:
-    # The parser keeps Python's lock, and a megabyte of brackets becomes sixty of objects: count before it is let loose.
-    if data.count(b",") + data.count(b"[") + data.count(b"{") > most:
-        raise BodyTooLarge(
-            f"the body has more than {most:,} values; send less at a time, vectors as base64, or pictures as multipart"
-        )
-    try:
-        value = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"the body is not JSON: {error}") from None
+def _object(data: bytes, max_values: int) -> dict[str, Any]:
+    value = parse_json(data, max_values, "the body")
     if not isinstance(value, dict):
         raise InvalidRequest(f"the body is a JSON {type(value).__name__}; an object is needed")
     return value
@@ -149,6 +161,7 @@ class _Parts:
         self._members = members
         self._settings = settings
         self._fields = 0
+        self.field_bytes = 0
         self._header = b""
         self._value = b""
         self._disposition = b""
@@ -200,6 +213,10 @@ class _Parts:
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         self._size += end - start
+        if not self._is_image:
+            self.field_bytes += end - start
+            if self.field_bytes > (most := self._settings.max_images * _FIELDS_PER_IMAGE + _FIELDS_BESIDES):
+                raise BodyTooLarge(f"the form fields have more than {most:,} bytes; send fewer crops at a time")
         if not self._is_image or self._size <= self._settings.images.max_bytes:
             self._chunks.append(data[start:end])
         else:

@@ -5,14 +5,15 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from service import answered_records, kept_records, records
 from service.answered_records import Answered
 from service.database import Database, one_moment
 from service.engine import Vectors
+from service.enrolled import Batch
 from service.errors import Conflict, EntryDamaged, InvalidRequest, NoImage, NotFound
-from service.galleries import Erasure, Galleries, require
+from service.galleries import Erasure, Galleries, Held, require
 from service.gallery_records import GalleryRow
 from service.records import EntryRow, NewEntry, PersonRow
 
@@ -34,52 +35,52 @@ class Entries:
         self._database = database
         self._galleries = galleries
 
-    async def answered(self, name: str, key: IdempotencyKey) -> Answered | None:
-        """What an earlier request with this key was answered. Raises InvalidRequest if it asked something else."""
-        row = self._galleries.find(name).row
+    async def answered(self, held: Held, key: IdempotencyKey) -> Batch | None:
+        """What became of an earlier request with this key. Raises InvalidRequest if it asked something else."""
+        row = held.row
         return await self._database.read(lambda db: self._earlier(db, row, key))
 
     async def enrol(
         self,
         who: str,
-        name: str,
+        held: Held,
         entries: Sequence[NewEntry],
         vectors: Vectors,
-        answer: Callable[[list[int]], tuple[int, bytes]],
+        batch: Batch,
         key: IdempotencyKey | None,
         images: Sequence[bytes | None] | None = None,
-    ) -> Answered:
-        """Keep (n, D) unit vectors with what is known of each, and `images` where the gallery keeps crops. `answer`
-        makes status and body from the new ids; they are kept under the key, and a second request with it gets them
-        again and enrols nothing.
+    ) -> Batch:
+        """Keep (n, D) unit vectors with what is known of each, and `images` where the gallery keeps crops. `batch` says
+        which crops of the request these are; it is answered with the first of the new ids, and kept under the key: a
+        second request with it gets the same again and enrols nothing.
 
-        Raises NotFound, ModelMismatch, InvalidRequest for a key that was used for another request, or a storage error.
+        Raises NotFound where the gallery was deleted meanwhile, ModelMismatch, InvalidRequest for a key that was used
+        for another request, or a storage error.
         """
-        held = self._galleries.find(name)
         row = held.row
         self._galleries.require_current(row)
 
-        def apply(db: sqlite3.Connection) -> tuple[list[int], Answered]:
+        def apply(db: sqlite3.Connection) -> tuple[list[int], Batch]:
             current = require(db, row)
             if key is not None and (earlier := self._earlier(db, row, key)):
                 return [], earlier
             ids = records.insert_entries(db, row.id, entries, vectors)
             if current.keep_crops and images is not None:
                 kept_records.insert_crops(db, ids, images)
-            answered = Answered(key.request if key else "", *answer(ids))
+            enrolled = replace(batch, first_id=ids[0] if ids else 0)
             if key is not None:
-                answered_records.insert_answered(db, row.id, key.key, answered)
-            records.insert_audit(db, who, "enrol", name, len(ids))
-            return ids, answered
+                answered_records.insert_answered(db, row.id, key.key, Answered(key.request, enrolled.dumps()))
+            records.insert_audit(db, who, "enrol", row.name, len(ids))
+            return ids, enrolled
 
-        def committed(result: tuple[list[int], Answered]) -> Future[None] | None:
+        def committed(result: tuple[list[int], Batch]) -> Future[None] | None:
             ids, _ = result
             return self._galleries.follow(held, lambda memory: memory.add(ids, entries, vectors)) if ids else None
 
-        _, answered = await self._database.write(apply, committed)
-        return answered
+        _, enrolled = await self._database.write(apply, committed)
+        return enrolled
 
-    def _earlier(self, db: sqlite3.Connection, row: GalleryRow, key: IdempotencyKey) -> Answered | None:
+    def _earlier(self, db: sqlite3.Connection, row: GalleryRow, key: IdempotencyKey) -> Batch | None:
         oldest = self._galleries.clock() - answered_records.KEPT
         return _same(answered_records.select_answered(db, row.id, key.key, oldest=oldest), key)
 
@@ -217,10 +218,12 @@ class Entries:
             await recorded
 
 
-def _same(earlier: Answered | None, key: IdempotencyKey) -> Answered | None:
-    if earlier is not None and earlier.request != key.request:
+def _same(earlier: Answered | None, key: IdempotencyKey) -> Batch | None:
+    if earlier is None:
+        return None
+    if earlier.request != key.request:
         raise InvalidRequest("this Idempotency-Key was used for another request; take a new key for each request")
-    return earlier
+    return Batch.loads(earlier.answer)
 
 
 def _no_entry(name: str, entry_id: int) -> NotFound:

@@ -226,7 +226,10 @@ class Tags:
 
 
 def tag(name: str, value: str | bool | int | float | None) -> bytes:
-    """An attribute and its value in one form: 1 and 1.0 are alike, as in JSON, and true is neither."""
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+    """An attribute and its value in one form: 1 and 1.0 are alike, as in JSON, and true is neither.
+
+    Integers of 64 bits are compared exactly. JSON of larger ones is read as the nearest float.
+    """
+    if isinstance(value, float) and value.is_integer() and -(2**63) <= value < 2**64:
         value = int(value)
     return orjson.dumps([name, value])

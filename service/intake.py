@@ -4,72 +4,54 @@ A refusal must cost next to nothing, so it is given before the request is read: 
 what it can do would else spend its time on saying so. And many bodies at once must not take all memory.
 """
 
-import asyncio
-import time
-
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.admission import Admission
 from service.answers import problem_of
+from service.budget import BodyBudget
 from service.errors import Overloaded
 
-WORK = frozenset({"embeddings", "compare", "explain", "search", "entries"})  # how the paths of such calls end
-
-_PATIENCE = 60.0  # seconds that a stream which has begun waits for room
-_LOOK_AGAIN = 0.05
+# How the paths of calls end.
+WORK = frozenset({"embeddings", "compare", "explain", "search", "entries"})
+STREAMS = frozenset({"stream", "import"})
 
 
 class Intake:
-    """ASGI middleware. A request that embeds or searches holds a place until it is answered.
+    """ASGI middleware. A request that embeds or searches holds a place until it is answered, and so does a stream; they
+    have places of their own, as a stream may stay for hours.
 
     So do those whose caller turns out to have no key, but not for long: keys are looked at before bodies are read.
     """
 
-    def __init__(self, app: ASGIApp, most: int, places: Admission) -> None:
-        """`most` is bytes of bodies."""
+    def __init__(self, app: ASGIApp, budget: BodyBudget, places: Admission, streams: Admission) -> None:
+        """`places` are of requests that are answered within their time, `streams` of those that may take longer."""
         self._app = app
-        self._most = most
-        self._places = places
-        self._held = 0
+        self._budget = budget
+        self._admissions = {**dict.fromkeys(WORK, places), **dict.fromkeys(STREAMS, streams)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or refuse it."""
-        if scope["method"] != "POST" or scope["path"].rpartition("/")[2] not in WORK:
+        admission = self._admissions.get(scope["path"].rpartition("/")[2]) if scope["method"] == "POST" else None
+        if admission is None:
             await self._within_budget(scope, receive, send)
             return
         try:
-            self._places.require_room()
+            admission.require_room()
         except Overloaded as refusal:
             await problem_of(refusal, scope["state"]["request_id"])(scope, receive, send)
         else:
-            with self._places.admit():
+            with admission.admit():
                 await self._within_budget(scope, receive, send)
 
     async def _within_budget(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A request holds what was read of its body until it is answered; reading it raises Overloaded."""
-        own = 0
+        with self._budget.share() as share:
 
-        async def receive_within_budget() -> Message:
-            nonlocal own
-            message = await receive()
-            size = len(message.get("body", b""))
-            give_up = time.monotonic() + (_PATIENCE if scope.get("patient") else 0)
-            while self._held + size > self._most:
-                if time.monotonic() >= give_up:
-                    raise Overloaded(f"bodies of {self._held:,} bytes are being worked on; try again in 1 s", 1)
-                await asyncio.sleep(_LOOK_AGAIN)
-            self._held += size
-            own += size
-            return message
+            async def receive_within_budget() -> Message:
+                message = await receive()
+                if not share.is_stream:
+                    share.take(len(message.get("body", b"")))
+                return message
 
-        def let_go(size: int) -> None:
-            nonlocal own
-            self._held -= size
-            own -= size
-
-        # For who works on a body while it arrives, and drops what it has worked on; it may set scope["patient"], too.
-        scope["let_go"] = let_go
-        try:
+            scope["share"] = share
             await self._app(scope, receive_within_budget, send)
-        finally:
-            self._held -= own

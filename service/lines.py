@@ -17,11 +17,12 @@ from typing import Any
 
 import orjson
 
-from service.errors import InvalidRequest
+from service.errors import BodyTooLarge, InvalidRequest
+from service.json_text import VALUES_PER_ENTRY, parse_json
 
 FORMAT = {"format": "pan-gallery", "version": 2}
 _READ = (FORMAT, {"format": "pan-gallery", "version": 1})
-_LONGEST = 2**23  # bytes; a kept crop of pure noise takes half of it, attributes and a vector of 8,192 numbers little
+LONGEST = 2**23  # bytes; a kept crop of pure noise takes half of it, attributes and a vector of 8,192 numbers little
 
 
 class Writer:
@@ -66,10 +67,8 @@ class Reader:
                 self._digest.update(line + b"\n")
                 self._count += 1
                 yield record
-        if len(self._rest) > _LONGEST:
-            raise InvalidRequest(
-                f"line {self._count + 1} has more than {_LONGEST:,} bytes; this is no exported gallery"
-            )
+        if len(self._rest) > LONGEST:
+            raise InvalidRequest(f"line {self._count + 1} has more than {LONGEST:,} bytes; this is no exported gallery")
 
     def finish(self) -> None:
         """Raises InvalidRequest where the end is missing."""
@@ -81,9 +80,9 @@ class Reader:
         if self._whole:
             raise InvalidRequest(f"{where}: there is more after the last line; this is no exported gallery")
         try:
-            record = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise InvalidRequest(f"{where}: not JSON ({error}); this is no exported gallery") from None
+            record = parse_json(line, VALUES_PER_ENTRY, "it")
+        except (BodyTooLarge, InvalidRequest) as error:
+            raise InvalidRequest(f"{where}: {error}; this is no exported gallery") from None
         if not isinstance(record, dict) or (
             not self._count and {name: record.get(name) for name in FORMAT} not in _READ
         ):

@@ -35,6 +35,8 @@ class Metrics:
         self.requests_admitted = Gauge(
             "pan_requests_admitted", "Requests that ask for work, taken in and not yet answered", registry=on
         )
+        self.streams_admitted = Gauge("pan_streams_admitted", "Streams taken in and not yet at their end", registry=on)
+        self.body_bytes = Gauge("pan_body_bytes", "Bytes of request bodies that are held", registry=on)
         self.images_admitted = Gauge("pan_images_admitted", "Images taken in and not yet answered", registry=on)
         self.images_rejected = Counter("pan_images_rejected", "Images that could not be used", ["code"], registry=on)
         self.batch_size = Histogram("pan_batch_size", "Images an engine call", buckets=_COUNTS, registry=on)

@@ -2,7 +2,6 @@
 
 import logging
 import sqlite3
-from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 
@@ -86,15 +85,12 @@ class Purger:
         return len(ids)
 
 
-def refuse_expired(entries: Sequence[NewEntry], held: Held, clock: int) -> None:
-    """Raises InvalidRequest for crops that are older than the gallery keeps: they would be erased at once."""
+def refuse_expired(entry: NewEntry, held: Held, clock: int) -> None:
+    """Raises InvalidRequest for a crop that is older than the gallery keeps: it would be erased at once."""
     retention = held.row.retention
-    if retention is None:
-        return
-    old = [place for place, entry in enumerate(entries) if clock - records.since(entry) >= retention]
-    if old:
-        problem = f"captured longer ago than the {retention / DAY:g} days that gallery {held.row.name} keeps"
+    if retention is not None and clock - records.since(entry) >= retention:
+        days = f"{retention / DAY:g} days"
         raise InvalidRequest(
-            f"{len(old)} of {len(entries)} crops were {problem}, and nothing was enrolled; leave them out",
-            [{"at": f"entries.{place}.captured_at", "problem": problem} for place in old[:20]],
+            f"the crop was captured longer ago than the {days} that gallery {held.row.name} keeps; leave it out",
+            [{"at": "captured_at", "problem": f"longer ago than {days}"}],
         )

@@ -37,7 +37,7 @@ async def compare(request: Request, service: ServiceDep, caller: EmbedCaller) ->
     Nothing is kept but a line in the audit: when, by whom, how many pictures.
     """
     body = await read_body(request, service.settings)
-    sides = await beside(body, lambda: {side: _images(body, side) for side in _SIDES})
+    sides = await beside(body, lambda: {side: _images(body, side, service.settings.max_images) for side in _SIDES})
     if strangers := set(body.names) - set(_SIDES):
         raise InvalidRequest(f"files are named a or b, for the set they belong to; not {', '.join(sorted(strangers))}")
     options = parse_options(DecisionOptions, body)
@@ -60,9 +60,9 @@ async def compare(request: Request, service: ServiceDep, caller: EmbedCaller) ->
     )
 
 
-def _images(body: Body, side: str) -> list[Image]:
+def _images(body: Body, side: str, most: int) -> list[Image]:
     if body.is_json:
-        images = images_from_base64(body.members.pop(side, []), side)
+        images = images_from_base64(body.members.pop(side, []), side, most)
     else:
         images = [image for name, image in zip(body.names, body.images, strict=False) if name == side]
     if not images:

@@ -8,9 +8,10 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Query, Request, Response, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityScopes
-from pydantic import BaseModel, BeforeValidator, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ValidationError
 from pydantic_core import ErrorDetails
 
+from service import schemas
 from service.answers import Json, dumps, validation_problem
 from service.api.texts import from_text, read_int, refuse_unknown_query, unknown
 from service.body import Body
@@ -23,13 +24,14 @@ from service.errors import (
     Refused,
     UnsupportedBody,
 )
+from service.json_text import require_few
 from service.keys import UNKNOWN
 from service.runtime import Service
 from service.schemas import GalleryName
 from service.settings import Settings
 
 T = TypeVar("T")
-M = TypeVar("M", bound=BaseModel)
+M = TypeVar("M", bound=schemas.Request)
 
 _MANY_ITEMS = 100  # entries, persons or vectors of an answer; to build it then takes some milliseconds
 
@@ -169,14 +171,12 @@ def open_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 EMBEDDING_PROBLEMS = (413, 414, 415, 429, 503, 504)
 
 
-# A million wrong members fit into a body. To find them takes seconds, and to put them into words ten more.
-_MOST_MEMBERS = 256  # of one object; no model has as many
-_MOST_ERRORS = 1000
+_MOST_ERRORS = 1000  # that are put into words, each at the cost of several kilobytes
 
 
 def parse(model: type[M], members: Mapping[str, Any]) -> M:
     """Validate members. Raises InvalidRequest naming each wrong one."""
-    _require_few_members([members])
+    require_few(members, model.max_values)
     try:
         return model.model_validate(members)
     except ValidationError as error:
@@ -187,26 +187,6 @@ def parse_options(model: type[M], body: Body) -> M:
     """Validate the members of a body, of which some are text. Raises InvalidRequest naming each wrong one."""
     texts = {name: value for name, value in body.members.items() if name in body.texts}
     return parse(model, {**body.members, **from_text(model, texts)})
-
-
-def parse_list(model: type[M], items: Any) -> list[M]:
-    """Validate a list whose length the caller has bounded. Raises InvalidRequest naming each wrong member."""
-    _require_few_members([items])
-    try:
-        return TypeAdapter(list[model]).validate_python(items)  # type: ignore[valid-type]
-    except ValidationError as error:
-        raise invalid(error, model) from None
-
-
-def _require_few_members(values: list[Any]) -> None:
-    open_: list[Any] = [values]
-    while open_:
-        inner = open_.pop()
-        if isinstance(inner, dict):
-            if len(inner) > _MOST_MEMBERS:
-                raise InvalidRequest(f"an object has {len(inner):,} members; at most {_MOST_MEMBERS} are accepted")
-            inner = inner.values()
-        open_ += [one for one in inner if isinstance(one, dict | list)]
 
 
 def invalid(error: ValidationError, model: type[BaseModel]) -> InvalidRequest:

@@ -50,7 +50,7 @@ async def embed(request: Request, service: ServiceDep, _: EmbedCaller) -> Respon
     one image is a frame that is cut into crops.
     """
     body = await read_body(request, service.settings)
-    pictures = await beside(body, lambda: take_pictures(body))
+    pictures = await beside(body, lambda: take_pictures(body, service.settings.max_images))
     options = parse_options(EmbedOptions, body)
     outcomes = await while_connected(request, service.embedder.embed(pictures.images, pictures.boxes))
     if _BINARY in request.headers.get("accept", ""):

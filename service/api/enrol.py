@@ -1,38 +1,43 @@
-"""POST /v1/galleries/{gallery}/entries: enrol crops, all or those that can be used, once."""
+"""POST /v1/galleries/{gallery}/entries: enrol crops, those that can be used, once."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ParamSpec, TypeVar
 
-import numpy as np
 import orjson
 from fastapi import APIRouter, Header, Request, Response
 
-from bundle import ImageError
-from service.answers import Json, dumps, item_error
+from bundle import ImageError, PanError
+from service.answers import Json
 from service.api.deps import (
     EMBEDDING_PROBLEMS,
     EnrolCaller,
     GalleryPath,
     ServiceDep,
     beside,
-    parse_list,
+    parse,
     parse_options,
     problems,
     while_connected,
 )
 from service.api.docs import enrol_body
-from service.api.inputs import image_from_base64, some_usable, take_pictures, unit_vector
+from service.api.inputs import image_from_base64, require_count, take_pictures, unit_vector
 from service.api.views import microseconds
 from service.body import Body, Image, read_body
-from service.engine import Vectors
+from service.enrolled import Batch, Range
+from service.enrolment import Crop, Outcome, Parsed, commit, embed
 from service.entries import IdempotencyKey
-from service.errors import BodyTooLarge, InvalidRequest
-from service.frames import Box
+from service.errors import InvalidRequest, UnusableImages
+from service.galleries import Held
+from service.json_text import VALUES_PER_CROP, parse_json
 from service.purger import refuse_expired
 from service.records import NewEntry
 from service.runtime import Service
 from service.schemas import Enrolled, EntryInfo
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 router = APIRouter(prefix="/v1/galleries/{gallery}/entries", tags=["entries"])
 
@@ -64,115 +69,129 @@ async def enrol(
     """Many crops at once: multipart files with a JSON list `metadata` in their order, or the JSON list `entries`,
     each with an `image` (base64) or a `vector` of this model; or one raw `image/*` body with its metadata in the query.
     With `boxes`, one file or raw image is a frame that is cut into crops, and `metadata` describes one crop a box.
+    A crop that cannot be used fails alone; a request of which none can is refused.
     """
-    service.galleries.require_current(service.galleries.find(gallery).row)
+    held = service.galleries.find(gallery)
+    service.galleries.require_current(held.row)
     body = await read_body(request, service.settings)
-    key = IdempotencyKey(idempotency_key, body.digest()) if idempotency_key else None
-    if key is not None and (earlier := await service.entries.answered(gallery, key)):
-        return Json(earlier.answer, earlier.status)
-    crops = await beside(body, lambda: _json_crops(body, service) if body.is_json else _pictures(body))
-    _require_no_more(len(crops.infos), service.settings.max_images)
-    known = [new_entry(info) for info in crops.infos]
-    refuse_expired(known, service.galleries.find(gallery), service.galleries.clock())
-    keep = service.galleries.find(gallery).row.keep_crops
-    outcomes = await while_connected(request, _embed(service, crops, keep))
-    some_usable(outcomes, crops.names)
-    good = [place for place, outcome in enumerate(outcomes) if not isinstance(outcome, ImageError)]
-    vectors, images = zip(*(outcome for outcome in outcomes if not isinstance(outcome, ImageError)), strict=True)
-
-    def answer(ids: list[int]) -> tuple[int, bytes]:
-        ids_by_place = dict(zip(good, ids, strict=True))
-        results: list[dict[str, Any]] = [
-            {"index": place, "error": item_error(outcome)}
-            if isinstance(outcome, ImageError)
-            else {"index": place, "entry_id": ids_by_place[place]}
-            for place, outcome in enumerate(outcomes)
-        ]
-        failed = len(outcomes) - len(ids)
-        return 207 if failed else 201, dumps({"enrolled": len(ids), "failed": failed, "results": results})
-
-    entries = [known[place] for place in good]
-    answered = await service.entries.enrol(caller, gallery, entries, np.stack(vectors), answer, key, images)
-    return Json(answered.answer, answered.status)
+    key = None
+    if idempotency_key is not None:
+        key = IdempotencyKey(idempotency_key, await asyncio.to_thread(body.digest))
+        if earlier := await service.entries.answered(held, key):
+            return _answer(earlier)
+    crops = await beside(
+        body, lambda: _json_crops(body, held, service) if body.is_json else _pictures(body, held, service)
+    )
+    outcomes = await while_connected(request, embed(service, held, crops.parsed, crops.frame))
+    _require_some(outcomes, crops.name)
+    return _answer(await commit(service, caller, held, outcomes, key))
 
 
-_Outcome = tuple[Vectors, bytes | None]  # of a crop: its embedding, and its picture where that is kept
+def _answer(batch: Batch) -> Response:
+    results: list[dict[str, Any]] = []
+    for outcome in batch.outcomes(0, batch.count):
+        if isinstance(outcome, Range):
+            places = range(outcome.count)
+            results += ({"index": outcome.index + n, "entry_id": outcome.entry_id + n} for n in places)
+        else:
+            results.append({"index": outcome.index, "error": outcome.error})
+    failed = len(batch.failures)
+    return Json({"enrolled": batch.count - failed, "failed": failed, "results": results}, 207 if failed else 201)
+
+
+def _require_some(outcomes: list[Outcome], name: str) -> None:
+    """Raises the error of the one crop there is, or one for all, where none can be used."""
+    errors = [outcome for outcome in outcomes if isinstance(outcome, PanError)]
+    if len(errors) < len(outcomes):
+        return
+    if len(errors) == 1:
+        raise errors[0]
+    failures = [
+        {"at": f"{name}.{place}", "problem": str(error), "code": error.code} for place, error in enumerate(errors)
+    ]
+    kind = UnusableImages if any(isinstance(error, ImageError) for error in errors) else InvalidRequest
+    raise kind(f"none of the {len(errors)} crops can be used; the first: {errors[0]}", failures)
 
 
 @dataclass(frozen=True, slots=True)
 class _Crops:
-    """What is known of each crop, and the crops: images and vectors, or one frame and its boxes."""
+    """Crops as they were read, the frame that they are boxes of, and the member of the request that lists them."""
 
-    infos: list[EntryInfo]
-    crops: list[Image | Vectors]
-    boxes: list[Box] | None
-    names: list[str]
-
-
-async def _embed(service: Service, crops: _Crops, keep: bool) -> list[_Outcome | ImageError]:
-    """Vectors that came ready stay as they are; images are embedded, and made ready to be kept."""
-    images = [crop for crop in crops.crops if isinstance(crop, bytes | ImageError)]
-    embedded = await embed_crops(service, images, crops.boxes, keep) if images else []
-    if crops.boxes is not None:
-        return list(embedded)
-    rest = iter(embedded)
-    return [next(rest) if isinstance(crop, bytes | ImageError) else (crop, None) for crop in crops.crops]
+    parsed: list[Parsed]
+    frame: Image | None
+    name: str
 
 
-async def embed_crops(
-    service: Service, images: Sequence[Image], boxes: Sequence[Box] | None, keep: bool
-) -> Sequence[tuple[Vectors, bytes | None] | ImageError]:
-    """The (D,) vector of each, and its picture where that is to be kept. Raises as `Embedder.embed`."""
-    if keep:
-        return await service.embedder.embed_keeping(images, boxes)
-    vectors = await service.embedder.embed(images, boxes)
-    return [one if isinstance(one, ImageError) else (one, None) for one in vectors]
-
-
-def _json_crops(body: Body, service: Service) -> _Crops:
+def _json_crops(body: Body, held: Held, service: Service) -> _Crops:
     items = body.members.pop("entries", None)
     _nothing_left(body)
-    if not isinstance(items, list) or not items or not all(isinstance(item, dict) for item in items):
+    if not isinstance(items, list) or not items:
         raise InvalidRequest("`entries` is a list of objects, and there is at least one")
-    _require_no_more(len(items), service.settings.max_images)
-    crops = [pop_crop(item, service.bundle.manifest.output.dim) for item in items]
-    return _Crops(parse_list(EntryInfo, items), crops, None, [f"entries.{index}" for index in range(len(items))])
+    require_count(items, "entries", service.settings.max_images)
+    return _Crops([attempt(parse_crop, item, held, service) for item in items], None, "entries")
 
 
-def _pictures(body: Body) -> _Crops:
-    pictures = take_pictures(body)
-    return _Crops(_metadata(body, len(pictures)), list(pictures.images), pictures.boxes, pictures.names)
+def _pictures(body: Body, held: Held, service: Service) -> _Crops:
+    pictures = take_pictures(body, service.settings.max_images)
+    sources: list[Any] = pictures.images if pictures.boxes is None else pictures.boxes
+    if "metadata" in body.members:
+        items = _metadata(body, len(sources))
+        entries = [attempt(parse_entry, item, held, service) for item in items]
+        parsed: list[Parsed] = [
+            entry if isinstance(entry, PanError) else Crop(entry, source)
+            for entry, source in zip(entries, sources, strict=True)
+        ]
+    else:  # of one crop, or the same for all
+        of_all = _entry(parse_options(EntryInfo, body), held, service)
+        parsed = [Crop(of_all, source) for source in sources]
+    if pictures.boxes is None:
+        return _Crops(parsed, None, "images")
+    return _Crops(parsed, pictures.images[0], "boxes")
 
 
-def pop_crop(item: dict[str, Any], dim: int) -> Image | Vectors:
-    """The crop of an entry in JSON, taken out of its members. Raises InvalidRequest."""
-    if ("image" in item) == ("vector" in item):
-        raise InvalidRequest("each entry has either an `image` or a `vector`")
-    return image_from_base64(item.pop("image")) if "image" in item else unit_vector(item.pop("vector"), dim)
-
-
-def _metadata(body: Body, count: int) -> list[EntryInfo]:
-    if "metadata" not in body.members:  # of one crop, or the same for all
-        return [parse_options(EntryInfo, body)] * count
-    text = body.members.pop("metadata")
+def _metadata(body: Body, count: int) -> list[Any]:
+    items = parse_json(body.members.pop("metadata"), count * VALUES_PER_CROP, "`metadata`")
     _nothing_left(body)
-    try:
-        items = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"`metadata` is not JSON: {error}") from None
-    if isinstance(items, list) and len(items) != count:
+    if not isinstance(items, list):
+        raise InvalidRequest("`metadata` is a list of objects, one for each crop")
+    if len(items) != count:
         raise InvalidRequest(f"`metadata` describes {len(items)} crops and there are {count}")
-    return parse_list(EntryInfo, items)
-
-
-def _require_no_more(count: int, most: int) -> None:
-    if count > most:
-        raise BodyTooLarge(f"{count} entries in one request; at most {most} are accepted")
+    return items
 
 
 def _nothing_left(body: Body) -> None:
     if body.members:
         raise InvalidRequest(f"unknown members: {', '.join(sorted(body.members))}")
+
+
+def attempt(parse: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T | PanError:
+    """What is read of one crop, or why it cannot be used."""
+    try:
+        return parse(*arguments, **named)
+    except PanError as error:
+        return error
+
+
+def parse_crop(item: Any, held: Held, service: Service) -> Crop:
+    """A crop in JSON, a picture or a vector. Raises InvalidRequest."""
+    if not isinstance(item, dict):
+        raise InvalidRequest(f"the entry is a JSON {type(item).__name__}; an object is needed")
+    if ("image" in item) == ("vector" in item):
+        raise InvalidRequest("each entry has either an `image` or a `vector`")
+    vector = item.pop("vector", None)
+    source = image_from_base64(item.pop("image")) if "image" in item else unit_vector(vector, held.row.dim)
+    return Crop(parse_entry(item, held, service), source)
+
+
+def parse_entry(item: Any, held: Held, service: Service) -> NewEntry:
+    """What is known of a crop. Raises InvalidRequest, also where the gallery does not keep a crop of its age."""
+    return _entry(parse(EntryInfo, item), held, service)
+
+
+def _entry(info: EntryInfo, held: Held, service: Service) -> NewEntry:
+    entry = new_entry(info)
+    refuse_expired(entry, held, service.galleries.clock())
+    return entry
 
 
 def new_entry(info: EntryInfo) -> NewEntry:

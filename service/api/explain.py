@@ -46,7 +46,7 @@ async def explain(request: Request, service: ServiceDep, _: EmbedCaller) -> Resp
     bundle must have been exported with `--explain`.
     """
     body = await read_body(request, service.settings)
-    pictures = await beside(body, lambda: take_pictures(body))
+    pictures = await beside(body, lambda: take_pictures(body, service.settings.max_images))
     options = parse_options(EmbedOptions, body)
     service.explainer.require(len(pictures))
     outcomes = await while_connected(request, _explain(service, pictures))

@@ -7,13 +7,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 
 from bundle import CorruptImage, ImageError
 from service.body import Body, Image
 from service.engine import Vectors
-from service.errors import InvalidRequest, UnusableImages
+from service.errors import BodyTooLarge, InvalidRequest, UnusableImages
 from service.frames import Box
+from service.json_text import VALUES_PER_CROP, parse_json
 from service.vectors import NO_DIRECTION, no_direction, unit_rows
 
 T = TypeVar("T")
@@ -32,11 +32,18 @@ def image_from_base64(text: Any) -> Image:
         return CorruptImage(f"the image is not base64 ({error}); encode it without line breaks or a data: prefix")
 
 
-def images_from_base64(texts: Any, name: str) -> list[Image]:
-    """The images of a JSON member."""
+def images_from_base64(texts: Any, name: str, most: int) -> list[Image]:
+    """The images of a JSON member. Raises InvalidRequest, or BodyTooLarge for more than `most`."""
     if not isinstance(texts, list):
         raise InvalidRequest(f"`{name}` is a list of base64 strings")
+    require_count(texts, name, most)
     return [image_from_base64(text) for text in texts]
+
+
+def require_count(items: Sequence[Any], name: str, most: int) -> None:
+    """Raises BodyTooLarge for more than `most` items: before each of them costs anything."""
+    if len(items) > most:
+        raise BodyTooLarge(f"{len(items)} {name} in one request; at most {most} are accepted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,25 +62,26 @@ class Pictures:
         return [f"{'images' if self.boxes is None else 'boxes'}.{index}" for index in range(len(self))]
 
 
-def take_pictures(body: Body) -> Pictures:
-    """The crops of a body, out of its members where it is JSON. Raises InvalidRequest without any."""
-    images = images_from_base64(body.members.pop("images", []), "images") if body.is_json else body.images
+def take_pictures(body: Body, most: int) -> Pictures:
+    """The crops of a body, out of its members where it is JSON; at most `most` of them.
+
+    Raises InvalidRequest, also without any, or BodyTooLarge.
+    """
+    images = images_from_base64(body.members.pop("images", []), "images", most) if body.is_json else body.images
     if not images:
         raise InvalidRequest("there is no image in the request")
-    boxes = _boxes(body.members.pop("boxes")) if "boxes" in body.members else None
+    boxes = _boxes(body.members.pop("boxes"), most) if "boxes" in body.members else None
     if boxes is not None and len(images) != 1:
         raise InvalidRequest(f"`boxes` are of one frame, and there are {len(images)} images")
     return Pictures(images, boxes)
 
 
-def _boxes(value: Any) -> list[Box]:
+def _boxes(value: Any, most: int) -> list[Box]:
     if isinstance(value, str):  # in a form
-        try:
-            value = orjson.loads(value)
-        except orjson.JSONDecodeError as error:
-            raise InvalidRequest(f"`boxes` is no JSON: {error}") from None
+        value = parse_json(value, most * VALUES_PER_CROP, "`boxes`")
     if not isinstance(value, list) or not value:
         raise InvalidRequest("`boxes` is a list with at least one box")
+    require_count(value, "boxes", most)
     for box in value:
         if not isinstance(box, list) or len(box) != 4 or not all(_is_length(number) for number in box):
             raise InvalidRequest("a box is a list of four numbers: x, y, width, height in pixels")

@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from service.api.inputs import Pictures, all_usable, fused, take_pictures, unit_vector
+from service.api.inputs import Pictures, all_usable, fused, require_count, take_pictures, unit_vector
 from service.api.views import microseconds
 from service.body import Body
 from service.columns import Filter
 from service.engine import Vectors
-from service.errors import BodyTooLarge, InvalidRequest, ModelMismatch
+from service.errors import InvalidRequest, ModelMismatch
 from service.gallery_records import GalleryRow
 from service.growing import tag
 from service.records import EntryRow
@@ -42,19 +42,18 @@ def take_query(body: Body, most: int) -> tuple[str, Any]:
     if not body.is_json:
         if given:
             raise InvalidRequest(f"{', '.join(given)} is a member of JSON bodies; send images as files")
-        return "images", take_pictures(body)
+        return "images", take_pictures(body, most)
     if len(given) != 1:
         raise InvalidRequest(f"a search has exactly one of {', '.join(f'`{name}`' for name in _QUERIES)}")
     (name,) = given
     if name == "images":
-        return name, take_pictures(body)
+        return name, take_pictures(body, most)
     value = body.members.pop(name)
     if name in _PLURAL:
         return _PLURAL[name], [value]
     if not isinstance(value, list) or not value:
         raise InvalidRequest(f"`{name}` is a list with at least one item")
-    if len(value) > most:
-        raise BodyTooLarge(f"{len(value)} {name} in one request; at most {most} are accepted")
+    require_count(value, name, most)
     return name, value
 
 

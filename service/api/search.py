@@ -47,8 +47,12 @@ async def search(gallery: GalleryPath, request: Request, service: ServiceDep, ca
     """
     service.galleries.find(gallery)
     body = await read_body(request, service.settings)
-    kind, value = await beside(body, lambda: take_query(body, service.settings.max_images))
-    options = parse_options(SearchOptions, body)
+
+    def parsed() -> tuple[str, Any, SearchOptions]:
+        kind, value = take_query(body, service.settings.max_images)
+        return kind, value, parse_options(SearchOptions, body)
+
+    kind, value, options = await beside(body, parsed)
     if options.top_k > service.settings.max_top_k:
         raise BodyTooLarge(f"top_k is {options.top_k}; at most {service.settings.max_top_k} hits are given")
     row, memory = service.galleries.searched(gallery)

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any, get_args, get_origin
 
-import orjson
 from fastapi import Request
 from pydantic import BaseModel
 
 from service.errors import InvalidRequest
+from service.json_text import parse_json
 
 _INTEGER = re.compile(r"-?[0-9]{1,19}")
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_MOST_VALUES = 8192  # of the JSON of an option
 _SHOWN = 64  # characters of a name that a client sent
 _TWICE = "it was given more than once"
 
@@ -40,10 +41,10 @@ def read_float(text: str) -> float:
 
 
 def read_json(text: str) -> Any:
-    """Raises ValueError."""
+    """Raises ValueError, or BodyTooLarge for more values than any option has."""
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
+        return parse_json(text, _MOST_VALUES, "the text")
+    except InvalidRequest as error:
         raise ValueError(f"in a form or a query this is JSON text ({error})") from None
 
 

@@ -20,9 +20,11 @@ from service.embedder import Embedder
 from service.engine import Vectors
 from service.errors import InvalidRequest, ModelMismatch, UnsupportedBody
 from service.gallery_records import GalleryRow
-from service.lines import FORMAT, Reader, Writer
+from service.lines import FORMAT, LONGEST, Reader, Writer
+from service.ndjson import BodyLines
 from service.purger import DAY
 from service.records import EntryRow, WholeEntry
+from service.runtime import Service
 from service.schema import now
 from service.schemas import ExportedEntry, ExportedGallery, Gallery
 from service.transfer import BATCH, BATCH_BYTES, Keep
@@ -68,7 +70,7 @@ async def export_gallery(gallery: GalleryPath, service: ServiceDep, caller: Expo
     summary="Import a gallery",
     status_code=201,
     openapi_extra={"requestBody": {"required": True, "content": _BINARY}},
-    responses={201: {"model": Gallery}, **problems(404, 409, 415, 429, 503, 507)},
+    responses={201: {"model": Gallery}, **problems(404, 409, 415, 429, 503, 504, 507)},
 )
 async def import_gallery(gallery: GalleryPath, request: Request, service: ServiceDep, caller: AdminCaller) -> Response:
     """A file of an export becomes a new gallery of this name, whole or not at all; its entries get new ids.
@@ -77,8 +79,14 @@ async def import_gallery(gallery: GalleryPath, request: Request, service: Servic
     """
     if request.headers.get("content-type") != _FILE:
         raise UnsupportedBody(f"send the file of an export as {_FILE}")
-    request.scope["patient"] = True  # in the middle of a file nobody can be told to come back
-    arriving = _records(request)
+    share = request.scope["share"]
+    longest = min(LONGEST, share.budget.longest_line)
+    lines = BodyLines(share, longest, service.settings.request_timeout, open_end=False)
+    async with lines.reading(request.receive):
+        return await _import(gallery, _records(lines), service, caller)
+
+
+async def _import(name: str, arriving: AsyncIterator[dict[str, Any]], service: Service, caller: str) -> Response:
     first = parse(ExportedGallery, await anext(arriving))
     model = service.bundle.manifest
     if (first.fingerprint, first.dim) != (model.model.fingerprint, model.output.dim):
@@ -86,9 +94,9 @@ async def import_gallery(gallery: GalleryPath, request: Request, service: Servic
             f"the export is of model {first.fingerprint[:12]} and {model.model.fingerprint[:12]} is loaded: start the "
             "service with the bundle of the export to import it, or enrol its crops again into a new gallery"
         )
-    async with service.transfer.incoming(caller, gallery, first.purpose, retention_of(first), first.keep_crops) as keep:
+    async with service.transfer.incoming(caller, name, first.purpose, retention_of(first), first.keep_crops) as keep:
         await _keep_all(arriving, first, service.embedder, keep)
-    return Json(gallery_view(service, service.galleries.find(gallery)), 201)
+    return Json(gallery_view(service, service.galleries.find(name)), 201)
 
 
 async def _lines(row: GalleryRow, batches: AsyncIterator[list[WholeEntry]]) -> AsyncIterator[bytes]:
@@ -123,13 +131,15 @@ def _exported(one: WholeEntry) -> dict[str, Any]:
     }
 
 
-async def _records(request: Request) -> AsyncIterator[dict[str, Any]]:
+async def _records(lines: BodyLines) -> AsyncIterator[dict[str, Any]]:
     """The lines of the body, as they arrive."""
     reader = Reader()
-    async for chunk in request.stream():
-        for record in reader.feed(chunk):
+    while taken := await lines.take(1):
+        if (line := taken[0]) is None:
+            raise InvalidRequest(f"a line has more than {LONGEST:,} bytes; this is no exported gallery")
+        for record in reader.feed(line + b"\n"):
             yield record
-        request.scope["let_go"](len(chunk))
+        lines.done(taken)
     reader.finish()
 
 

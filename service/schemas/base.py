@@ -1,7 +1,7 @@
 """What requests and answers are made of, and what every failure looks like."""
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import (
     AfterValidator,
@@ -44,6 +44,7 @@ class Request(BaseModel):
     """Unknown members are refused, and so are values of another type: neither may become a silent default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+    max_values: ClassVar[int] = 200  # at any depth; the service refuses more before it validates them
 
 
 class Answer(BaseModel):

@@ -1,7 +1,7 @@
 """Searches, comparisons, and what is said of a cosine."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -81,6 +81,8 @@ class SearchOptions(DecisionOptions):
     Where the query is an entry, its camera and person are those of the entry unless given, and it never finds itself.
     In a form, `attributes` and `rerank` are JSON texts.
     """
+
+    max_values: ClassVar[int] = 5000
 
     top_k: int = Field(default=10, ge=1, description="hits, or persons where grouped; the server has an upper limit")
     fuse: Fuse = Field(

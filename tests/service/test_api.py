@@ -237,12 +237,19 @@ def test_nothing_is_enrolled_when_no_crop_can_be_used(api: httpx.Client, gallery
         ({"vector": [1.0] * DIM}, "either"),
     ],
 )
-def test_wrong_metadata_is_named_and_nothing_is_enrolled(
+def test_an_entry_that_cannot_be_used_is_named_and_fails_alone(
     api: httpx.Client, gallery: str, entry: dict[str, Any], says: str
 ) -> None:
-    answer = enrol(api, gallery, {"image": b64(png(1))}, {"image": b64(png(2)), **entry})
-    assert says in problem(answer, 422, "invalid-request").detail
-    assert api.get(f"/v1/galleries/{gallery}").json()["entries"] == 0
+    wrong = {"image": b64(png(2)), **entry}
+    answer = enrol(api, gallery, wrong, {"image": b64(png(1))})
+    assert (answer.status_code, answer.json()["enrolled"], len(ids(answer))) == (207, 1, 1)
+    error = answer.json()["results"][0]["error"]
+    assert (error["code"], says in error["detail"]) == ("invalid-request", True), error
+    assert says in problem(enrol(api, gallery, wrong), 422, "invalid-request").detail
+    none = problem(enrol(api, gallery, wrong, wrong), 422, "invalid-request")
+    assert "none of the 2 crops" in none.detail
+    assert [one["at"] for one in none.errors or []] == ["entries.0", "entries.1"]
+    assert api.get(f"/v1/galleries/{gallery}").json()["entries"] == 1
 
 
 @pytest.mark.parametrize(
@@ -326,12 +333,57 @@ def test_a_picture_in_which_the_model_finds_nothing_fails_alone(api: httpx.Clien
     assert api.get("/readyz").status_code == 200
 
 
-@pytest.mark.parametrize(
-    "metadata", ["[]", "[{}]", "[{}, {}, {}]", "{}", "nonsense", '[{}, {"person": 1}]', '[{}, "x"]']
-)
+@pytest.mark.parametrize("metadata", ["[]", "[{}]", "[{}, {}, {}]", "{}", "nonsense", '[{"person": 1}, "x"]'])
 def test_metadata_that_does_not_fit_the_files_is_refused(api: httpx.Client, gallery: str, metadata: str) -> None:
     answer = api.post(f"/v1/galleries/{gallery}/entries", files=files(png(1), png(2)), data={"metadata": metadata})
     problem(answer, 422, "invalid-request")
+
+
+@pytest.mark.parametrize("wrong", [{"person": 1}, "x", [], None])
+def test_metadata_that_is_wrong_fails_alone(api: httpx.Client, gallery: str, wrong: Any) -> None:
+    data = {"metadata": json.dumps([wrong, {"person_id": "a"}])}
+    answer = api.post(f"/v1/galleries/{gallery}/entries", files=files(png(1), png(2)), data=data)
+    assert answer.status_code == 207
+    assert [one.get("error", {}).get("code") for one in answer.json()["results"]] == ["invalid-request", None]
+    frame = {"boxes": "[[0, 0, 40, 60], [10, 10, 40, 60]]", **data}
+    answer = api.post(f"/v1/galleries/{gallery}/entries", files=files(encode(Image.new("RGB", (64, 128)))), data=frame)
+    assert [one.get("error", {}).get("code") for one in answer.json()["results"]] == ["invalid-request", None]
+    page = api.get(f"/v1/galleries/{gallery}/entries").json()["entries"]
+    assert [entry["person_id"] for entry in page] == ["a", "a"]
+
+
+@pytest.mark.parametrize("vector", [[0.0] * DIM, [1.0], "AAAA", "no base64!", {}, None])
+def test_a_vector_that_is_malformed_fails_alone(api: httpx.Client, gallery: str, vector: Any) -> None:
+    answer = enrol(api, gallery, {"vector": vector}, {"vector": [1.0] * DIM, "person_id": "a"})
+    assert answer.status_code == 207
+    assert answer.json()["results"][0]["error"]["code"] == "invalid-request"
+    assert len(ids(answer)) == 1
+
+
+def test_integers_in_attributes_are_compared_exactly(api: httpx.Client, gallery: str) -> None:
+    numbers = [2**53, 2**53 + 1, -(2**53) - 1, 2**63 - 1, 2**63, 2**64 - 1, 3]
+    enrol(api, gallery, *[{"vector": [1.0] * DIM, "attributes": {"n": n}, "person_id": str(n)} for n in numbers])
+
+    def found(number: str) -> list[str]:
+        query = f'{{"vector": {[1.0] * DIM}, "attributes": {{"n": {number}}}}}'
+        headers = {"Content-Type": "application/json"}
+        answer = api.post(f"/v1/galleries/{gallery}/search", content=query, headers=headers)
+        return [hit["person_id"] for hit in answer.json()["hits"]]
+
+    for number in numbers:
+        assert found(str(number)) == [str(number)]
+    for text, number in [("9007199254740992.0", 2**53), ("9.223372036854775808e18", 2**63), ("3.0", 3), ("0.3e1", 3)]:
+        assert found(text) == [str(number)]
+    assert found("9007199254740994") == found("1e300") == []
+
+
+@pytest.mark.parametrize("field", ["metadata", "boxes"])
+def test_form_fields_have_a_bound(api: httpx.Client, gallery: str, field: str) -> None:
+    path = f"/v1/galleries/{gallery}/entries"
+    many = api.post(path, files=files(png(1)), data={field: f"[{','.join(['{}'] * 400_000)}]"})
+    assert "values" in problem(many, 413, "too-large").detail
+    long = api.post(path, files=files(png(1)), data={field: " " * 5_000_000})
+    assert "the form fields have more than" in problem(long, 413, "too-large").detail
 
 
 def test_a_retry_with_the_same_key_gets_the_same_answer_and_enrols_nothing(api: httpx.Client, gallery: str) -> None:

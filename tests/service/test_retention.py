@@ -139,16 +139,18 @@ def test_retention_can_be_set_later_shortened_and_lifted(bundle: Path, tmp_path:
     run(test)
 
 
-def test_crops_that_are_too_old_are_refused_by_name_and_nothing_is_enrolled(bundle: Path, tmp_path: Path) -> None:
+def test_a_crop_that_is_too_old_fails_alone(bundle: Path, tmp_path: Path) -> None:
     async def test() -> None:
         async with api(bundle, tmp_path, Clock()) as http:
             await http.post("/galleries", json={"name": "g", "retention_days": 2})
             entries = [crop(0), crop(1, captured_at=ago(3)), crop(2, captured_at=ago(1))]
-            refused = await http.post("/galleries/g/entries", json={"entries": entries})
-            assert refused.status_code == 422
-            assert "1 of 3 crops were captured longer ago than the 2 days" in refused.json()["detail"]
-            assert [one["at"] for one in refused.json()["errors"]] == ["entries.1.captured_at"]
-            assert await found(http) == set()
+            answer = await http.post("/galleries/g/entries", json={"entries": entries})
+            assert (answer.status_code, answer.json()["enrolled"], answer.json()["failed"]) == (207, 2, 1)
+            error = answer.json()["results"][1]["error"]
+            assert "captured longer ago than the 2 days" in error["detail"]
+            refused = await http.post("/galleries/g/entries", json={"entries": [crop(1, captured_at=ago(3))]})
+            assert (refused.status_code, refused.json()["errors"][0]["at"]) == (422, "captured_at")
+            assert len(await found(http)) == 2
             assert (await http.post("/galleries/nowhere/purge")).status_code == 404
 
     run(test)

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from service.columns import Filter
 from service.database import Database
+from service.enrolled import Batch
 from service.entries import Entries, IdempotencyKey
 from service.errors import Conflict, InvalidRequest, NotFound
 from service.galleries import Galleries
@@ -91,36 +92,28 @@ class Store(RuleBasedStateMachine):
     @rule(name=NAMES, known=KNOWN, key=st.sampled_from([None, "k1", "k2"]))
     def enrol(self, name: str, known: list[tuple[str | None, str | None]], key: str | None) -> None:
         vectors = self.vectors(len(known))
-        got: list[list[int]] = []
-
-        def answer(ids: list[int]) -> tuple[int, bytes]:
-            got.append(ids)
-            return 201, str(ids).encode()
-
-        call = self.entries.enrol(
-            "me",
-            name,
-            [NewEntry(person, camera) for person, camera in known],
-            vectors,
-            answer,
-            None if key is None else IdempotencyKey(key, str(known)),
-        )
         if name not in self.truth:
             with pytest.raises(NotFound):
-                self.do(call)
+                self.galleries.find(name)
             return
+        call = self.entries.enrol(
+            "me",
+            self.galleries.find(name),
+            [NewEntry(person, camera) for person, camera in known],
+            vectors,
+            Batch(len(known)),
+            None if key is None else IdempotencyKey(key, str(known)),
+        )
         if key is not None and (name, key) in self.keys:
             ids, earlier = self.keys[name, key]
             if earlier == known:
-                assert self.do(call).answer == str(ids).encode()
+                assert self.do(call) == Batch(len(ids), first_id=ids[0])
             else:
                 with pytest.raises(InvalidRequest):
                     self.do(call)
-            assert got == []
             return
-        self.do(call)
-        (ids,) = got
-        assert ids == sorted(set(ids))
+        batch = self.do(call)
+        ids = list(range(batch.first_id, batch.first_id + len(known)))
         assert ids[0] > self.last  # no id is ever given twice, also not after a restart
         self.last = ids[-1]
         if key is not None:

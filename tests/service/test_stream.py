@@ -1,6 +1,5 @@
 """Enrolment by stream: results while lines come, each line on its own, and nothing twice under one key."""
 
-import asyncio
 import base64
 import json
 import signal
@@ -24,7 +23,8 @@ from PIL import Image
 from benchmarks.served import Served
 from bundle import ImageLimits
 from service.client import Client
-from service.ndjson import Lines
+from service.enrolled import Batch, Failure, Range
+from service.ndjson import LineBuffer
 from service.settings import Settings
 from tests.service.bundles import DIM
 from tests.service.conftest import running
@@ -244,7 +244,7 @@ def test_room_for_bodies_is_waited_for(bundle: Path, tmp_path: Path) -> None:
         with socket.create_connection((api.base_url.host, api.base_url.port or 0)) as slow:
             slow.sendall(b"POST /v1/galleries/hall/entries HTTP/1.1\r\nHost: localhost\r\nContent-Length: 300000\r\n")
             slow.sendall(b"Content-Type: application/json\r\n\r\n" + bytes(290_000))
-            while api.post("/v1/galleries/hall/entries", json={"entries": ["x" * 20_000]}).status_code != 429:
+            while "pan_body_bytes 290000.0" not in api.get("/metrics").text:
                 time.sleep(0.01)
             ends: list[dict[str, Any]] = []
             lines = [ready(n) for n in range(1000)]
@@ -277,6 +277,106 @@ def test_a_full_queue_is_waited_for(launch: Callable[..., Served]) -> None:
         filling.join()
 
 
+def test_a_stream_never_goes_on_into_another_gallery_of_the_same_name(api: httpx.Client, gallery: str) -> None:
+    with wire(str(api.base_url), gallery, "k") as stream:
+        stream.send(ready(1) + b"\n")
+        assert "entry_id" in stream.line()
+        assert api.delete(f"/v1/galleries/{gallery}").status_code == 200
+        assert api.post("/v1/galleries", json={"name": gallery}).status_code == 201
+        stream.send(ready(2) + b"\n")
+        end = stream.line()
+        assert (end["enrolled"], end["failed"], end["error"]["code"]) == (1, 0, "not-found")
+        assert "deleted meanwhile" in end["error"]["detail"]
+    assert persons(api, gallery) == {}
+
+
+def test_any_beginning_of_a_stream_is_answered_as_before(api: httpx.Client, gallery: str) -> None:
+    lines = [b"no JSON" if n in (2, 7) else ready(n) for n in range(12)]
+    key = {"Idempotency-Key": "k"}
+    *results, _ = post(api, gallery, [b"\n".join(lines[:10])], **key)  # in one batch
+    for count in range(11):
+        *again, end = post(api, gallery, lines[:count], **key)
+        assert again == results[:count]
+        assert end == {
+            "enrolled": sum("entry_id" in one for one in again),
+            "failed": sum("error" in one for one in again),
+        }
+    with wire(str(api.base_url), gallery, "k") as stream:  # by one that waits for each result
+        for n, line in enumerate(lines[:10]):
+            stream.send(line + b"\n")
+            assert stream.line() == results[n]
+    *begun, broken = post(api, gallery, [*lines[:4], ready(99)], **key)
+    assert begun == results[:4]
+    assert (broken["error"]["code"], broken["enrolled"]) == ("invalid-request", 3)
+    assert "line 5 is not what came with this Idempotency-Key" in broken["error"]["detail"]
+    assert len(persons(api, gallery)) == 8
+    *whole, end = post(api, gallery, lines, **key)
+    assert (whole[:10], end) == (results, {"enrolled": 10, "failed": 2})
+    assert len(persons(api, gallery)) == 10
+
+
+def test_what_a_former_version_kept_of_a_key_is_answered() -> None:
+    answer = {"enrolled": 2, "failed": 1, "results": [{"index": 0, "error": {"code": "c", "detail": "d"}}]}
+    answer["results"] += [{"index": 1, "entry_id": 7}, {"index": 2, "entry_id": 8}]  # type: ignore[operator]
+    stream = json.dumps([3, "f" * 64, 7, [[0, {"code": "c", "detail": "d"}]]])
+    for kept in (json.dumps(answer), stream):
+        failed, enrolled = Batch.loads(kept.encode()).outcomes(0, 3)
+        assert failed == Failure(0, {"code": "c", "detail": "d"})
+        assert enrolled == Range(1, 7, 2)
+    batch = Batch(3, {0: {"code": "c", "detail": "d"}}, b"8 bytes." * 3, 7)
+    assert Batch.loads(batch.dumps()) == batch
+
+
+def test_who_sends_no_line_in_time_is_told_and_what_came_before_stays(bundle: Path, tmp_path: Path) -> None:
+    with running(Settings(bundle=bundle, data=tmp_path, request_timeout=0.5)) as api:
+        api.post("/v1/galleries", json={"name": "hall"})
+        with wire(str(api.base_url), "hall") as stream:
+            stream.send(ready(1) + b"\n" + ready(2)[:5])
+            assert "entry_id" in stream.line()
+            dripping = threading.Event()
+
+            def drip() -> None:
+                with suppress(OSError):
+                    while not dripping.wait(0.05):
+                        stream.send(b" ")
+
+            thread = threading.Thread(target=drip)
+            thread.start()
+            end = stream.line()
+            dripping.set()
+            thread.join()
+        assert (end["enrolled"], end["error"]["code"]) == (1, "deadline-exceeded")
+        assert "no line arrived within 0.5 s" in end["error"]["detail"]
+        assert list(persons(api, "hall").values()) == ["p1"]
+
+
+def test_streams_have_places_of_their_own(bundle: Path, tmp_path: Path) -> None:
+    with running(Settings(bundle=bundle, data=tmp_path, max_queue=2, max_images=2)) as api:
+        api.post("/v1/galleries", json={"name": "hall"})
+        with wire(str(api.base_url), "hall") as stream:
+            stream.send(ready(1) + b"\n")
+            assert "entry_id" in stream.line()
+            path, body = "/v1/galleries/hall/entries", {"entries": [{"vector": vector(2)}]}
+            refused = api.post(f"{path}/stream", content=ready(2), headers=_TYPE)
+            assert (refused.status_code, refused.json()["code"]) == (429, "overloaded")
+            assert int(refused.headers["Retry-After"]) >= 1
+            refused = api.post(
+                "/v1/galleries/new/import", content=b"", headers={"Content-Type": "application/octet-stream"}
+            )
+            assert refused.status_code == 429
+            assert [api.post(path, json=body).status_code for _ in range(3)] == [201] * 3
+        while "pan_streams_admitted 0.0" not in api.get("/metrics").text:
+            time.sleep(0.01)
+        assert post(api, "hall", [ready(3)])[-1] == {"enrolled": 1, "failed": 0}
+
+
+def test_a_line_of_too_many_values_fails_alone(api: httpx.Client, gallery: str) -> None:
+    many = b'{"vector": [%s]}' % b",".join([b"{}"] * 100_000)
+    *results, end = post(api, gallery, [ready(1), many, ready(2)])
+    assert end == {"enrolled": 2, "failed": 1}
+    assert results[1]["error"]["code"] == "too-large"
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     body=st.binary(max_size=200).map(lambda data: data.replace(b"\0", b"\n")),
@@ -290,27 +390,14 @@ def test_lines_are_the_same_however_the_body_is_cut(body: bytes, cuts: list[int]
     if expected[-1] == b"":
         expected.pop()
 
-    async def taken() -> tuple[list[bytes | None], int]:
-        held = 0
-
-        def let_go(size: int) -> None:
-            nonlocal held
-            held += size
-
-        lines = Lines(longest, 20, let_go)
-
-        async def feed() -> None:
-            for chunk in chunks:
-                await lines.feed(chunk)
-            await lines.end()
-
-        feeding, found = asyncio.create_task(feed()), list[bytes | None]()
-        while some := await lines.some(3):
-            found += some[:2]
-            await lines.give_back(some[2:])
-        await feeding
-        return found, held
-
-    found, held = asyncio.run(taken())
+    buffer = LineBuffer(longest)
+    found: list[bytes | None] = []
+    dropped = 0
+    for chunk in [*chunks, None]:
+        dropped += -buffer.end() if chunk is None else buffer.feed(chunk)
+        while (some := buffer.take(3))[0]:
+            found += some[0]
+            dropped += some[1]
     assert found == expected
-    assert held - len(body) in (0, int(not body.endswith(b"\n")))
+    kept = sum(1 if line is None else len(line) + 1 for line in found)
+    assert kept + dropped == len(body)

@@ -100,6 +100,8 @@ def test_what_is_not_whole_or_not_right_leaves_nothing_behind(bundle: Path, tmp_
             "a line lost": (b"\n".join([*lines[:300], *data.splitlines()[301:]]) + b"\n", 422, "checksum differs"),
             "something after": (data + lines[1] + b"\n", 422, "more after the last line"),
             "empty": (b"", 422, "ends after 0 lines"),
+            "a lax version": (sealed([orjson.dumps({**first, "version": True}), *lines[1:]]), 422, "version"),
+            "a lax dim": (sealed([orjson.dumps({**first, "dim": float(first["dim"])}), *lines[1:]]), 422, "dim"),
             "no json": (b"PK\x03\x04\n", 422, "not JSON"),
             "another format": (b'{"format": "else"}\n', 422, "no gallery that this release can read"),
             "endless": (b"x" * 9_000_000, 422, "more than 8,388,608 bytes"),
