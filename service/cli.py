@@ -15,11 +15,11 @@ from bundle import ImageLimits
 from service import backup_commands, check_commands, gallery_commands, key_commands
 from service.backup import replaced
 from service.enroll import enroll_folder
-from service.logs import log_to_stderr
+from service.logs import LogLevel, log_to_stderr
 from service.schemas import Fuse
 from service.settings import Device, EngineChoice, PrecisionChoice, Settings
 from service.show import show_found
-from service.terminal import KeyFile, Url, complain, connect, err, out, read_secret, told
+from service.terminal import KeyFile, Url, complain, connect, err, out, parse_time, read_secret, told
 from service.wheels import installed_wheels
 
 app = typer.Typer(
@@ -110,10 +110,10 @@ def run(
         typer.Option(
             envvar="OTEL_EXPORTER_OTLP_ENDPOINT",
             metavar="URL",
-            help="Send traces to this OpenTelemetry collector (OTLP over HTTP); needs the extra [otel].",
+            help="Send traces to this OpenTelemetry collector (OTLP over HTTP); needs the extra \\[otel].",
         ),
     ] = None,
-    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    log_level: Annotated[LogLevel, typer.Option(case_sensitive=False, help="The least that is logged.")] = "info",
 ) -> None:
     """Run the service until SIGTERM or Ctrl-C; requests in flight are finished first."""
     installed_wheels()  # before anything imports them: a broken pair fails in ways that say nothing
@@ -194,9 +194,15 @@ def search(
     ] = None,
     camera: Annotated[list[str] | None, typer.Option(help="Only crops of this camera; may be repeated.")] = None,
     since: Annotated[
-        str | None, typer.Option("--from", metavar="TIME", help="Captured then or later: 2024-05-01T08:00:00Z.")
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="TIME",
+            help="Captured then or later: 2024-05-01T08:00:00Z; a date is its midnight, UTC.",
+            parser=parse_time,
+        ),
     ] = None,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="Captured before then.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Captured before then.", parser=parse_time)] = None,
     attribute: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Only crops that have it; a name twice is any of both."),
@@ -249,10 +255,13 @@ def _attributes(pairs: list[str]) -> dict[str, list[Any]]:
 def export(
     gallery: Annotated[str, typer.Argument(help="Name of the gallery.")],
     file: Annotated[Path, typer.Argument(help="The file to write, checked and whole or not at all.")],
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
     url: Url = "http://127.0.0.1:8000",
     key_file: KeyFile = None,
 ) -> None:
     """Write a whole gallery, vectors and all, to a file that another service of the same model can import."""
+    if file.exists() and not force:
+        raise typer.BadParameter(f"{file} is there already; give another name, or --force to replace it")
     with connect(url, key_file) as client, replaced(file) as partial, partial.open("wb") as stream:
         client.export_gallery(gallery, stream.write)
     out.print(f"wrote {file}", highlight=False, soft_wrap=True)

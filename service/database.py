@@ -226,9 +226,14 @@ def one_moment(db: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextmanager
-def beside(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection for a command that may run beside a service. Raises as `Database`, and a storage error."""
-    connection = _open(path)
+def beside(path: Path, *, make: bool = False) -> Iterator[sqlite3.Connection]:
+    """A connection for a command that may run beside a service. With `make` a missing database is made.
+
+    The schema is never upgraded: a service of an earlier release may run. Raises as `Database`, and a storage error.
+    """
+    if not make and not path.is_file():
+        raise StartupError(f"{path.parent} holds no {path.name}; give the --data of the service")
+    connection = _open(path, upgrade=False)
     try:
         yield connection
     except sqlite3.DatabaseError as error:
@@ -237,12 +242,12 @@ def beside(path: Path) -> Iterator[sqlite3.Connection]:
         connection.close()
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _open(path: Path, *, upgrade: bool = True) -> sqlite3.Connection:
     try:
         make_private(path)  # SQLite makes its log and its shared memory with the mode of the file
         connection = _connect(path)
         try:
-            _prepare(connection, path)
+            _prepare(connection, path, upgrade)
         except BaseException:
             connection.close()
             raise
@@ -271,13 +276,18 @@ def _connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _prepare(writer: sqlite3.Connection, path: Path) -> None:
+def _prepare(writer: sqlite3.Connection, path: Path, upgrade: bool) -> None:
     version = writer.execute("PRAGMA user_version").fetchone()[0]
     tables = writer.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
     if version > SCHEMA_VERSION or (version == 0 and tables):
         raise StartupError(
             f"{path} has schema version {version}, this release reads 1 to {SCHEMA_VERSION}; "
             "start the release that wrote it, or give another --data"
+        )
+    if 0 < version < SCHEMA_VERSION and not upgrade:
+        raise StartupError(
+            f"{path} is of an earlier release (schema version {version}, this release has {SCHEMA_VERSION}) and a "
+            "command does not upgrade it: start the service of this release once, or use the earlier pan-serve"
         )
     writer.execute(f"PRAGMA page_size = {_PAGE}")  # of a new file; another keeps its own
     writer.execute("PRAGMA journal_mode = WAL")

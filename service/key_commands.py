@@ -20,13 +20,16 @@ app = typer.Typer(no_args_is_help=True, help="API keys: who may do what.")
 
 Data = Annotated[Path, typer.Option(help="The data folder of the service.")]
 
+_LONGEST = timedelta(days=36_525)
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
 
 
 def _expiry(text: str) -> timedelta:
-    match = re.fullmatch(r"([1-9]\d{0,4})([hdw])", text)
+    match = re.fullmatch(r"([1-9][0-9]{0,9})([hdw])", text)
     if match is None:
         raise typer.BadParameter(f"{text} is no duration; give hours, days or weeks: 12h, 90d, 52w")
+    if int(match[1]) > _LONGEST / _UNITS[match[2]]:
+        raise typer.BadParameter(f"{text} is more than 100 years; leave --expires out for a key that never expires")
     return int(match[1]) * _UNITS[match[2]]
 
 
@@ -57,7 +60,7 @@ def create(
     """Make a key and print it: the only time that it can be seen. A running service knows it at once."""
     make_folder(data)
     expires_at = None if expires is None else now() + expires // timedelta(microseconds=1)
-    with beside(data / DATABASE) as db:
+    with beside(data / DATABASE, make=True) as db:
         token = keys.create_key(db, name, frozenset(scope or ()), rate, expires_at)
     sys.stdout.write(f"{token}\n")
     err.print(f"This is the key {name}; it is not kept and will not be shown again.", highlight=False, soft_wrap=True)
@@ -67,7 +70,6 @@ def create(
 @told
 def list_(data: Data) -> None:
     """Every key there is or was, without its secret."""
-    make_folder(data)
     with beside(data / DATABASE) as db:
         found = keys.list_keys(db)
     table = Table("name", "state", "scopes", "rate", "made", "expires")
@@ -82,7 +84,6 @@ def list_(data: Data) -> None:
 @told
 def revoke(name: Annotated[str, typer.Argument(help="As `list` shows it.")], data: Data) -> None:
     """From here on the key opens nothing. Its name stays in the list, and in the audit."""
-    make_folder(data)
     with beside(data / DATABASE) as db:
         keys.revoke_key(db, name)
     out.print(f"revoked {name}", highlight=False)

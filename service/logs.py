@@ -5,8 +5,11 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Literal
 
 import orjson
+
+LogLevel = Literal["debug", "info", "warning", "error"]
 
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "taskName", "color_message"}
 
@@ -28,7 +31,7 @@ class JsonLines(logging.Formatter):
         return orjson.dumps(line, default=str).decode()
 
 
-def log_to_stderr(level: str) -> None:
+def log_to_stderr(level: LogLevel) -> None:
     """Send every logger's lines to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())

@@ -122,6 +122,12 @@ async def open_service(settings: Settings, clock: Callable[[], int] = now) -> As
         await galleries.load()
         await stack.enter_async_context(galleries.running())
         log.info("galleries", extra={"names": [gallery.row.name for gallery in galleries.all()]})
+        if others := [held.row.name for held in galleries.all() if not galleries.is_current(held.row)]:
+            log.warning(
+                "these galleries are of another model and cannot be searched by pictures: `pan-serve re-embed NAME` "
+                "brings one that keeps crops to the loaded model; the others need the bundle they were enrolled with",
+                extra={"names": others},
+            )
         entries = Entries(database, galleries)
         reembedder = ReEmbedder(database, galleries, embedder, model.fingerprint, metrics)
         await stack.enter_async_context(reembedder.running())

@@ -1,6 +1,8 @@
 """What every command of `pan-serve` has in common: where it writes, how it fails, and where its key comes from."""
 
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, date, datetime, time
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, ParamSpec
@@ -45,6 +47,19 @@ def complain(message: str) -> None:
 def connect(url: str, key_file: Path | None) -> Client:
     """A client of a running service. Raises StartupError for a key that cannot be read."""
     return Client(url, api_key=None if key_file is None else read_secret(key_file))
+
+
+def parse_time(text: str) -> str:
+    """A time as the API takes it; a date alone is its midnight, UTC. Raises BadParameter."""
+    with suppress(ValueError):
+        return datetime.combine(date.fromisoformat(text), time(), UTC).isoformat()
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text} is no time; give one like 2024-05-01T08:00:00Z, or a date") from None
+    if at.tzinfo is None:
+        raise typer.BadParameter(f"{text} has no time zone; for UTC give {text}Z")
+    return at.isoformat()
 
 
 def read_secret(path: Path) -> str:

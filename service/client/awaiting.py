@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Concatenate, ParamSpec, Self, TypeVar
 import httpx
 
 from service.client import calls
-from service.client.call import LONGEST_IMPORT, Call, Listing, Retries, authorization, gallery_path
+from service.client.call import LONGEST_IMPORT, Call, Listing, Retries, authorization, gallery_path, service_url
 from service.client.calls import Crop, Embedded
 from service.client.errors import api_error, may_break_off
 from service.client.method import like
@@ -50,7 +50,7 @@ class AsyncClient:
         timeout: float = 60.0,
         retries: int = 8,
     ) -> None:
-        self._http = httpx.AsyncClient(base_url=url, timeout=timeout, headers=authorization(api_key))
+        self._http = httpx.AsyncClient(base_url=service_url(url), timeout=timeout, headers=authorization(api_key))
         self._retries = Retries(retries)
 
     async def __aenter__(self) -> Self:

@@ -9,7 +9,7 @@ from typing import BinaryIO, Concatenate, ParamSpec, Self, TypeVar
 import httpx
 
 from service.client import calls
-from service.client.call import LONGEST_IMPORT, Call, Listing, Retries, authorization, gallery_path
+from service.client.call import LONGEST_IMPORT, Call, Listing, Retries, authorization, gallery_path, service_url
 from service.client.calls import Crop, Embedded
 from service.client.errors import api_error, may_break_off
 from service.client.method import like
@@ -51,7 +51,7 @@ class Client:
         timeout: float = 60.0,
         retries: int = 8,
     ) -> None:
-        self._http = httpx.Client(base_url=url, timeout=timeout, headers=authorization(api_key))
+        self._http = httpx.Client(base_url=service_url(url), timeout=timeout, headers=authorization(api_key))
         self._retries = Retries(retries)
 
     def __enter__(self) -> Self:

@@ -1,9 +1,11 @@
 """A call of the API as data: what to send, how to read the answer, and when to send it again."""
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from operator import index
 from typing import Any, Generic, TypeVar
 
@@ -88,7 +90,7 @@ class Retries:
         """Seconds to wait after this answer to attempt 0, 1, ... Raises ApiError where waiting does not help."""
         if attempt >= self.most or answer.status_code not in _RETRIED:
             raise api_error(answer)
-        return min(float(answer.headers.get("Retry-After", _pause(attempt))), _LONGEST_WAIT)
+        return _retry_after(answer.headers.get("Retry-After", ""), _pause(attempt))
 
     def after_failure(self, attempt: int, call: Call[Any], error: httpx.TransportError) -> float:
         """Seconds to wait after a connection that failed. Raises ClientError where the call may not be repeated.
@@ -101,8 +103,33 @@ class Retries:
         return _pause(attempt)
 
 
+def _retry_after(value: str, otherwise: float) -> float:
+    """Seconds to wait. The header has seconds or, from a proxy, a date (RFC 9110)."""
+    if re.fullmatch(r"[0-9]{1,9}", value.strip()):
+        seconds = float(value)
+    else:
+        try:
+            at = parsedate_to_datetime(value)
+        except ValueError:
+            return otherwise
+        seconds = (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
+    return min(max(seconds, 0.0), _LONGEST_WAIT)
+
+
 def _pause(attempt: int) -> float:
     return min(_LONGEST_WAIT, 0.25 * 2.0**attempt)
+
+
+def service_url(url: str) -> str:
+    """The address of a service, as httpx takes it. Raises ClientError for what is none."""
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise ClientError(f"{url} is no address of a service ({error}); give one like http://127.0.0.1:8000") from None
+    if parsed.scheme not in ("http", "https") or not parsed.host or (parsed.port or 0) > 65535:
+        like = "http://127.0.0.1:8000" if "://" in url or not url else f"http://{url}"
+        raise ClientError(f"{url or 'an empty text'} is no address of a service; give one like {like}")
+    return url
 
 
 def authorization(api_key: str | None) -> dict[str, str]:

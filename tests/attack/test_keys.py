@@ -45,7 +45,7 @@ def guarded(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     folder = tmp_path_factory.mktemp("guarded")
     data, log = folder / "data", folder / "log"
     make_folder(data)
-    with beside(data / DATABASE) as db:
+    with beside(data / DATABASE, make=True) as db:
         admin = create_key(db, "root", frozenset({Scope.ADMIN}), None, None)
     server = Served(bundle, data, log)
     with httpx.Client(base_url=server.url, timeout=30) as http:

@@ -34,7 +34,7 @@ VECTOR = {"vector": [1.0] * 64}
 def make_key(data: Path, name: str, *scopes: Scope, rate: float | None = None) -> str:
     """As the command below makes it, without waiting for a process to start."""
     make_folder(data)
-    with beside(data / DATABASE) as db:
+    with beside(data / DATABASE, make=True) as db:
         return create_key(db, name, frozenset(scopes), rate, None)
 
 
@@ -221,6 +221,7 @@ def test_an_expired_key_opens_nothing(launch: Launch, tmp_path: Path) -> None:
     [("create", "a/b"), ("create", "a", "--scope", "all"), ("create", "a", "--expires", "soon"), ("revoke", "nobody")],
 )
 def test_the_key_commands_say_what_is_wrong(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    make_key(tmp_path, "ann")
     done = pan_serve("key", *arguments, "--data", str(tmp_path))
     assert done.returncode != 0
     assert arguments[-1] in done.stderr
