@@ -66,7 +66,9 @@ def run(
     max_body_mib: Annotated[int, typer.Option(min=1, help="Size of a request.")] = 64,
     max_bodies_mib: Annotated[int, typer.Option(min=1, help="Size of all requests at a time; over it, 429.")] = 256,
     max_image_mib: Annotated[int, typer.Option(min=1, help="Size of an image.")] = 16,
-    max_pixels: Annotated[int, typer.Option(min=1, help="Width x height of an image.")] = 40_000_000,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Width x height of an image, or of all boxes in a frame.")
+    ] = 40_000_000,
     max_decode_mib: Annotated[
         int, typer.Option(min=1, help="Memory for the images that are being decoded, together and each.")
     ] = 640,

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bundle import DEFAULT_LIMITS, ImageArray, ImageError, ImageLimits, read_header, resize_image
-from service.errors import Overloaded
+from service.errors import BodyTooLarge, Overloaded
 from service.frames import Box, cut
 from service.kept import encode_crop
 from service.priority import DECODE, step_back
@@ -45,8 +45,18 @@ class DecodePool:
         return self._crop(self._decode(data, self._limits), keep)
 
     def crops(self, frame: bytes, boxes: Sequence[Box], keep: bool = False) -> list[Crop | ImageError]:
-        """Decode a frame and resize what is in each of its boxes. Raises as `crop` for the frame."""
+        """Decode a frame and resize what is in each of its boxes.
+
+        Raises as `crop` for the frame, and BodyTooLarge where all boxes together have more pixels than one picture may
+        have: each may be as large as the frame.
+        """
         regions = cut(self._decode(frame, self._limits), boxes, self._limits.min_side)
+        total = sum(region.shape[0] * region.shape[1] for region in regions if not isinstance(region, ImageError))
+        if total > self._limits.max_pixels:
+            raise BodyTooLarge(
+                f"the boxes have {total:,} pixels together; at most {self._limits.max_pixels:,} are accepted: send the "
+                "frame again with the rest of them"
+            )
         return [region if isinstance(region, ImageError) else self._crop(region, keep) for region in regions]
 
     def kept_crop(self, data: bytes) -> Crop:

@@ -4,6 +4,7 @@ import base64
 import json
 
 import pytest
+from PIL import Image
 
 from tests.attack.conftest import Target, problem
 from tests.service.pictures import encode, hostile, person, png
@@ -57,6 +58,15 @@ def test_of_a_picture_that_is_also_a_page_the_page_is_dropped(target: Target, pi
     assert "default-src 'none'" in kept.headers["content-security-policy"]
     assert SCRIPT not in kept.content
     assert http.delete("/v1/galleries/kept").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/galleries/g/entries"])
+def test_boxes_together_are_no_larger_than_a_picture_may_be(target: Target, path: str) -> None:
+    frame = encode(Image.new("RGB", (4000, 4000)))
+    boxes = json.dumps([[0, 0, 4000, 4000]] * 250)
+    answer = target.http.post(path, data={"boxes": boxes}, files={"images": ("x", frame)})
+    assert (answer.status_code, problem(answer)["code"]) == (413, "too-large")
+    assert "4,000,000,000 pixels together" in problem(answer)["detail"]
 
 
 @pytest.mark.parametrize(
