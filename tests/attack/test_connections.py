@@ -2,6 +2,7 @@
 
 import json
 import resource
+import select
 import socket
 import sqlite3
 import subprocess
@@ -148,6 +149,33 @@ def test_who_does_not_read_an_answer_is_given_up(url: str) -> None:
         connection.sendall(b"POST /v1/galleries/large/export HTTP/1.1\r\n" + HOST + b"\r\n")
         while metrics(url)["pan_connections"] > 1:  # the one that asks
             time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind"),
+    [
+        ("embeddings", "image/png"),
+        ("embeddings", "application/json"),
+        ("galleries/slow/entries", "multipart/form-data; boundary=b"),
+        ("galleries/slow/entries/stream", "application/x-ndjson"),
+        ("galleries/none/import", "application/octet-stream"),
+    ],
+)
+def test_a_body_that_comes_by_the_byte_is_given_up(url: str, call: str, kind: str) -> None:
+    httpx.post(f"{url}/v1/galleries", json={"name": "slow"})
+    head = f"POST /v1/{call} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: 99999\r\n\r\n"
+    with connect(url) as connection:
+        connection.sendall(head.encode())
+        answered = ended = False
+        for _ in range(100):
+            try:
+                connection.sendall(b"-")
+                answered = answered or bool(select.select([connection], [], [], 0.1)[0])
+                time.sleep(0.1 if answered else 0)
+            except OSError:
+                ended = True
+                break
+        assert (answered, ended) == (True, True)
 
 
 def test_what_is_pipelined_is_answered_in_order_up_to_a_bound(url: str) -> None:
