@@ -23,8 +23,9 @@ class DataConfig(Strict):
     height: int = Field(default=384, ge=16, description="pixels")
     width: int = Field(default=128, ge=16, description="pixels")
     cache_gib: float = Field(
-        default=4.0, ge=0, description="decoded crops are kept in memory up to this size, in each process"
+        default=4.0, ge=0, description="as many decoded crops as fit into this are kept in memory, in each process"
     )
+    decode_threads: int = Field(default=2, ge=1, description="threads of each process that decode training crops")
 
 
 class ModelConfig(Strict):

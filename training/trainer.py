@@ -69,7 +69,7 @@ class Trainer:
             raise DataError(f"{self.data.name} has no identity with two training crops or more")
         if lost := left_out(self.data.train):
             self._say(f"training on {len(crops)} of {len(self.data.train)} crops; left out: {lost}")
-        self.store = CropStore(crops, self.spec, config.data.cache_gib)
+        self.store = CropStore(crops, self.spec, config.data.cache_gib, config.data.decode_threads)
         self.sampler = IdentitySampler(self.labels, config.sampler.identities, config.sampler.crops, config.seed)
         self.step = 0
         self.progress = Progress()

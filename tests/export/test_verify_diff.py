@@ -9,7 +9,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from bundle import load_bundle
+from bundle import EngineFile, Parity, load_bundle
+from export.verify import _recorded
 from tests.export.conftest import Traced
 from tests.export.test_bundle import PAN_EXPORT, run
 from training.checkpoint import load_checkpoint, save_checkpoint
@@ -53,6 +54,17 @@ def test_a_bundle_passes_its_own_gates_again(folder: Path, checkpoint: Path) -> 
     }
     seen = verdicts["onnx int8"]["agreement"]["cosine_by_batch"]["1"]["min"]
     assert seen == pytest.approx(recorded["int8"].cosine_min, abs=1e-3)
+
+
+def test_an_engine_that_was_let_pass_with_another_consistency_is_not_refused_for_it() -> None:
+    parity = Parity(
+        data="none", images=1, batch_sizes=(1,), cosine_min=0.9999, cosine_mean=0.9999, gate_cosine_min=0.999,
+        consistency_min=0.9995,
+    )  # fmt: skip
+    entry = EngineFile(name="a.onnx", kind="onnx", precision="float16", bytes=1, sha256="0" * 64, parity=parity)
+    assert _recorded(entry).min_consistency == pytest.approx(0.999)
+    close = entry.model_copy(update={"parity": parity.model_copy(update={"consistency_min": 1.0})})
+    assert _recorded(close).min_consistency == 0.9999
 
 
 def test_an_engine_of_other_weights_fails_on_the_users_machine(folder: Path, tmp_path: Path) -> None:

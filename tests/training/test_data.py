@@ -1,5 +1,6 @@
 """Readers, batches and augmentation."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,18 @@ def test_the_store_gives_what_the_bundle_decodes(market: Path, cache_gib: float)
         images = store.get([3, 0, 3])
         for image, index in zip(images, (3, 0, 3), strict=True):
             assert (image == load_crop(data.train[index].path.read_bytes(), 48, 24)).all()
+
+
+def test_the_cache_keeps_as_many_crops_as_fit(market: Path, tmp_path: Path) -> None:
+    """What is kept needs its file no more; the rest is read again."""
+    shutil.copytree(market, tmp_path / "set")
+    spec = InputSpec(height=48, width=24)
+    store = CropStore(read_data(tmp_path / "set").train, spec, cache_gib=2.5 * 48 * 24 * 3 / 2**30)
+    before = store.get([2, 1, 0])
+    shutil.rmtree(tmp_path / "set")
+    assert (store.get([0, 1, 0]) == before[[2, 1, 2]]).all()
+    with pytest.raises(DataError, match="cannot be used"):
+        store.get([2])
 
 
 def test_a_corrupt_crop_is_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Decoded crops: read once by `bundle.load_crop`, kept as uint8 in memory where they fit."""
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,11 +16,12 @@ class CropStore:
     """Gives any crops of a list as one uint8 array. Pillow decodes outside the GIL, so threads are enough."""
 
     def __init__(self, crops: Sequence[Crop], spec: InputSpec, cache_gib: float = 4.0, threads: int = 2) -> None:
+        """`cache_gib`: as many crops as fit into it are kept decoded; `threads` decode."""
         self.crops, self.spec = crops, spec
-        shape = (len(crops), spec.height, spec.width, 3)
+        self._shape = (spec.height, spec.width, 3)
+        self._kept = int(min(len(crops), cache_gib * 2**30 / math.prod(self._shape)))
         # numpy.empty costs address space only; pages are taken as crops are decoded
-        fits = np.prod(shape, dtype=np.int64) <= cache_gib * 2**30
-        self._cache: ImageArray | None = np.empty(shape, np.uint8) if fits else None
+        self._cache: ImageArray = np.empty((self._kept, *self._shape), np.uint8)
         self._filled = np.zeros(len(crops), bool)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
@@ -28,14 +30,16 @@ class CropStore:
 
     def get(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> ImageArray:
         """Crops by index -> (B, H, W, 3) uint8 RGB. Raises DataError naming a file that cannot be read."""
-        if self._cache is None:
-            return np.stack(list(self._pool.map(self._decode, indices)))
-        wanted = {int(index) for index in indices}
-        missing = [index for index in wanted if not self._filled[index]]
-        for index, image in zip(missing, self._pool.map(self._decode, missing), strict=True):
-            self._cache[index] = image
-            self._filled[index] = True
-        chosen: ImageArray = self._cache[np.asarray(indices)]
+        wanted = [int(index) for index in indices]
+        missing = [index for index in dict.fromkeys(wanted) if not self._filled[index]]
+        decoded = dict(zip(missing, self._pool.map(self._decode, missing), strict=True))
+        chosen: ImageArray = np.empty((len(wanted), *self._shape), np.uint8)
+        for row, index in enumerate(wanted):
+            chosen[row] = decoded[index] if index in decoded else self._cache[index]
+        for index, image in decoded.items():
+            if index < self._kept:
+                self._cache[index] = image
+                self._filled[index] = True
         return chosen
 
     def _decode(self, index: int) -> ImageArray:
