@@ -1,14 +1,14 @@
 """Crops to descriptors with a PyTorch network, and the evaluation of a data set with them."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from contextlib import closing
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from bundle import Evaluation, ImageArray, InputSpec
-from training.data import Crop, CropStore, ReidData, cameras, persons, why_not_evaluated
+from training.data import Crop, CropStore, ReidData, cameras, persons, prefetch, why_not_evaluated
 from training.distributed import World
 from training.errors import DataError
 from training.evaluation import Embedded, Labels, evaluate_embeddings
@@ -36,13 +36,15 @@ def torch_embedder(network: PAN, spec: InputSpec, device: torch.device | str = "
 def embed_crops(
     embed: Embed, crops: Sequence[Crop], spec: InputSpec, batch: int = 64, progress: Progress | None = None
 ) -> Floats:
-    """Descriptors of a list of crops, (n, D). The next batch is decoded while one is embedded."""
+    """Descriptors of a list of crops, (n, D). The next batches are decoded while one is embedded."""
     store = CropStore(crops, spec, cache_gib=0)
     rows = []
-    for done, images in _ahead(store, batch):
-        rows.append(embed(images))
-        if progress:
-            progress(done, len(crops))
+    spans = [np.arange(start, min(start + batch, len(crops))) for start in range(0, len(crops), batch)]
+    with closing(prefetch(store.get, spans)) as batches:
+        for span, images in zip(spans, batches, strict=True):
+            rows.append(embed(images))
+            if progress:
+                progress(int(span[-1]) + 1, len(crops))
     return np.concatenate(rows)
 
 
@@ -75,13 +77,3 @@ def _arranged(rows: Floats, data: ReidData) -> Embedded:
     query = Labels(persons(data.query), cameras(data.query))
     gallery = Labels(persons(data.gallery), cameras(data.gallery))
     return Embedded(rows[:split], query, rows[split:], gallery, data.name)
-
-
-def _ahead(store: CropStore, batch: int) -> Iterator[tuple[int, ImageArray]]:
-    with ThreadPoolExecutor(1, thread_name_prefix="next-batch") as pool:
-        spans = [np.arange(start, min(start + batch, len(store))) for start in range(0, len(store), batch)]
-        futures = [pool.submit(store.get, spans[0])] if spans else []
-        for index, span in enumerate(spans):
-            if index + 1 < len(spans):
-                futures.append(pool.submit(store.get, spans[index + 1]))
-            yield int(span[-1]) + 1, futures.pop(0).result()

@@ -2,7 +2,6 @@
 
 import subprocess
 from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from bundle import Calibration, Evaluation, ImageArray, Provenance
 from training.advice import advise
 from training.checkpoint import Card, load_state, save_checkpoint, save_state
 from training.config import RunConfig, save_config
-from training.data import CropStore, IdentitySampler, left_out, read_data, trainable, why_not_evaluated
+from training.data import CropStore, IdentitySampler, left_out, prefetch, read_data, trainable, why_not_evaluated
 from training.distributed import join
 from training.embed import embed_share, torch_embedder
 from training.errors import CheckpointError, ConfigError, DataError
@@ -140,14 +139,8 @@ class Trainer:
         return card or self._evaluate()
 
     def batches(self) -> Generator[tuple[ImageArray, Tensor]]:
-        """This process's crops of each batch still to come; one is read while another is learnt from."""
-        with ThreadPoolExecutor(1, thread_name_prefix="batch") as loader:
-            pending = loader.submit(self._load, self.step)
-            for step in range(self.step + 1, self.config.optim.iterations + 1):
-                batch = pending.result()
-                if step < self.config.optim.iterations:
-                    pending = loader.submit(self._load, step)
-                yield batch
+        """This process's crops of each batch still to come; the next ones are read while one is learnt from."""
+        return prefetch(self._load, range(self.step, self.config.optim.iterations))
 
     def _load(self, step: int) -> tuple[ImageArray, Tensor]:
         indices = self.sampler(step)

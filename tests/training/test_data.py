@@ -9,8 +9,9 @@ import torch
 
 from bundle import InputSpec, load_crop
 from tests.training.conftest import write_crop
-from training.data import AugmentConfig, CropStore, IdentitySampler, augment, read_data, trainable
+from training.data import AugmentConfig, CropStore, IdentitySampler, augment, prefetch, read_data, trainable
 from training.data.crops import persons
+from training.data.prefetch import AHEAD
 from training.errors import DataError
 
 
@@ -174,3 +175,23 @@ def test_augmentation_depends_on_the_generator_only() -> None:
     first, again, other = (augment(image, AugmentConfig(), torch.Generator().manual_seed(s)) for s in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_batches_come_in_order_ahead_of_need_and_stop_with_their_reader() -> None:
+    started: list[int] = []
+
+    def load(item: int) -> int:
+        started.append(item)
+        if item == 40:
+            raise DataError("item 40")
+        return item * item
+
+    assert list(prefetch(load, range(20))) == [item * item for item in range(20)]
+    assert list(prefetch(load, [])) == []
+    started.clear()
+    reader = prefetch(load, range(100))
+    assert [next(reader) for _ in range(3)] == [0, 1, 4]
+    reader.close()
+    assert 3 <= len(started) <= 3 + AHEAD
+    with pytest.raises(DataError, match="item 40"):
+        list(prefetch(load, range(38, 50)))

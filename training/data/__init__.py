@@ -11,6 +11,7 @@ from training.data.crops import (
     unmatched,
     why_not_evaluated,
 )
+from training.data.prefetch import prefetch
 from training.data.readers import read_data, scan_data
 from training.data.sampler import IdentitySampler
 from training.data.store import CropStore
@@ -25,6 +26,7 @@ __all__ = [
     "cameras",
     "left_out",
     "persons",
+    "prefetch",
     "read_data",
     "scan_data",
     "trainable",
