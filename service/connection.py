@@ -68,8 +68,8 @@ class Connection(HttpToolsProtocol):
         self._once: set[bytes] = set()
         self._fields = self._head_size = 0
         self._unparsed = 0  # bytes since the parser last made something of them
-        self._unsent = 0  # bytes of an answer that the client had not taken at the last check
-        self._taken_at = 0.0
+        self.unsent = 0  # bytes of an answer that the client had not taken at the last check
+        self.taken_at = 0.0  # when it last took any
         self._unread_since = 0.0  # while no more of an answer can be sent
 
     @property
@@ -82,11 +82,11 @@ class Connection(HttpToolsProtocol):
     def check(self, now: float) -> None:
         """Close the connection where the client is late. `now` is the time of the event loop."""
         unsent = self.transport.get_write_buffer_size()
-        if unsent == 0 or unsent < self._unsent:
-            self._taken_at = now
-        elif now - self._taken_at >= self._limits.write_timeout:
+        if unsent == 0 or unsent < self.unsent:
+            self.taken_at = now
+        elif now - self.taken_at >= self._limits.write_timeout:
             self.transport.abort()
-        self._unsent = unsent
+        self.unsent = unsent
         if now >= self._deadline:
             self._deadline = math.inf
             if self._in_head and not self._deaf:
@@ -95,7 +95,7 @@ class Connection(HttpToolsProtocol):
                 self.transport.close()
 
     def evict(self) -> None:
-        """Close the connection of a client whose turn it is, to make room for another."""
+        """Close the connection of a client that has yet to ask or to read, to make room for others."""
         self._evicted = True
         if self.transport is not None:
             self.transport.abort()
@@ -105,7 +105,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         if self._evicted:
             transport.abort()
-        self._taken_at = self.loop.time()
+        self.taken_at = self.loop.time()
         self._wait_for_client(self._limits.head_timeout)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -199,7 +199,7 @@ class Connection(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         """The client took what it was sent."""
-        self._taken_at = self.loop.time()
+        self.taken_at = self.loop.time()
         super().resume_writing()
 
     def _owes_answer(self) -> bool:

@@ -57,9 +57,15 @@ def connections_possible(wanted: int) -> int:
 class Connections:
     """The connections that are open. Used from one event loop."""
 
-    def __init__(self, most: int, most_an_address: int, exempt: Sequence[Network], metrics: Metrics) -> None:
-        """Loopback and the networks of `exempt` have no bound of their own: proxies speak for many."""
+    def __init__(
+        self, most: int, most_an_address: int, most_unsent: int, exempt: Sequence[Network], metrics: Metrics
+    ) -> None:
+        """`most_unsent` is bytes of answers that wait for their clients.
+
+        Loopback and the networks of `exempt` have no bound of their own: proxies speak for many.
+        """
         self._most = most
+        self._most_unsent = most_unsent
         self._most_an_address = most_an_address
         self._exempt = exempt
         self._metrics = metrics
@@ -78,10 +84,22 @@ class Connections:
         if longest.waiting_since == float("inf"):
             self.count_refusal("too-many-connections")
             return False
-        longest.evict()
-        self.remove(longest)
-        self._metrics.connections_evicted.inc()
+        self._evict(longest)
         return True
+
+    def check(self, now: float) -> None:
+        """Close connections whose clients are late, and those that read least where too many answers are unread."""
+        connected = [connection for connection in self._open if connection.transport is not None]
+        for connection in connected:
+            connection.check(now)
+        unsent = sum(connection.unsent for connection in connected)
+        for connection in sorted(connected, key=lambda connection: connection.taken_at):
+            if unsent <= self._most_unsent:
+                break
+            if connection.unsent:
+                unsent -= connection.unsent
+                self._evict(connection)
+        self._metrics.unsent_bytes.set(unsent)
 
     def add(self, connection: Connection) -> None:
         """One was accepted."""
@@ -96,6 +114,11 @@ class Connections:
     def count_refusal(self, code: str) -> None:
         """A connection or its request was refused before the application saw it."""
         self._metrics.connections_refused.labels(code).inc()
+
+    def _evict(self, connection: Connection) -> None:
+        connection.evict()
+        self.remove(connection)
+        self._metrics.connections_evicted.inc()
 
     def _is_exempt(self, peer: str) -> bool:
         address = ipaddress.ip_network(peer).network_address

@@ -27,8 +27,9 @@ class Metrics:
         )
         self.connections = Gauge("pan_connections", "Connections that are open", registry=on)
         self.connections_evicted = Counter(
-            "pan_connections_evicted", "Connections closed while idle, to make room for others", registry=on
+            "pan_connections_evicted", "Connections closed whose clients asked or read nothing", registry=on
         )
+        self.unsent_bytes = Gauge("pan_unsent_bytes", "Bytes of answers that clients have yet to take", registry=on)
         self.connections_refused = Counter(
             "pan_connections_refused", "Connections and requests refused before any call", ["code"], registry=on
         )

@@ -49,10 +49,7 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Also closes the connections whose clients are late."""
         if counter % _TICKS_A_CHECK == 0:
-            now = asyncio.get_running_loop().time()
-            for connection in list(self.server_state.connections):
-                assert isinstance(connection, Connection)
-                connection.check(now)
+            self._connections.check(asyncio.get_running_loop().time())
         return await super().on_tick(counter)
 
     def _connection(self, peer: str) -> Connection:
@@ -90,6 +87,7 @@ async def serve(settings: Settings, host: str, port: int, listening: Callable[[S
                 connections = Connections(
                     connections_possible(settings.max_connections),
                     settings.max_connections_per_address,
+                    settings.max_bodies,
                     proxies,
                     service.metrics,
                 )

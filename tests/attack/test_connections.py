@@ -234,6 +234,28 @@ def test_who_does_not_read_answers_makes_room(bundle: Path, tmp_path: Path) -> N
         assert ask(str(where), HEAD + b"Connection: close\r\n\r\n").startswith(b"HTTP/1.1 200 ")
 
 
+def test_answers_that_nobody_reads_are_dropped_when_they_are_too_many(bundle: Path, tmp_path: Path) -> None:
+    settings = Settings(bundle=bundle, data=tmp_path, max_body=2 * MIB, max_bodies=4 * MIB, request_timeout=60)
+    with running(settings) as client, ExitStack() as stack:
+        client.post("/v1/galleries", json={"name": "large"})
+        text = {f"a{n}": "x" * 200 for n in range(16)}
+        entries = [{"vector": [1.0] * 64, "attributes": text}] * 256
+        for _ in range(4):
+            assert client.post("/v1/galleries/large/entries", json={"entries": entries}).status_code == 201
+        where = client.base_url
+        for _ in range(20):  # 80 MB of answers
+            connection = stack.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect((where.host, where.port))
+            connection.sendall(b"GET /v1/galleries/large/entries?limit=1000 HTTP/1.1\r\n" + HOST + b"\r\n")
+        while metrics(str(where))["pan_connections_evicted_total"] < 10:
+            time.sleep(0.1)
+        while metrics(str(where))["pan_unsent_bytes"] > 4 * MIB:
+            time.sleep(0.1)
+        whole = client.get("/v1/galleries/large/entries", params={"limit": 1000})
+        assert len(whole.json()["entries"]) == 1000
+
+
 def test_where_all_connections_are_being_answered_another_is_refused(bundle: Path, tmp_path: Path) -> None:
     begun = POST + b"Content-Length: 100\r\n\r\n{"
     settings = Settings(bundle=bundle, data=tmp_path, max_connections=2, request_timeout=60)
