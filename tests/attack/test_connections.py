@@ -20,6 +20,7 @@ from benchmarks.served import MIB, Served
 from service.errors import StartupError
 from service.listener import Connections, peer_of
 from service.settings import Settings
+from tests.attack.conftest import faults
 from tests.service.conftest import running
 
 Launch = Callable[..., Served]
@@ -270,6 +271,28 @@ def test_where_all_connections_are_being_answered_another_is_refused(bundle: Pat
         one.close()
         time.sleep(0.5)
         assert ask(str(client.base_url), HEAD + b"Connection: close\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_stop_ends_whatever_is_open(launch: Launch, tmp_path: Path) -> None:
+    server = launch("--request-timeout", "2")
+    httpx.post(f"{server.url}/v1/galleries", json={"name": "g"})
+    begun = (
+        b"",
+        b"GET / HT",
+        HEAD + b"\r\n",
+        POST + b"Content-Length: 100\r\n\r\n{",
+        POST.replace(b"embeddings", b"galleries/g/entries/stream").replace(b"json", b"x-ndjson")
+        + b'Transfer-Encoding: chunked\r\n\r\n3\r\n"a"\r\n',
+        POST.replace(b"embeddings", b"galleries/n/import").replace(b"json", b"octet-stream")
+        + b"Content-Length: 9\r\n\r\n",
+        (b"GET /openapi.json HTTP/1.1\r\n" + HOST + b"\r\n") * 16,
+    )
+    with ExitStack() as stack:
+        for request in begun * 5:
+            stack.enter_context(connect(server.url)).sendall(request)
+        time.sleep(0.5)
+        assert server.stop() == 0
+    assert faults(tmp_path / "log") == []
 
 
 def test_one_address_has_a_bound_of_its_own(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
