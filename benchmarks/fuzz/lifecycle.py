@@ -1,0 +1,100 @@
+"""Rules of the fuzz: restarts, SIGKILL, another model, another service."""
+
+import signal
+import threading
+import time
+from typing import Any
+
+import httpx
+from hypothesis import strategies as st
+from hypothesis.stateful import precondition, rule
+
+from benchmarks.fuzz import values
+from benchmarks.fuzz.api import Fault, path
+from benchmarks.fuzz.model import copy_of
+from benchmarks.fuzz.state import State, picks
+
+_BETWEEN_STARTS = 6  # steps; a start takes as long as a hundred calls
+
+
+class LifecycleRules(State):
+    """What outlives a process: restarts, changes of the model, export and import."""
+
+    @precondition(lambda self: self.since_start > _BETWEEN_STARTS)
+    @rule(number=st.sampled_from([signal.SIGTERM, signal.SIGKILL]), model=st.integers(0, 3))
+    def restart(self, number: int, model: int) -> None:
+        self.since_start = 0
+        self.world.stop(number)
+        self.world.loaded = 1 if model == 3 else 0
+        self.world.start()
+
+    @precondition(lambda self: self.since_start > _BETWEEN_STARTS and self.galleries)
+    @rule(pick=picks, delay=st.floats(0, 0.02), good=values.good_vectors())
+    def kill_during_enrolment(self, pick: int, delay: float, good: Any) -> None:
+        """What was not answered is there whole or not at all."""
+        name, gallery = self._pick(pick)
+        items = [{"vector": good, "person_id": "killed"}] * 3
+        before = self._listed(name).keys()
+
+        def send() -> None:
+            try:
+                self.api.ask("POST", path(name, "entries"), {"entries": items})
+            except (httpx.TransportError, Fault):
+                return
+
+        thread = threading.Thread(target=send)
+        thread.start()
+        time.sleep(delay)
+        self.world.server.stop(signal.SIGKILL)
+        thread.join()
+        self.since_start = 0
+        self.world.api.close()
+        self.world.start()
+        new = self._listed(name).keys() - before
+        if len(new) not in (0, 3):
+            raise Fault(f"{len(new)} of an enrolment of 3 are there after SIGKILL")
+        gallery.entries |= {entry_id: self._as_entry(items[0]) for entry_id in new}
+
+    @precondition(lambda self: any(one.fingerprint != self.world.fingerprint for one in self.galleries.values()))
+    @rule(pick=picks, drop=st.booleans())
+    def re_embed(self, pick: int, drop: bool) -> None:
+        others = sorted(name for name, one in self.galleries.items() if one.fingerprint != self.world.fingerprint)
+        name = others[pick % len(others)]
+        gallery = self.galleries[name]
+        without = [one for one, entry in gallery.entries.items() if not entry.pictured]
+        query = {"drop_without_crop": "true"} if drop else {}
+        answer = self.api.ask("POST", path(name, "re-embed"), params=query)
+        if not answer.ok:
+            if answer.status != 409 or (drop and gallery.keep_crops):
+                raise Fault(f"{answer.sent} was refused with {answer.content!r}")
+            return
+        if without and not drop:
+            raise Fault(f"{name} went to another model although {len(without)} entries keep no picture")
+        self._wait(lambda: self.api.ask("GET", path(name, "re-embed")).expect(200).json["state"] == "current")
+        gallery.fingerprint = self.world.fingerprint
+        gallery.entries = {one: entry for one, entry in gallery.entries.items() if entry.pictured}
+        for entry_id, entry in gallery.entries.items():
+            picture = self.api.ask("GET", path(name, "entries", entry_id, "image"))
+            if picture.ok:
+                entry.vector = self._embedding(picture.content)
+
+    @precondition(lambda self: self.world.loaded == 0 and self._some_entry())
+    @rule(pick=picks, there=st.booleans())
+    def export_and_import(self, pick: int, there: bool) -> None:
+        name, gallery, _ = self._pick_entry(pick)
+        if gallery.fingerprint != self.world.fingerprint or len(gallery.live()) != len(gallery.entries):
+            return
+        file = self.api.ask("POST", path(name, "export")).expect(200).content
+        to = self.world.other if there else self.api
+        headers = {"Content-Type": "application/octet-stream"}
+        answer = to.ask("POST", path("imported", "import"), content=file, headers=headers)
+        if "imported" in self.galleries and not there:
+            answer.expect(409)
+            return
+        answer.expect(201)
+        imported = copy_of(gallery, self._listed("imported", to))
+        self._check("imported", imported, to)
+        if there:
+            to.ask("DELETE", path("imported")).expect(200)
+        else:
+            self.galleries["imported"] = imported
