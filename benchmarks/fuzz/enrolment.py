@@ -176,7 +176,7 @@ class EnrolmentRules(State):
     def erase_person(self, pick: int, person: str) -> None:
         name, gallery = self._pick(pick)
         theirs = {one for one, entry in gallery.entries.items() if entry.person_id == person}
-        answer = self.api.ask("DELETE", path(name, "persons", person))
+        answer = self.api.ask("DELETE", path(name, "persons"), params={"person_id": person})
         if theirs & gallery.live().keys():
             answer.expect(200)
         if answer.ok:
