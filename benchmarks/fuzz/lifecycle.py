@@ -1,19 +1,24 @@
 """Rules of the fuzz: restarts, SIGKILL, another model, another service."""
 
+import base64
 import signal
 import threading
 import time
 from typing import Any
 
 import httpx
+import numpy as np
 from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from benchmarks.fuzz import values
 from benchmarks.fuzz.api import Fault, path
-from benchmarks.fuzz.model import copy_of
+from benchmarks.fuzz.model import Entry, copy_of
 from benchmarks.fuzz.state import State, picks
+from tests.service.bundles import DIM
 
+_ENOUGH = 2_100  # entries, from which on an index is built
+_BUILDING = 10.0  # seconds
 _BETWEEN_STARTS = 6  # steps; a start takes as long as a hundred calls
 
 
@@ -98,3 +103,22 @@ class LifecycleRules(State):
             to.ask("DELETE", path("imported")).expect(200)
         else:
             self.galleries["imported"] = imported
+
+    @precondition(lambda self: self.galleries and not self.filled)
+    @rule(pick=picks, kind=st.sampled_from(["hnsw", "ivf_sq8", "ivf_pq"]), seed=st.integers(0, 3))
+    def fill(self, pick: int, kind: str, seed: int) -> None:
+        """So many entries that an index is built, once in a sequence."""
+        name, gallery = self._pick(pick)
+        if gallery.fingerprint != self.world.fingerprint or gallery.retention_days is not None:
+            return
+        self.filled = True
+        numbers = np.random.default_rng(seed).normal(size=(_ENOUGH, DIM))
+        rows = numbers / np.linalg.norm(numbers, axis=1, keepdims=True)
+        lines = [{"vector": base64.b64encode(row.astype("<f4").tobytes()).decode()} for row in rows]
+        results = self.api.ask("POST", path(name, "entries", "stream"), lines=lines).expect(200).lines[:-1]
+        gallery.entries |= {each["entry_id"]: Entry(row) for each, row in zip(results, rows, strict=True)}
+        self.api.ask("PATCH", path(name), {"index": kind}).expect(200)
+        gallery.index = kind
+        until = time.monotonic() + _BUILDING
+        while self.api.ask("GET", path(name)).json["index_now"]["kind"] != kind and time.monotonic() < until:
+            time.sleep(0.1)  # where its recall is too low it stays exact, which is right as well

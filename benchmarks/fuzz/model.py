@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -103,21 +104,28 @@ def scores(gallery: Gallery, query: Query) -> dict[int | str, float]:
     }
 
 
-def ranking_faults(found: list[tuple[int | str, float]], expected: dict[Any, float], top_k: int) -> list[str]:
-    """What is wrong with ranked ids and scores; ids whose scores differ by rounding may change places."""
+def ranking_faults(
+    found: list[tuple[int | str, float]], expected: dict[Any, float], top_k: int, missing: int = 0
+) -> list[str]:
+    """What is wrong with ranked ids and scores; ids whose scores differ by rounding may change places.
+
+    `missing`: how many of the best may not be found, where the index is approximate.
+    """
     faults = []
     if len(found) != min(top_k, len(expected)):
         faults.append(f"{len(found)} hits, expected {min(top_k, len(expected))} of {len(expected)}")
     if len({name for name, _ in found}) != len(found):
         faults.append("a hit stands twice")
-    best = sorted(expected.values(), reverse=True)[: len(found)]
-    for place, (name, score) in enumerate(found):
+    for name, score in found:
         if name not in expected:
             faults.append(f"{name!r} may not answer")
         elif abs(expected[name] - score) > TOLERANCE:
             faults.append(f"{name!r} scores {score}, expected {expected[name]}")
-        elif place < len(best) and score < best[place] - 2 * TOLERANCE:
-            faults.append(f"place {place} scores {score}, expected {best[place]}")
+    best = sorted(expected.values(), reverse=True)[: len(found)]
+    if found and sum(score < best[-1] - 2 * TOLERANCE for _, score in found) > missing:
+        faults.append(f"the hits {found} are not the best, {best}")
+    if any(later > score + 2 * TOLERANCE for (_, score), (_, later) in pairwise(found)):
+        faults.append(f"the hits are not in the order of their scores: {found}")
     return faults
 
 
@@ -150,9 +158,9 @@ def same_attributes(a: dict[str, Any], b: dict[str, Any]) -> bool:
 def parse_time(text: Any) -> datetime | None:
     """The instant of a time, in UTC; None where Python has no such time."""
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text.upper())  # RFC 3339 also allows t and z
         return moment.astimezone(UTC) if moment.tzinfo is not None else None
-    except (TypeError, ValueError, OverflowError):
+    except (AttributeError, ValueError, OverflowError):
         return None
 
 

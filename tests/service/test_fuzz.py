@@ -1,0 +1,9 @@
+"""The short form of `python -m benchmarks.fuzz`, and what its long form found."""
+
+from pathlib import Path
+
+from benchmarks.fuzz.__main__ import play
+
+
+def test_the_service_equals_the_model_whatever_is_asked(tmp_path: Path) -> None:
+    play(tmp_path, examples=8, steps=25, seed=0, shrink=False)
