@@ -42,6 +42,9 @@ def play(folder: Path, examples: int, steps: int, seed: int, shrink: bool = True
     )
     try:
         run_state_machine_as_test(seeded(seed)(Machine), settings=options)
+    except BaseException as error:
+        error.add_note(f"the end of the service's log:\n{world.log_tail()}")
+        raise
     finally:
         if world.server.running:
             world.close()

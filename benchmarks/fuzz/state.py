@@ -40,6 +40,10 @@ class World:
         self.api = Api(self.server.url)
         self.fingerprint: str = self.api.ask("GET", "/v1/model").expect(200).json["fingerprint"]
 
+    def log_tail(self) -> str:
+        """The last lines that the service logged."""
+        return (self._folder / "log").read_text()[-5000:]
+
     def stop(self, number: int) -> None:
         """End the service by a signal."""
         self.api.close()

@@ -106,6 +106,8 @@ class FlatIndex:
         """(Q, n) scores of (Q, n) rows, those of each query its own; of a row -1 it is minus infinity."""
         queries, rows = np.ascontiguousarray(queries, np.float32), np.ascontiguousarray(rows)
         scores = np.empty(rows.shape, np.float32)
+        if not rows.size:  # faiss refuses to score nothing
+            return scores
         use_cores(len(queries))
         self._faiss.compute_distance_subset(
             len(queries), faiss.swig_ptr(queries), rows.shape[1], faiss.swig_ptr(scores), faiss.swig_ptr(rows)

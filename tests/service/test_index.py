@@ -100,6 +100,17 @@ def test_a_filter_that_keeps_only_what_is_far_away_is_answered_with_the_best_of_
     assert len({hit.entry_id for hit in hits} & {entry for entry, _ in wanted}) == 10
 
 
+def test_a_filter_that_keeps_nothing_of_the_index_is_answered_from_what_came_later(place: Any) -> None:
+    here = place("ivf_sq8")
+    old = here.enrol(people(3000))
+    here.tend()
+    vectors = people(4, seed=5)
+    new = here.enrol(vectors)
+    query = people(1, seed=7)[0]
+    hits = here.search(query, Filter(exclude_entries=frozenset(old)))
+    assert [hit.entry_id for hit in hits] == [entry for entry, _ in brute(new, vectors, query)]
+
+
 @pytest.mark.parametrize("kind", KINDS[:2])
 def test_nothing_of_a_deleted_vector_stays_in_the_index(place: Any, kind: ApproximateKind) -> None:
     here = place(kind)
