@@ -100,6 +100,7 @@ def _routes() -> FastAPI:
         title="PAN Re-ID",
         version=version("pan-reid"),
         description=_DESCRIPTION,
+        openapi_url=None,  # it is among the pages
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

@@ -4,9 +4,10 @@ from importlib.resources import files
 from pathlib import Path
 
 import fastapi_offline
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 
+from service.answers import Json, dumps
 from service.api.deps import KnownQuery
 
 router = APIRouter(include_in_schema=False, dependencies=[KnownQuery])
@@ -66,6 +67,15 @@ _CACHED = {"Cache-Control": "public, max-age=3600"}
 async def start_page() -> Response:
     """Whoever opens the address of the service in a browser wants to know what it is."""
     return RedirectResponse("docs")
+
+
+@router.get("/openapi.json")
+async def document(request: Request) -> Response:
+    """The OpenAPI document. It is encoded once: anybody may ask for it, without a key and as often as they like."""
+    state = request.app.state
+    if not hasattr(state, "document"):
+        state.document = dumps(request.app.openapi())
+    return Json(state.document)
 
 
 @router.get("/docs")
