@@ -36,6 +36,7 @@ class Gallery:
     retention_days: float | None = None
     keep_crops: bool = False
     entries: dict[int | str, Entry] = field(default_factory=dict)
+    expired_ids: set[int | str] = field(default_factory=set)  # answer nothing; listed until they are erased
 
     def expired(self, entry: Entry) -> bool:
         """Whether retention shuts an entry out of searches."""
@@ -47,9 +48,11 @@ class Gallery:
         except OverflowError:
             return False
 
-    def live(self) -> "dict[int | str, Entry]":
-        """The entries that may answer a search."""
-        return {entry_id: entry for entry_id, entry in self.entries.items() if not self.expired(entry)}
+    def drop_expired(self) -> None:
+        """Take out the entries that retention shuts out."""
+        gone = {entry_id for entry_id, entry in self.entries.items() if self.expired(entry)}
+        self.expired_ids |= gone
+        self.entries = {entry_id: entry for entry_id, entry in self.entries.items() if entry_id not in gone}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,7 @@ def scores(gallery: Gallery, query: Query) -> dict[int | str, float]:
     """The cosine of every entry that may answer."""
     return {
         entry_id: float(entry.vector @ query.vector)
-        for entry_id, entry in gallery.live().items()
+        for entry_id, entry in gallery.entries.items()
         if query.admits(entry_id, entry)
     }
 

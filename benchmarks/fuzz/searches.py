@@ -27,9 +27,8 @@ class SearchRules(State):
     @rule(pick=picks, top_k=st.integers(1, 20))
     def search_by_entry(self, pick: int, top_k: int) -> None:
         name, gallery, entry_id = self._pick_entry(pick)
-        if not gallery.expired(gallery.entries[entry_id]):
-            query = Query(gallery.entries[entry_id].vector, exclude_entries=frozenset({entry_id}))
-            self._search(name, gallery, query, {"entry_id": entry_id}, top_k)
+        query = Query(gallery.entries[entry_id].vector, exclude_entries=frozenset({entry_id}))
+        self._search(name, gallery, query, {"entry_id": entry_id}, top_k)
 
     @precondition(lambda self: self.galleries)
     @rule(pick=picks, picture=values.pictures)

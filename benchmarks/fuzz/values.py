@@ -105,22 +105,48 @@ def _filled(value: Json, first: Json = None) -> list[Json]:
     return [value if first is None else first, *[value] * (DIM - 1)]
 
 
-hostile_vectors: st.SearchStrategy[Json] = (
-    st.sampled_from(
-        [
-            _filled(0.0), _filled(-0.0), _filled(1e38), _filled(3.4028235e38), _filled(1e39), _filled(1e308),
-            _filled(1.4e-45), _filled(0.0, 1.4e-45), [1.4e-45, 1.4e-45, *[0.0] * (DIM - 2)], _filled(5e-324),
-            _filled(1e-40, 3e-40), _filled(0.0, 1e38), _filled(1e-39, 1e38), _filled(1e-200, 1e200),
-            _filled(1e-320, 1.0),
-            _filled(math.nan), _filled(0.0, math.inf), _filled(True), _filled("1"), _filled(None), _filled(10**30),
-            _filled(10**400), [1.0] * (DIM - 1), [1.0] * (DIM + 1), [[1.0] * DIM], [], "", "AAAA", "not base64!",
-            base64.b64encode(b"\x00" * 4 * DIM).decode(), base64.b64encode(b"\xff" * 4 * DIM).decode(),
-            base64.b64encode(b"\x00\x00\x80\x7f" * DIM).decode(), base64.b64encode(b"\xff\xff\x7f\x7f" * DIM).decode(),
-            base64.b64encode(b"\x01\x00\x00\x00" * DIM).decode(),
-        ]
-    )
-    | wrong_types
-)  # fmt: skip
+def _base64(four_bytes: bytes) -> str:
+    return base64.b64encode(four_bytes * DIM).decode()
+
+
+# By name, so that Hypothesis can print a strategy without printing thousands of numbers.
+_VECTORS: dict[str, Json] = {
+    "zero": _filled(0.0),
+    "negative zero": _filled(-0.0),
+    "squares overflow": _filled(1e38),
+    "largest float32": _filled(3.4028235e38),
+    "over float32": _filled(1e39),
+    "over float32, far": _filled(1e308),
+    "denormal": _filled(1.4e-45),
+    "one denormal": _filled(0.0, 1.4e-45),
+    "two denormals": [1.4e-45, 1.4e-45, *[0.0] * (DIM - 2)],
+    "denormal float64": _filled(5e-324),
+    "denormals of several sizes": _filled(1e-40, 3e-40),
+    "one large": _filled(0.0, 1e38),
+    "large and denormal": _filled(1e-39, 1e38),
+    "large and small float64": _filled(1e-200, 1e200),
+    "one and denormal float64": _filled(1e-320, 1.0),
+    "nan": _filled(math.nan),
+    "infinite": _filled(0.0, math.inf),
+    "true": _filled(True),
+    "text": _filled("1"),
+    "null": _filled(None),
+    "integer over int64": _filled(10**30),
+    "integer over float64": _filled(10**400),
+    "too short": [1.0] * (DIM - 1),
+    "too long": [1.0] * (DIM + 1),
+    "nested": [[1.0] * DIM],
+    "empty": [],
+    "empty text": "",
+    "three bytes": "AAAA",
+    "not base64": "not base64!",
+    "base64 zero": _base64(b"\x00\x00\x00\x00"),
+    "base64 nan": _base64(b"\xff\xff\xff\xff"),
+    "base64 infinite": _base64(b"\x00\x00\x80\x7f"),
+    "base64 largest": _base64(b"\xff\xff\x7f\x7f"),
+    "base64 denormal": _base64(b"\x01\x00\x00\x00"),
+}
+hostile_vectors = st.sampled_from(sorted(_VECTORS)).map(_VECTORS.__getitem__) | wrong_types
 
 
 def as_vector(sent: Json) -> Vector | None:
@@ -140,13 +166,19 @@ def as_vector(sent: Json) -> Vector | None:
 pictures = st.integers(0, 40).flatmap(
     lambda seed: st.sampled_from(["PNG", "BMP"]).map(lambda kind: encode(person(seed), kind))
 )
-hostile_pictures = st.sampled_from(
-    [
-        b"", b"GET / HTTP/1.1", encode(person(1))[:300], encode(person(1).resize((1, 1))),
-        encode(person(1).quantize(), "GIF"),
-        encode(person(1), "JPEG")[:-200], bomb(), b"\xff\xd8\xff" + b"\x00" * 64, encode(person(1).resize((16, 4000))),
-        encode(person(1).convert("CMYK"), "JPEG"), encode(person(1).convert("1")),
-    ]
-)  # fmt: skip
+_PICTURES = {
+    "empty": b"",
+    "text": b"GET / HTTP/1.1",
+    "truncated PNG": encode(person(1))[:300],
+    "truncated JPEG": encode(person(1), "JPEG")[:-200],
+    "one pixel": encode(person(1).resize((1, 1))),
+    "GIF": encode(person(1).quantize(), "GIF"),
+    "bomb": bomb(),
+    "only a marker": b"\xff\xd8\xff" + b"\x00" * 64,
+    "long": encode(person(1).resize((16, 4000))),
+    "CMYK": encode(person(1).convert("CMYK"), "JPEG"),
+    "one bit": encode(person(1).convert("1")),
+}
+hostile_pictures = st.sampled_from(sorted(_PICTURES)).map(_PICTURES.__getitem__)
 retentions = st.none() | st.sampled_from([1, 30.5, 365, 36_500])
 hostile_retentions = st.sampled_from([0, -1, 1e-12, 5e-324, 1e-9, 36_501, 1e300]) | wrong_types

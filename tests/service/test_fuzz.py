@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks.fuzz.__main__ import play
 
 
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
 def test_the_service_equals_the_model_whatever_is_asked(tmp_path: Path) -> None:
     play(tmp_path, examples=8, steps=25, seed=0, shrink=False)
