@@ -40,10 +40,14 @@ from bundle.preprocess import (
     read_header,
     resize_image,
 )
+from bundle.rtx import RTX_CAPABILITIES, RTX_DEFAULT_CAPABILITIES, TURING, rtx_runs_on
 
 __all__ = [
     "DEFAULT_LIMITS",
     "FORMATS",
+    "RTX_CAPABILITIES",
+    "RTX_DEFAULT_CAPABILITIES",
+    "TURING",
     "BatchProfile",
     "BuiltFor",
     "Bundle",
@@ -78,6 +82,7 @@ __all__ = [
     "load_crop",
     "read_header",
     "resize_image",
+    "rtx_runs_on",
     "save_manifest",
     "sha256_file",
 ]

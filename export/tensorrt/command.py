@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bundle import BatchProfile, Precision
+from bundle import RTX_CAPABILITIES, RTX_DEFAULT_CAPABILITIES, TURING, BatchProfile, Precision
 from export.errors import BuildError
 from export.gates import parse_gates
 from export.options import AsJson, Crops, Data, Gate, Images, Ranked
@@ -16,7 +16,7 @@ from export.parity import Agreement, in_words
 from export.targets import Measuring
 from export.tensorrt.build import BuildSettings, HardwareCompatibility
 from export.tensorrt.export import BuiltEngine, export_tensorrt
-from export.tensorrt.library import RTX_CAPABILITIES, TURING, LibraryName
+from export.tensorrt.library import LibraryName
 
 PRECISIONS: dict[str, Precision] = {
     "float32": "float32",
@@ -133,7 +133,7 @@ def _show(bundle: Path, built: BuiltEngine) -> None:
     runs_on = target.gpu or (f"compute capability {target.compute_capability}" if target.compute_capability else None)
     rows = {
         "built by": f"{built.library} in {built.sidecar.build_seconds:.1f} s",
-        "runs on": runs_on or f"RTX cards of compute capability {', '.join(RTX_CAPABILITIES[1:])}",
+        "runs on": runs_on or f"RTX cards of compute capability {', '.join(RTX_DEFAULT_CAPABILITIES)}",
         "precision": entry.precision + (f", {blocks} residual blocks in float16" if blocks else ""),
         "batch": f"{batch.min} to {batch.max}, fastest at {batch.opt}",
         "measured on": f"{graph.data}: {graph.images} crops, against the bundle's float32 file",

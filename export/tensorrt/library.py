@@ -9,13 +9,11 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, Literal
 
+from bundle import RTX_CAPABILITIES
 from export.errors import BuildError, EngineMissing
 
 LibraryName = Literal["tensorrt", "tensorrt_rtx"]
 EXTRAS: dict[LibraryName, str] = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
-# what TensorRT-RTX compiles for; a test compares them with the installed library
-RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
-TURING = "7.5"  # compiled for only when it is asked for
 
 # without a GPU driver every error is followed by a second one that says only so
 _NO_DRIVER = re.compile(r"catchCudaError|ScopedCudaStream")

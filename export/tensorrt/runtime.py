@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from bundle import BatchProfile, EngineFile, ImageArray
+from bundle import BatchProfile, EngineFile, ImageArray, rtx_runs_on
 from export.errors import BuildError, EngineMissing
 from export.onnx_graph import INPUT, OUTPUT
-from export.tensorrt.library import RTX_CAPABILITIES, TURING, Library, find_library
+from export.tensorrt.library import Library, find_library
 from training.embed import Embed, Floats
 
 
@@ -35,7 +35,7 @@ def why_not_here(library: Library, gpu: Gpu | None, compute_capability: str | No
     if gpu is None:
         return "PyTorch sees no GPU here"
     if library.name == "tensorrt_rtx":
-        targets = [compute_capability] if compute_capability else [cc for cc in RTX_CAPABILITIES if cc != TURING]
+        targets = rtx_runs_on(compute_capability)
         if gpu.compute_capability not in targets:
             wanted = ", ".join(targets)
             return f"it is built for compute capability {wanted}, the {gpu.name} here has {gpu.compute_capability}"

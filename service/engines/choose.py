@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bundle import EngineFile, Kind, Precision
+from bundle import RTX_CAPABILITIES, RTX_DEFAULT_CAPABILITIES, EngineFile, Kind, Precision, rtx_runs_on
 from service.engines.machine import EngineName, Machine, Place
 from service.errors import StartupError
 from service.settings import Device, EngineChoice, PrecisionChoice
@@ -97,16 +97,25 @@ def _built_for_another(name: EngineName, file: EngineFile, machine: Machine) -> 
     if installed != built.library_version and not newer:
         return _rebuild(file, f"{file.kind} {built.library_version}, and {installed} is installed")
     need, have = built.compute_capability, machine.gpu.compute_capability
-    # TensorRT-RTX compiles for Ampere and later where no target is named, TensorRT where it is told to.
-    ampere_plus = need is None or built.hardware_compatibility == "ampere_plus"
-    if need != have and not (ampere_plus and _numbers(have) >= (8, 0)):
-        wanted = "8.0 and later" if ampere_plus else need
-        return _rebuild(file, f"compute capability {wanted}, and this GPU is {machine.gpu}")
-    return None
+    if file.kind == "tensorrt_rtx":
+        runs, wanted = have in rtx_runs_on(need), ", ".join(rtx_runs_on(need))
+    elif built.hardware_compatibility == "ampere_plus":
+        runs, wanted = _numbers(have) >= (8, 0), "8.0 and later"
+    else:
+        runs, wanted = need == have, str(need)
+    return None if runs else _rebuild(file, f"compute capability {wanted}, and this GPU is {machine.gpu}", have)
 
 
-def _rebuild(file: EngineFile, why: str) -> str:
-    command = f"pan-export tensorrt BUNDLE --library {file.kind} --precision {file.precision}"
+def _rebuild(file: EngineFile, why: str, capability: str | None = None) -> str:
+    """`capability` is that of the GPU here, where it is what the file does not fit."""
+    library: Kind = file.kind
+    options = ""
+    if library == "tensorrt_rtx" and capability is not None:
+        if capability not in RTX_CAPABILITIES:
+            library = "tensorrt"  # TensorRT-RTX builds for no such GPU
+        elif capability not in RTX_DEFAULT_CAPABILITIES:
+            options = f" --compute-capability {capability}"
+    command = f"pan-export tensorrt BUNDLE --library {library} --precision {file.precision}{options}"
     return f"{file.name} was built for {why}; build one for it: `{command}`"
 
 

@@ -121,6 +121,9 @@ class TensorRtRunner:
         config.set_execution_context_allocation_strategy(api.ExecutionContextAllocationStrategy.USER_MANAGED)
         if not hasattr(api, "CudaGraphStrategy"):
             return config, None
+        # Left alone, the library answers the first batches of a size by general kernels while it compiles special ones:
+        # other numbers than those that were compared with PyTorch.
+        config.dynamic_shapes_kernel_specialization_strategy = api.DynamicShapesKernelSpecializationStrategy.EAGER
         config.cuda_graph_strategy = api.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
         kernels = config.create_runtime_cache()
         if self._cache.is_file() and not kernels.deserialize(self._cache.read_bytes()):

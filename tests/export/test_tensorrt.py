@@ -19,6 +19,7 @@ import pytest
 from onnx import numpy_helper
 
 from bundle import (
+    RTX_CAPABILITIES,
     BatchProfile,
     EngineFile,
     Manifest,
@@ -40,7 +41,7 @@ from export.tensorrt.build import BuildSettings
 from export.tensorrt.command import parse_batch, parse_precision
 from export.tensorrt.engine_file import built_for, engine_name
 from export.tensorrt.export import BuiltEngine, export_tensorrt
-from export.tensorrt.library import RTX_CAPABILITIES, Library, find_library
+from export.tensorrt.library import Library, find_library
 from export.tensorrt.network import ParsedNetwork, parse
 from export.tensorrt.runtime import Gpu, engine_embedder, why_not_here
 from tests.export.conftest import SPEC, Traced

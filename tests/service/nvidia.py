@@ -167,6 +167,7 @@ class Config:
 
     def __init__(self) -> None:
         self.cuda_graph_strategy: Any = None
+        self.dynamic_shapes_kernel_specialization_strategy: Any = None
         self.cache: Cache | None = None
 
     def set_execution_context_allocation_strategy(self, strategy: str) -> None:
@@ -251,4 +252,5 @@ def library(cuda: Cuda, profile: tuple[int, int], *, captures_itself: bool) -> A
     )
     if captures_itself:
         module.CudaGraphStrategy = SimpleNamespace(WHOLE_GRAPH_CAPTURE="WHOLE_GRAPH_CAPTURE")
+        module.DynamicShapesKernelSpecializationStrategy = SimpleNamespace(EAGER="EAGER")
     return module

@@ -72,6 +72,8 @@ LASTING = BuiltFor(library_version="11.2.0", compute_capability="8.9", version_c
         ([ONNX, HALF, RTX], GPU, {}, "tensorrt_rtx cuda float16"),
         ([ONNX, FOR_ALL], GPU, {}, "tensorrt_rtx cuda float16"),
         ([ONNX, FOR_ALL], replace(GPU, gpu=Gpu("Tesla T4", "7.5")), {}, "onnxruntime cuda float32"),
+        ([ONNX, FOR_ALL], replace(GPU, gpu=Gpu("NVIDIA H100", "9.0")), {}, "onnxruntime cuda float32"),
+        ([ONNX, FOR_ALL], replace(GPU, gpu=Gpu("Jetson AGX Orin", "8.7")), {}, "onnxruntime cuda float32"),
         ([ONNX, HALF], GPU, {}, "onnxruntime cuda float16"),
         ([ONNX, EIGHT], GPU, {}, "onnxruntime cuda float32"),
         ([ONNX, HALF, TRT], GPU, {"device": "cpu"}, "onnxruntime cpu float32"),
@@ -128,6 +130,19 @@ def test_the_reason_names_what_was_passed_over_and_why() -> None:
             {"engine": "tensorrt"},
             "compute capability 7.5, and this GPU is NVIDIA L4 (compute capability 8.9); build one for it: "
             "`pan-export tensorrt BUNDLE --library tensorrt --precision float16`",
+        ),
+        (
+            [ONNX, FOR_ALL],
+            replace(GPU, gpu=Gpu("NVIDIA H100", "9.0")),
+            {"engine": "tensorrt_rtx"},
+            "compute capability 8.0, 8.6, 8.9, 12.0, 12.1, and this GPU is NVIDIA H100 (compute capability 9.0); build "
+            "one for it: `pan-export tensorrt BUNDLE --library tensorrt --precision float16`",
+        ),
+        (
+            [ONNX, FOR_ALL],
+            replace(GPU, gpu=Gpu("Tesla T4", "7.5")),
+            {"engine": "tensorrt_rtx"},
+            "`pan-export tensorrt BUNDLE --library tensorrt_rtx --precision float16 --compute-capability 7.5`",
         ),
         ([ONNX, OLD], GPU, {"engine": "tensorrt"}, "tensorrt 10.16.1, and 11.4.0 is installed; build one for it"),
     ],

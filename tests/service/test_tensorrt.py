@@ -87,6 +87,7 @@ def test_tensorrt_rtx_captures_its_own_graphs_and_keeps_its_kernels(tmp_path: Pa
     rig = Rig(tmp_path, (1, 4), rtx=True)
     engine = rig.start()
     assert rig.api.engine.config.cuda_graph_strategy == "WHOLE_GRAPH_CAPTURE"
+    assert rig.api.engine.config.dynamic_shapes_kernel_specialization_strategy == "EAGER"
     assert "capture" not in rig.started_with
     engine.embed(crops(3))
     assert rig.cuda.calls == ["copy in", "run 4", "copy out"]
@@ -205,6 +206,8 @@ def test_the_stand_in_has_no_name_that_the_real_packages_lack() -> None:
     assert set(vars(module)) - {"engine"} <= set(dir(api))
     assert api.nptype(api.DataType.UINT8) is np.uint8
     assert hasattr(api.IRuntimeConfig, "cuda_graph_strategy")
+    assert hasattr(api.IRuntimeConfig, "dynamic_shapes_kernel_specialization_strategy")
+    assert hasattr(api.DynamicShapesKernelSpecializationStrategy, "EAGER")
 
 
 def test_the_real_cuda_runtime_says_what_is_wrong() -> None:
