@@ -1,11 +1,12 @@
 # Two commands do everything on a fresh machine with Python 3.11 or newer, pip and make:
 #   make demo    render people, train, export, serve, enrol, search
 #   make test    lint, types and every test
+# `make docs` builds the documentation site to build/site.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types pytest image-check clean
+.PHONY: demo test lint types pytest docs image-check clean
 
 demo: $(VENV)/.demo
 	$(BIN)/python -m demo
@@ -22,6 +23,9 @@ types: $(VENV)/.test
 # one thread a test process: two processes with two threads each on two cores only wait for one another
 pytest: $(VENV)/.test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+docs: $(VENV)/.test
+	$(BIN)/mkdocs build
 
 image-check: $(VENV)/.test
 	docker/image-check

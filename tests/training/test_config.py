@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
 
-from training.config import PRESETS, RunConfig, load_config, save_config
+from training.config import PRESETS, load_config, save_config
 from training.errors import ConfigError
 
 
@@ -59,24 +58,3 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- 1\n")
     with pytest.raises(ConfigError, match="key: value"):
         load_config(tmp_path / "list.yaml")
-
-
-def settings(model: type[BaseModel], prefix: str = "") -> dict[str, tuple[str, str]]:
-    """Every setting of a configuration by its dotted name: default and description."""
-    found: dict[str, tuple[str, str]] = {}
-    for name, field in model.model_fields.items():
-        if isinstance(field.default, BaseModel):
-            found |= settings(type(field.default), f"{prefix}{name}.")
-        else:
-            default = list(field.default) if isinstance(field.default, tuple) else field.default
-            words = "null" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
-            found[f"{prefix}{name}"] = (words, str(field.description))
-    return found
-
-
-def test_the_manual_has_every_setting_with_its_default_and_meaning() -> None:
-    manual = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
-    settings_of_the_manual = manual.split("## Every setting")[1]
-    rows = [line for line in settings_of_the_manual.splitlines() if line.startswith("| `")]
-    expected = [f"| `{name}` | {default} | {words} |" for name, (default, words) in settings(RunConfig).items()]
-    assert rows == expected

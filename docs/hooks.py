@@ -1,0 +1,157 @@
+"""MkDocs hook: generates the reference pages from the code, so that they cannot differ from it."""
+
+import importlib
+import json
+from collections.abc import Callable, Iterator
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import typer
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from pydantic import BaseModel
+from typer.cli import get_docs_for_click
+
+_METHODS = ("get", "post", "put", "patch", "delete")
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the generated pages to those on disk."""
+    document = json.loads((Path(config.docs_dir) / "openapi.json").read_text(encoding="utf-8"))
+    pages: dict[str, Callable[[], str]] = {
+        "settings": training_settings,
+        "pan-serve": lambda: command_line("pan-serve"),
+        "pan-train": lambda: command_line("pan-train"),
+        "pan-export": lambda: command_line("pan-export"),
+        "api": lambda: http_api(document),
+    }
+    for name, render in pages.items():
+        files.append(File.generated(config, f"reference/{name}.md", content=render()))
+    return files
+
+
+def training_settings() -> str:
+    """Every setting of `pan-train run`, from the pydantic model."""
+    from training.config import RunConfig
+
+    rows = [f"| `{name}` | {_cell(default)} | {_cell(text)} |" for name, default, text in _settings(RunConfig)]
+    return "\n".join(
+        [
+            "# Training settings",
+            "",
+            "Give a setting on the command line as `group.key=value`, or in a YAML file with `--config`.",
+            "The defaults are those of `preset=paper`; `pan-train run --help` names the other presets.",
+            "",
+            "| setting | default | meaning |",
+            "| --- | --- | --- |",
+            *rows,
+            "",
+        ]
+    )
+
+
+def _settings(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    for name, field in model.model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        if isinstance(default, BaseModel):
+            yield from _settings(type(default), f"{prefix}{name}.")
+        else:
+            value = list(default) if isinstance(default, tuple) else default
+            yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value), str(field.description)
+
+
+def command_line(script: str) -> str:
+    """The help of a command and all its subcommands, from the Typer application behind the console script."""
+    (found,) = (point for point in entry_points(group="console_scripts") if point.name == script)
+    command = typer.main.get_command(importlib.import_module(found.module).app)
+    context = typer.Context(command, info_name=script)
+    return get_docs_for_click(obj=command, ctx=context, name=script)
+
+
+def http_api(document: dict[str, Any]) -> str:
+    """Every call and every schema of the OpenAPI document."""
+    schemas = document["components"]["schemas"]
+    lines = [
+        "# HTTP API",
+        "",
+        document["info"]["description"],
+        "",
+        "The machine-readable form is [openapi.json](../openapi.json); a running service serves it at `/openapi.json`",
+        "and an interactive form of it at `/docs`.",
+        "",
+    ]
+    for path, operations in document["paths"].items():
+        for method in _METHODS:
+            if method in operations:
+                lines += _operation(method, path, operations[method])
+    lines += ["## Schemas", ""]
+    for name, schema in schemas.items():
+        lines += _schema(name, schema)
+    return "\n".join(lines)
+
+
+def _operation(method: str, path: str, operation: dict[str, Any]) -> list[str]:
+    scopes = [scope for one in operation.get("security", []) for scope in one.get("apiKey", [])]
+    lines = [f"## {operation['summary']}", "", f"`{method.upper()} {path}`", ""]
+    if operation.get("security"):
+        lines += [f"Scope: `{'`, `'.join(scopes)}`" if scopes else "Needs a key with any scope.", ""]
+    lines += [operation.get("description", ""), ""]
+    if parameters := operation.get("parameters"):
+        lines += ["| parameter | in | type | meaning |", "| --- | --- | --- | --- |"]
+        for one in parameters:
+            required = " (required)" if one.get("required") else ""
+            text = _cell(one.get("description", ""))
+            lines.append(f"| `{one['name']}`{required} | {one['in']} | {_type(one['schema'])} | {text} |")
+        lines.append("")
+    if body := operation.get("requestBody"):
+        lines += ["| body | schema |", "| --- | --- |"]
+        for content_type, media in body["content"].items():
+            schema = media.get("schema", {})
+            lines.append(f"| `{content_type}` | {_type(schema)} |")
+        lines.append("")
+        for content_type, media in body["content"].items():
+            if properties := media.get("schema", {}).get("properties"):
+                lines += [f"Members of `{content_type}`:", "", *_properties(properties, media["schema"])]
+    lines += ["| status | meaning | body |", "| --- | --- | --- |"]
+    for status, response in operation["responses"].items():
+        bodies = [_type(media.get("schema", {})) for media in response.get("content", {}).values()]
+        lines.append(f"| {status} | {_cell(response['description'])} | {', '.join(dict.fromkeys(bodies))} |")
+    return [*lines, ""]
+
+
+def _schema(name: str, schema: dict[str, Any]) -> list[str]:
+    lines = [f"### {name}", "", schema.get("description", ""), ""]
+    if properties := schema.get("properties"):
+        return [*lines, *_properties(properties, schema)]
+    return [*lines, f"Type: {_type(schema)}", ""]
+
+
+def _properties(properties: dict[str, Any], schema: dict[str, Any]) -> list[str]:
+    lines = ["| member | type | meaning |", "| --- | --- | --- |"]
+    for name, one in properties.items():
+        required = " (required)" if name in schema.get("required", ()) else ""
+        lines.append(f"| `{name}`{required} | {_type(one)} | {_cell(one.get('description', ''))} |")
+    return [*lines, ""]
+
+
+def _type(schema: dict[str, Any]) -> str:
+    if reference := schema.get("$ref"):
+        name = reference.rsplit("/", 1)[-1]
+        return f"[{name}](#{name.lower()})"
+    for choice in ("anyOf", "oneOf", "allOf"):
+        if choice in schema:
+            return " or ".join(dict.fromkeys(_type(one) for one in schema[choice]))
+    if "enum" in schema:
+        return ", ".join(f"`{value}`" for value in schema["enum"])
+    if "const" in schema:
+        return f"`{schema['const']}`"
+    if schema.get("type") == "array":
+        return f"array of {_type(schema.get('items', {}))}"
+    kind = schema.get("type", "any")
+    return str(schema.get("format", kind) if kind == "string" else kind)
+
+
+def _cell(text: str) -> str:
+    """Text that fits into a cell of a Markdown table."""
+    return " ".join(text.split()).replace("|", "\\|")
