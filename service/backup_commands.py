@@ -1,17 +1,14 @@
 """`pan-serve backup`, `restore` and `vacuum`: the file that all galleries are in, copied, brought back and shrunk."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
-from bundle import load_bundle
-from service.backup import back_up
-from service.backup import restore as restore_backup
-from service.examine import GalleryReport, first_few
 from service.terminal import complain, out, told
-from service.vacuum import vacuum as shrink
+
+if TYPE_CHECKING:
+    from service.examine import GalleryReport
 
 Data = Annotated[Path, typer.Option(help="The data folder of the service.")]
 
@@ -19,6 +16,8 @@ Data = Annotated[Path, typer.Option(help="The data folder of the service.")]
 @told
 def backup(to: Annotated[Path, typer.Argument(help="The file to write; must not be there yet.")], data: Data) -> None:
     """Copy galleries, keys and audit into one checked file, beside a running service."""
+    from service.backup import back_up
+
     held = back_up(data, to)
     out.print(f"wrote {to}", highlight=False, soft_wrap=True)
     _show(held)
@@ -34,6 +33,9 @@ def restore(
     force: Annotated[bool, typer.Option("--force", help="Give up the database that the folder holds.")] = False,
 ) -> None:
     """Check a backup and make it the database of a stopped service."""
+    from bundle import load_bundle
+    from service.backup import restore as restore_backup
+
     fingerprint = None if bundle is None else load_bundle(bundle).manifest.model.fingerprint
     held = restore_backup(backup, data, replace=force, fingerprint=fingerprint)
     out.print(f"restored {backup}; erase again who was erased after it was made", highlight=False, soft_wrap=True)
@@ -43,11 +45,17 @@ def restore(
 @told
 def vacuum(data: Data) -> None:
     """Give the room of what was deleted back to the disk; the service must be stopped."""
+    from service.vacuum import vacuum as shrink
+
     before, after = shrink(data)
     out.print(f"{before / 2**20:,.1f} MiB before, {after / 2**20:,.1f} MiB after", highlight=False)
 
 
-def _show(held: list[GalleryReport]) -> None:
+def _show(held: "list[GalleryReport]") -> None:
+    from rich.table import Table
+
+    from service.examine import first_few
+
     table = Table("gallery", "entries", "model")
     for one in held:
         table.add_row(one.name, f"{one.entries:,}", one.fingerprint[:12])

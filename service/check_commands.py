@@ -3,15 +3,14 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import orjson
 import typer
 
-from service.check import Report
-from service.check import check as examine
-from service.check import repair as mend
 from service.terminal import complain, out, told
+
+if TYPE_CHECKING:
+    from service.check import Report
 
 _SHOWN = 20  # entries of a gallery
 
@@ -31,6 +30,11 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
 ) -> None:
     """Examine the database of a stopped service. Exit status 1 where something is wrong, or left after a repair."""
+    import orjson
+
+    from service.check import check as examine
+    from service.check import repair as mend
+
     found, left = mend(data) if repair else (examine(data),) * 2
     if as_json:
         answer = {**_view(found), "repaired": repair and not found.ok and left.ok}
@@ -41,7 +45,7 @@ def check(
         raise typer.Exit(1)
 
 
-def _show(found: Report, left: Report, repair: bool) -> None:
+def _show(found: "Report", left: "Report", repair: bool) -> None:
     for line in _lines(found):
         complain(line)
     for one in found.galleries:
@@ -55,7 +59,7 @@ def _show(found: Report, left: Report, repair: bool) -> None:
         complain("pan-serve check --repair does what is said above; make a backup before")
 
 
-def _lines(found: Report) -> Iterator[str]:
+def _lines(found: "Report") -> Iterator[str]:
     for problem in found.broken:
         yield f"database: {problem}"
     for gallery in found.galleries:
@@ -69,7 +73,7 @@ def _lines(found: Report) -> Iterator[str]:
         yield f"{len(found.orphans):,} rows belong to no entry or gallery (repair: delete them)"
 
 
-def _view(found: Report) -> dict[str, Any]:
+def _view(found: "Report") -> dict[str, Any]:
     return {
         "ok": found.ok,
         "database": found.broken,

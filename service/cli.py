@@ -1,26 +1,17 @@
 """`pan-serve`: run the service, and use one that runs."""
 
-import asyncio
 import logging
 import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-import orjson
 import typer
 
-from bundle import ImageLimits
 from service import backup_commands, check_commands, gallery_commands, key_commands
-from service.backup import replaced
-from service.enroll import enroll_folder
-from service.logs import LogLevel, log_to_stderr
-from service.schemas import Fuse
-from service.settings import Device, EngineChoice, PrecisionChoice, Settings
-from service.show import show_found
+from service.choices import Device, EngineChoice, LogLevel, PrecisionChoice
 from service.terminal import KeyFile, Url, complain, connect, err, out, parse_time, read_secret, told
-from service.wheels import installed_wheels
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Serve PAN: galleries of people, searched by picture."
@@ -118,8 +109,15 @@ def run(
     log_level: Annotated[LogLevel, typer.Option(case_sensitive=False, help="The least that is logged.")] = "info",
 ) -> None:
     """Run the service until SIGTERM or Ctrl-C; requests in flight are finished first."""
+    import asyncio
+
+    from service.wheels import installed_wheels
+
     installed_wheels()  # before anything imports them: a broken pair fails in ways that say nothing
+    from bundle import ImageLimits
+    from service.logs import log_to_stderr
     from service.server import leave_on_signals, serve
+    from service.settings import Settings
 
     settings = Settings(
         bundle=bundle,
@@ -173,6 +171,8 @@ def enroll(
     key_file: KeyFile = None,
 ) -> None:
     """Enrol every crop under a folder into a gallery, which is made if missing."""
+    from service.enroll import enroll_folder
+
     with connect(url, key_file) as client:
         failures = enroll_folder(client, folder, gallery, batch, in_flight, err)
     for path, reason in failures:
@@ -189,7 +189,8 @@ def search(
     url: Url = "http://127.0.0.1:8000",
     top_k: Annotated[int, typer.Option(min=1)] = 10,
     fuse: Annotated[
-        Fuse, typer.Option(help="Several crops: search by the mean, or score by the crop that is nearest.")
+        Literal["mean", "best"],
+        typer.Option(help="Several crops: search by the mean, or score by the crop that is nearest."),
     ] = "mean",
     fpr: Annotated[
         float | None, typer.Option(help="Say match or unknown at this false-positive rate, one that the bundle states.")
@@ -234,11 +235,15 @@ def search(
     if as_json:
         sys.stdout.write(answer.model_dump_json(exclude_none=True) + "\n")
     else:
+        from service.show import show_found
+
         show_found(answer, out)
 
 
 def _attributes(pairs: list[str]) -> dict[str, list[Any]]:
     """NAME=VALUE as the values an attribute may have: the text, and the number or other scalar that it reads as."""
+    import orjson
+
     wanted: dict[str, list[Any]] = {}
     for pair in pairs:
         name, equals, text = pair.partition("=")
@@ -262,6 +267,8 @@ def export(
     key_file: KeyFile = None,
 ) -> None:
     """Write a whole gallery, vectors and all, to a file that another service of the same model can import."""
+    from service.backup import replaced
+
     if file.exists() and not force:
         raise typer.BadParameter(f"{file} is there already; give another name, or --force to replace it")
     with connect(url, key_file) as client, replaced(file) as partial, partial.open("wb") as stream:
@@ -287,6 +294,8 @@ def import_(
 @told
 def openapi() -> None:
     """Print the OpenAPI document of the API, to make clients from; no service need run."""
+    import orjson
+
     from service.app import openapi_document
 
     sys.stdout.write(orjson.dumps(openapi_document(), option=orjson.OPT_INDENT_2).decode() + "\n")

@@ -1,14 +1,15 @@
 """`pan-serve re-embed`: bring a gallery to the loaded model, and watch it go."""
 
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from service.client import Client
-from service.schemas import ReEmbedding
 from service.terminal import KeyFile, Url, complain, connect, err, out, told
+
+if TYPE_CHECKING:
+    from service.client import Client
+    from service.schemas import ReEmbedding
 
 _LOOK_EVERY = 1.0  # seconds
 _IDLE = 20  # times as long as it takes the service to count
@@ -48,8 +49,10 @@ def re_embed(
         out.print(f"{found.erased.entries:,} without a picture were erased ({left})", highlight=False, soft_wrap=True)
 
 
-def _watched(client: Client, found: ReEmbedding) -> ReEmbedding:
+def _watched(client: "Client", found: "ReEmbedding") -> "ReEmbedding":
     """What it has become when it is no longer under way."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err) as progress:
         task = progress.add_task("re-embedding", total=found.entries)

@@ -7,13 +7,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
-from service import keys
-from service.database import beside
-from service.folder import DATABASE, make_folder
-from service.keys import Scope
-from service.schema import now
+from service.choices import Scope
 from service.terminal import err, out, told
 
 app = typer.Typer(no_args_is_help=True, help="API keys: who may do what.")
@@ -58,10 +53,15 @@ def create(
     ] = None,
 ) -> None:
     """Make a key and print it: the only time that it can be seen. A running service knows it at once."""
+    from service.database import beside
+    from service.folder import DATABASE, make_folder
+    from service.keys import create_key
+    from service.schema import now
+
     make_folder(data)
     expires_at = None if expires is None else now() + expires // timedelta(microseconds=1)
     with beside(data / DATABASE, make=True) as db:
-        token = keys.create_key(db, name, frozenset(scope or ()), rate, expires_at)
+        token = create_key(db, name, frozenset(scope or ()), rate, expires_at)
     sys.stdout.write(f"{token}\n")
     err.print(f"This is the key {name}; it is not kept and will not be shown again.", highlight=False, soft_wrap=True)
 
@@ -70,8 +70,14 @@ def create(
 @told
 def list_(data: Data) -> None:
     """Every key there is or was, without its secret."""
+    from rich.table import Table
+
+    from service.database import beside
+    from service.folder import DATABASE
+    from service.keys import list_keys
+
     with beside(data / DATABASE) as db:
-        found = keys.list_keys(db)
+        found = list_keys(db)
     table = Table("name", "state", "scopes", "rate", "made", "expires")
     for key in found:
         scopes = " ".join(scope for scope in Scope if scope in key.scopes)
@@ -84,8 +90,12 @@ def list_(data: Data) -> None:
 @told
 def revoke(name: Annotated[str, typer.Argument(help="As `list` shows it.")], data: Data) -> None:
     """From here on the key opens nothing. Its name stays in the list, and in the audit."""
+    from service.database import beside
+    from service.folder import DATABASE
+    from service.keys import revoke_key
+
     with beside(data / DATABASE) as db:
-        keys.revoke_key(db, name)
+        revoke_key(db, name)
     out.print(f"revoked {name}", highlight=False)
 
 

@@ -10,26 +10,14 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Literal
 
+from service.choices import Scope
 from service.database import Database
 from service.errors import Conflict, Forbidden, NotFound, StartupError, Unauthenticated
 from service.rates import Rates
 from service.records import insert_audit
 from service.schema import now
-
-
-class Scope(StrEnum):
-    """What a key may be for."""
-
-    EMBED = "embed"
-    SEARCH = "search"
-    ENROL = "enrol"
-    ERASE = "erase"
-    EXPORT = "export"
-    ADMIN = "admin"
-
 
 ADMIN_KEY_FILE = "admin-key-file"  # in the audit: whoever held the key of that file
 UNKNOWN = "unknown"  # in the audit: a caller without key and address

@@ -5,11 +5,10 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Literal
 
 import orjson
 
-LogLevel = Literal["debug", "info", "warning", "error"]
+from service.choices import LogLevel
 
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "taskName", "color_message"}
 

@@ -2,14 +2,10 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from bundle import ImageLimits
+from service.choices import Device, EngineChoice, PrecisionChoice
 from service.errors import StartupError
-
-EngineChoice = Literal["auto", "onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"]
-Device = Literal["auto", "cpu", "cuda"]
-PrecisionChoice = Literal["auto", "float32", "float16", "bfloat16", "int8"]
 
 IMAGE_LIMITS = ImageLimits(max_seconds=10.0)
 

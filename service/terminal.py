@@ -1,18 +1,20 @@
-"""What every command of `pan-serve` has in common: where it writes, how it fails, and where its key comes from."""
+"""What every command of `pan-serve` has in common: where it writes, how it fails, and where its key comes from.
+
+The modules of the commands import what a command needs when it runs, so that `--help` answers at once.
+"""
 
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, date, datetime, time
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, ParamSpec
+from typing import TYPE_CHECKING, Annotated, ParamSpec
 
 import typer
 from rich.console import Console
 
-from bundle import PanError
-from service.client import Client
-from service.errors import StartupError
+if TYPE_CHECKING:
+    from service.client import Client
 
 P = ParamSpec("P")
 
@@ -30,6 +32,8 @@ def told(command: Callable[P, None]) -> Callable[P, None]:
 
     @wraps(command)
     def tell(*args: P.args, **kwargs: P.kwargs) -> None:
+        from bundle import PanError
+
         try:
             command(*args, **kwargs)
         except PanError as error:
@@ -44,8 +48,10 @@ def complain(message: str) -> None:
     err.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
 
 
-def connect(url: str, key_file: Path | None) -> Client:
+def connect(url: str, key_file: Path | None) -> "Client":
     """A client of a running service. Raises StartupError for a key that cannot be read."""
+    from service.client import Client
+
     return Client(url, api_key=None if key_file is None else read_secret(key_file))
 
 
@@ -64,6 +70,8 @@ def parse_time(text: str) -> str:
 
 def read_secret(path: Path) -> str:
     """What a file holds, without the line's end. Raises StartupError."""
+    from service.errors import StartupError
+
     try:
         secret = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:

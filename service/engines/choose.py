@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from bundle import RTX_CAPABILITIES, RTX_DEFAULT_CAPABILITIES, EngineFile, Kind, Precision, rtx_runs_on
+from service.choices import Device, EngineChoice, PrecisionChoice
 from service.engines.machine import EngineName, Machine, Place
 from service.errors import StartupError
-from service.settings import Device, EngineChoice, PrecisionChoice
 
 # Best first. OpenVINO comes last: it must be asked for, or asked for in its own bfloat16.
 _ORDER: tuple[Place, ...] = (

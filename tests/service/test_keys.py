@@ -14,11 +14,12 @@ import httpx
 import pytest
 
 from benchmarks.served import Served
+from service.choices import Scope
 from service.client import ApiError, Client, Crop
 from service.database import Database, beside
 from service.errors import RateLimited
 from service.folder import DATABASE, make_folder
-from service.keys import Scope, create_key, revoke_key
+from service.keys import create_key, revoke_key
 from service.metrics import Metrics
 from service.rates import Rates
 from service.refusals import Refusals
