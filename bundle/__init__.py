@@ -12,6 +12,7 @@ from bundle.errors import (
     PanError,
     UnsupportedImage,
 )
+from bundle.extras import Extra, pip_install
 from bundle.folder import Bundle, fingerprint, load_bundle, save_manifest, sha256_file
 from bundle.manifest import (
     BatchProfile,
@@ -58,6 +59,7 @@ __all__ = [
     "EncodedImage",
     "EngineFile",
     "Evaluation",
+    "Extra",
     "ImageArray",
     "ImageError",
     "ImageLimits",
@@ -80,6 +82,7 @@ __all__ = [
     "fingerprint",
     "load_bundle",
     "load_crop",
+    "pip_install",
     "read_header",
     "resize_image",
     "rtx_runs_on",

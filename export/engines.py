@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bundle import ImageArray, Kind, Precision
+from bundle import ImageArray, Kind, Precision, pip_install
 from export.errors import EngineMissing
 from export.onnx_graph import INPUT, OUTPUT
 from training.embed import Embed, Floats
@@ -30,7 +30,7 @@ def onnx_embedder(path: Path, threads: int) -> Embed:
         import onnxruntime
     except ImportError:
         raise EngineMissing(
-            "ONNX Runtime is not installed, so the export cannot be checked; pip install 'pan-reid[cpu,train]'"
+            f"ONNX Runtime is not installed, so the export cannot be checked; run {pip_install('cpu', 'train')}"
         ) from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -49,7 +49,7 @@ def openvino_embedder(path: Path, precision: Precision, threads: int) -> Embed:
     try:
         import openvino
     except ImportError:
-        raise EngineMissing("OpenVINO is not installed; pip install 'pan-reid[cpu,train,openvino]'") from None
+        raise EngineMissing(f"OpenVINO is not installed; run {pip_install('openvino')}") from None
     core = openvino.Core()
     if precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise EngineMissing(

@@ -31,6 +31,7 @@ from opentelemetry.trace import (
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from bundle import pip_install
 from service import timing
 from service.errors import StartupError
 
@@ -75,7 +76,7 @@ def exporting(endpoint: str | None) -> Iterator[None]:
     except ImportError as error:
         raise StartupError(
             f"traces are to be sent to {endpoint}, and what sends them is not installed ({error}): "
-            "install the extra, pip install 'pan-reid[otel]', or leave --otlp-endpoint and "
+            f"run {pip_install('otel')}, or leave --otlp-endpoint and "
             "OTEL_EXPORTER_OTLP_ENDPOINT out"
         ) from None
     name = os.environ.get("OTEL_SERVICE_NAME", "pan-reid")

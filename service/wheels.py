@@ -2,6 +2,7 @@
 
 from importlib.metadata import PackageNotFoundError, version
 
+from bundle import pip_install
 from service.errors import StartupError
 
 _WHEELS = {
@@ -23,10 +24,10 @@ def _the_one(module: str, wheels: tuple[str, ...]) -> str:
         except PackageNotFoundError:
             continue
     if not found:
-        raise StartupError(f"{module} is not installed; run: pip install 'pan-reid[cpu]' (or [gpu], never both)")
+        raise StartupError(f"{module} is not installed; run {pip_install('cpu')}, or gpu in its place, never both")
     if len(found) > 1:
         raise StartupError(
             f"{' and '.join(found)} are both installed, and overwrite one another's files; run: "
-            f"pip uninstall -y {' '.join(wheels)} and then pip install 'pan-reid[cpu]' or 'pan-reid[gpu]'"
+            f"pip uninstall -y {' '.join(wheels)} and then {pip_install('cpu')}, or gpu in its place"
         )
     return found[0]

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, Literal
 
-from bundle import RTX_CAPABILITIES
+from bundle import RTX_CAPABILITIES, Extra, pip_install
 from export.errors import BuildError, EngineMissing
 
 LibraryName = Literal["tensorrt", "tensorrt_rtx"]
-EXTRAS: dict[LibraryName, str] = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
+EXTRAS: dict[LibraryName, Extra] = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
 
 # without a GPU driver every error is followed by a second one that says only so
 _NO_DRIVER = re.compile(r"catchCudaError|ScopedCudaStream")
@@ -80,8 +80,8 @@ def find_library(name: LibraryName | None = None) -> Library:
     for candidate in names:
         if find_spec(candidate) is not None:
             return _load(candidate)
-    installs = " or ".join(f"pip install 'pan-reid[{EXTRAS[candidate]}]'" for candidate in names)
-    raise EngineMissing(f"{' and '.join(names)} cannot be found; {installs}")
+    installs = " or ".join(pip_install(EXTRAS[candidate]) for candidate in names)
+    raise EngineMissing(f"{' and '.join(names)} cannot be found; run {installs}")
 
 
 @functools.cache
@@ -92,7 +92,7 @@ def _load(name: LibraryName) -> Library:
     except (ImportError, OSError) as error:
         raise EngineMissing(
             f"{name} is installed but does not load ({error}); install it again: "
-            f"pip install --force-reinstall 'pan-reid[{EXTRAS[name]}]'"
+            f"{pip_install(EXTRAS[name], options='--force-reinstall')}"
         ) from error
     return Library(name, trt, _logger(trt))
 

@@ -8,13 +8,14 @@ from typing import Any, Literal
 
 import onnxruntime as ort
 
+from bundle import Extra, pip_install
 from service.engines.cuda import cuda_runtime
 from service.errors import EngineFailed
 
 EngineName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"]
 Place = tuple[EngineName, Literal["cpu", "cuda"]]
 
-_TENSORRT: dict[EngineName, str] = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}  # with the extra of each
+_TENSORRT: dict[EngineName, Extra] = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}  # with the extra of each
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +45,13 @@ def this_machine() -> Machine:
     try:
         versions["openvino"] = version("openvino")
     except PackageNotFoundError:
-        lacks["openvino", "cpu"] = "openvino is not installed; pip install 'pan-reid[openvino]'"
+        lacks["openvino", "cpu"] = f"openvino is not installed; run {pip_install('openvino')}"
 
     gpu, no_gpu = _find_gpu()
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         lacks["onnxruntime", "cuda"] = (
-            f"onnxruntime {ort.__version__} has no CUDAExecutionProvider; install 'pan-reid[gpu]' in an environment of "
-            "its own"
+            f"onnxruntime {ort.__version__} has no CUDAExecutionProvider; in an environment of its own "
+            f"run {pip_install('gpu')}"
         )
     elif gpu is None:
         lacks["onnxruntime", "cuda"] = no_gpu
@@ -58,7 +59,7 @@ def this_machine() -> Machine:
         try:
             versions[name] = importlib.import_module(name).__version__
         except (ImportError, OSError) as error:  # the package, or a library that it loads
-            lacks[name, "cuda"] = f"{name} cannot be imported ({error}); pip install 'pan-reid[{extra}]'"
+            lacks[name, "cuda"] = f"{name} cannot be imported ({error}); run {pip_install(extra)}"
         else:
             if gpu is None:
                 lacks[name, "cuda"] = no_gpu
@@ -71,7 +72,10 @@ def _find_gpu() -> tuple[Gpu | None, str]:
         cuda: Any = cuda_runtime()
         properties = cuda.cudaGetDeviceProperties(0)
     except ImportError as error:
-        return None, f"the GPU cannot be looked for ({error}); install one of the extras [gpu], [tensorrt] and [rtx]"
+        return (
+            None,
+            f"the GPU cannot be looked for ({error}); run {pip_install('gpu')}, or tensorrt or rtx in its place",
+        )
     except EngineFailed as error:
         return None, (
             f"CUDA finds no GPU ({error}); install the NVIDIA driver, or start the container with the NVIDIA "

@@ -132,7 +132,7 @@ def test_without_the_extra_asking_for_traces_is_an_error_that_names_it() -> None
     done = _run(ask.format("http://127.0.0.1:4318"))
     assert done.returncode == 1
     assert "StartupError" in done.stderr
-    assert "pip install 'pan-reid[otel]'" in done.stderr
+    assert "pip install '.[otel]'" in done.stderr
     assert _run(ask.format(None)).stdout == "entered\n"
     assert "no URL of an OTLP collector" in _run(ask.format("localhost:4318")).stderr
 

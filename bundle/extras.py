@@ -1,0 +1,16 @@
+"""How a missing optional dependency is installed: one place for the command, so that it stays the one README gives."""
+
+from typing import Literal, get_args
+
+Extra = Literal["cpu", "gpu", "otel", "openvino", "tensorrt", "rtx", "train"]
+
+
+def pip_install(*extras: Extra, options: str = "") -> str:
+    """The command that adds extras to this environment: `pip install '.[cpu,train]' (in the source folder)`.
+
+    `options` are those of `pip install`, such as `--force-reinstall`. Raises ValueError for an unknown extra.
+    """
+    if unknown := set(extras) - set(get_args(Extra)):
+        raise ValueError(f"no such extra: {', '.join(sorted(unknown))}")
+    command = f"pip install {options}".rstrip()
+    return f"{command} '.[{','.join(extras)}]' (in the source folder)"
