@@ -87,3 +87,14 @@ def problem(answer: httpx.Response | bytes) -> dict[str, Any]:
     found: dict[str, Any] = json.loads(body)
     assert found["type"].startswith("urn:pan-reid:problem:")
     return found
+
+
+@pytest.fixture(scope="module")
+def url(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of a server with short times."""
+    folder = tmp_path_factory.mktemp("connections")
+    times = ("--header-timeout", "1", "--idle-timeout", "1", "--request-timeout", "2")
+    server = Served(bundle, folder / "data", folder / "log", *times)
+    yield server.url
+    assert server.stop() == 0
+    assert '"error"' not in (folder / "log").read_text()
