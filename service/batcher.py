@@ -39,9 +39,10 @@ class Batcher(Generic[Item, Result]):
     Before that it gives those whom the last batch has answered the time to come back: `patience` times what that batch
     took, at most. Callers who ask again and again then come to share one batch instead of taking turns.
 
-    An item whose waiter was cancelled leaves the queue. When `run` raises, the items of that batch get the error and
-    the next batch runs. The threads take their batches themselves: between two of them nothing waits for the event
-    loop. The queue has no bound of its own: whoever submits decides how many items there may be.
+    An item whose waiter was cancelled leaves the queue. When `run` raises an Exception, the items of that batch get the
+    error and the next batch runs. Any other error ends the thread, and the batcher with it: every item gets NotReady
+    from then on, and `require_running` says why. The threads take their batches themselves: between two of them nothing
+    waits for the event loop. The queue has no bound of its own: whoever submits decides how many items there may be.
     """
 
     def __init__(
@@ -54,30 +55,36 @@ class Batcher(Generic[Item, Result]):
         workers: int = 1,
         patience: float = 0.0,
         begin: Callable[[], None] = step_back,
+        failed: Callable[[], None] = lambda: None,
     ) -> None:
-        """`begin` is what each thread does first."""
+        """Each thread calls `begin` first; a thread that an error ends calls `failed`."""
         self._run = run
         self._name = name
         self._max_batch = max_batch
         self._max_delay = max_delay
         self._patience = patience
         self._begin = begin
+        self._failed = failed
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Job[Item, Result]] = deque()
         self._coming: set[asyncio.Future[Result]] = set()  # of items that are being made
         self._changed = threading.Condition()
         self._company, self._company_until = 0, 0.0  # items that may be there soon, and how long to wait for them
-        self._stopped = False
+        self._stopped: NotReady | None = None  # why nothing is accepted any more
         self._threads = [threading.Thread(target=self._work, name=f"{name}-{n}") for n in range(workers)]
         for thread in self._threads:
             thread.start()
+
+    def require_running(self) -> None:
+        """Raises NotReady once the batcher has stopped, with the reason."""
+        if self._stopped is not None:
+            raise NotReady(str(self._stopped))
 
     async def submit(self, item: Item) -> Result:
         """The result for one item, or the error of its batch. Raises NotReady once the batcher has stopped."""
         future: asyncio.Future[Result] = self._loop.create_future()
         with self._changed:
-            if self._stopped:
-                raise NotReady("the service is stopping")
+            self.require_running()
             self._queue.append(_Job(item, future))
             self._changed.notify()
         with tracing.span(self._name):
@@ -87,8 +94,7 @@ class Batcher(Generic[Item, Result]):
         """As `submit`, with an item that a thread of `makers` makes first. Raises what `make` does, too."""
         future: asyncio.Future[Result] = self._loop.create_future()
         with self._changed:
-            if self._stopped:
-                raise NotReady("the service is stopping")
+            self.require_running()
             self._coming.add(future)
         making = makers.submit(copy_context().run, self._make, make, future)
         try:
@@ -100,22 +106,24 @@ class Batcher(Generic[Item, Result]):
 
     async def close(self) -> None:
         """Finish the batches that run; those who still wait get NotReady."""
-        self._stop()
+        self._stop(NotReady("the service is stopping"))
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
         await asyncio.sleep(0)  # the answers of the last batches are on their way to the loop
 
     def _work(self) -> None:
-        self._begin()
+        batch: list[_Job[Item, Result]] = []
         try:
+            self._begin()
             while batch := self._collect():
                 began = time.monotonic()
                 self._answer(batch)
                 self._expect_back(batch, time.monotonic() - began)
-        except BaseException:  # a thread that ends unnoticed would leave a queue that never moves
-            log.critical("a batching thread ended", exc_info=True)
-            self._stop()
-            raise
+        except BaseException as error:  # a thread that ends unnoticed would leave a queue that never moves
+            log.critical("the %s thread ended; restart the service", self._name, exc_info=True)
+            self._failed()
+            why = NotReady(f"the {self._name} thread ended ({type(error).__name__}); restart the service")
+            self._stop(why, [job.future for job in batch])
 
     def _make(self, make: Callable[[], Item], future: "asyncio.Future[Result]") -> None:
         if future.done():
@@ -125,8 +133,10 @@ class Batcher(Generic[Item, Result]):
             with tracing.part("decode"):
                 item = make()
             job: _Job[Item, Result] = _Job(item, future)
-        except Exception as error:
+        except BaseException as error:
             self._arrived(future)
+            if not isinstance(error, Exception):  # it would end the event loop
+                error = RuntimeError(f"{type(error).__name__} while an item was made")
             self._loop.call_soon_threadsafe(_fail, [future], error)
         else:
             self._arrived(future, job)
@@ -134,7 +144,7 @@ class Batcher(Generic[Item, Result]):
     def _arrived(self, future: "asyncio.Future[Result]", job: _Job[Item, Result] | None = None) -> None:
         with self._changed:
             self._coming.discard(future)
-            if job is not None and not self._stopped:
+            if job is not None and self._stopped is None:
                 self._queue.append(job)
             self._changed.notify()
 
@@ -143,8 +153,8 @@ class Batcher(Generic[Item, Result]):
         batch: list[_Job[Item, Result]] = []
         with self._changed:
             while not batch:
-                self._changed.wait_for(lambda: self._queue or self._stopped)
-                if self._stopped:
+                self._changed.wait_for(lambda: self._queue or self._stopped is not None)
+                if self._stopped is not None:
                     return []
                 made_until = self._queue[0].since + self._max_delay
                 self._wait(self._company_is_there, self._company_until)
@@ -160,10 +170,10 @@ class Batcher(Generic[Item, Result]):
             self._changed.wait_for(enough, left)
 
     def _company_is_there(self) -> bool:
-        return len(self._queue) >= min(self._company, self._max_batch) or self._stopped
+        return len(self._queue) >= min(self._company, self._max_batch) or self._stopped is not None
 
     def _nobody_is_coming(self) -> bool:
-        return len(self._queue) >= self._max_batch or not self._coming or self._stopped
+        return len(self._queue) >= self._max_batch or not self._coming or self._stopped is not None
 
     def _expect_back(self, answered: list[_Job[Item, Result]], seconds: float) -> None:
         with self._changed:
@@ -179,13 +189,13 @@ class Batcher(Generic[Item, Result]):
         else:
             self._loop.call_soon_threadsafe(_resolve, answers)
 
-    def _stop(self) -> None:
+    def _stop(self, why: NotReady, running: "Sequence[asyncio.Future[Result]]" = ()) -> None:
         with self._changed:
-            self._stopped = True
-            waiting = [*self._coming, *(job.future for job in self._queue)]
+            self._stopped = self._stopped or why
+            waiting = [*running, *self._coming, *(job.future for job in self._queue)]
             self._queue.clear()
             self._changed.notify_all()
-        self._loop.call_soon_threadsafe(_fail, waiting, NotReady("the service is stopping"))
+        self._loop.call_soon_threadsafe(_fail, waiting, why)
 
 
 def _resolve(answers: "list[tuple[_Job[Item, Result], Result]]") -> None:

@@ -25,6 +25,7 @@ from service.metrics import Metrics
 from service.priority import drive_engine
 from service.settings import Settings
 from service.vectors import no_direction
+from service.worker import WorkerHealth
 
 T = TypeVar("T")
 
@@ -41,6 +42,7 @@ class Embedder:
         self._settings = settings
         self._metrics = metrics
         self._decoders = DecodePool(engine.height, engine.width, settings.images)
+        self.health = WorkerHealth("engine", metrics)
         self._batcher: Batcher[ImageArray, Vectors] = Batcher(
             self._embed_batch,
             name="engine",
@@ -48,6 +50,7 @@ class Embedder:
             max_delay=settings.max_delay,
             patience=_FOR_COMPANY,
             begin=drive_engine,
+            failed=partial(self.health.report, failed=True),
         )
         self._admission = Admission("images", settings.max_queue, metrics.images_admitted)
         self._last_success = -math.inf
@@ -66,6 +69,10 @@ class Embedder:
     def decoding_stuck_for(self) -> float:
         """Seconds by which a picture is over the time in which it must be decoded; 0 where none is."""
         return self._decoders.stuck_for
+
+    def require_running(self) -> None:
+        """Raises NotReady where the engine's thread ended."""
+        self._batcher.require_running()
 
     async def embed(
         self, images: Sequence[bytes | ImageError], boxes: Sequence[Box] | None = None

@@ -62,11 +62,13 @@ class Service:
     async def check_ready(self) -> list[str]:
         """The names of background work that fails at the moment, without which requests are still answered.
 
-        Raises NotReady when the engine does not embed, the disk is full, or the database is not read or takes no
-        writes.
+        Raises NotReady when the engine does not embed, a thread of the engine or of the searches has ended, the disk is
+        full, or the database is not read or takes no writes.
         """
         try:
             async with asyncio.timeout(_PROBE_TIMEOUT), self._probing:
+                self.embedder.require_running()
+                self.searcher.require_running()
                 if self.embedder.seconds_since_success > _READY_FOR:
                     await self.embedder.probe()
                 if late := self.embedder.decoding_stuck_for:

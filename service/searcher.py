@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 from service import tracing
@@ -17,6 +18,7 @@ from service.gallery import Gallery, Grouping, Hit, PersonHit
 from service.metrics import Metrics
 from service.priority import step_back
 from service.reranking import Reranking
+from service.worker import WorkerHealth
 
 T = TypeVar("T")
 
@@ -37,11 +39,21 @@ class Searcher:
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         cores = os.cpu_count() or 1
+        self.health = WorkerHealth("search", metrics)
         self._batcher: Batcher[_Query, list[Hit]] = Batcher(
-            self._run, name="search", max_batch=_MAX_BATCH, max_delay=0.0, workers=cores
+            self._run,
+            name="search",
+            max_batch=_MAX_BATCH,
+            max_delay=0.0,
+            workers=cores,
+            failed=partial(self.health.report, failed=True),
         )
         # What looks at more than the index gives at once runs beside it, so that no quick search waits for it.
         self._alone = ThreadPoolExecutor(cores, thread_name_prefix="search-alone", initializer=step_back)
+
+    def require_running(self) -> None:
+        """Raises NotReady where a search thread ended."""
+        self._batcher.require_running()
 
     async def hits(self, gallery: Gallery, query: Vectors, top_k: int, where: Filter) -> list[Hit]:
         """The best entries."""

@@ -160,6 +160,57 @@ def test_an_error_fails_its_batch_and_the_next_batch_runs() -> None:
     run(scenario())
 
 
+class Ends(BaseException):
+    """As a panic of native code comes: no Exception."""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_error_that_ends_a_thread_is_told_to_all_who_wait_and_who_come(
+    workers: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    entered, gate, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def end(_: list[str]) -> list[str]:
+        entered.set()
+        gate.wait(10)
+        raise Ends("a secret")
+
+    async def scenario() -> None:
+        batcher = Batcher(end, name="test", max_batch=1, max_delay=0.0, workers=workers, failed=ended.set)
+        batcher.require_running()
+        waiting = [asyncio.create_task(batcher.submit(name)) for name in ("runs", "waits", "waits")]
+        await asyncio.to_thread(entered.wait, 10)
+        gate.set()
+        for one in waiting:
+            with pytest.raises(NotReady, match=r"the test thread ended \(Ends\); restart the service"):
+                await asyncio.wait_for(one, 10)
+        with pytest.raises(NotReady, match="restart"):
+            await batcher.submit("later")
+        with pytest.raises(NotReady, match="restart"):
+            batcher.require_running()
+        await batcher.close()
+
+    run(scenario())
+    assert ended.is_set()
+    assert "the test thread ended" in caplog.text
+    assert "a secret" in caplog.text
+
+
+def test_an_item_whose_making_ends_in_no_exception_fails_alone() -> None:
+    def end() -> str:
+        raise Ends
+
+    async def scenario() -> None:
+        batcher = Batcher(lambda items: items, name="test", max_batch=2, max_delay=0.0)
+        with ThreadPoolExecutor(1) as makers:
+            with pytest.raises(RuntimeError, match="Ends"):
+                await asyncio.wait_for(batcher.submit_made(makers, end), 10)
+            assert await batcher.submit_made(makers, lambda: "next") == "next"
+        await batcher.close()
+
+    run(scenario())
+
+
 def test_an_answer_of_the_wrong_length_is_an_error_and_no_hang() -> None:
     async def scenario() -> None:
         batcher = Batcher(lambda _: [], name="test", max_batch=2, max_delay=0.0)

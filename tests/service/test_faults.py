@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from benchmarks.served import Served
+from service.app import create_app
 from service.columns import Filter
+from service.enrolled import Batch
 from service.errors import EngineFailed, NotReady
 from service.gallery import Gallery
 from service.records import NewEntry
@@ -98,6 +100,35 @@ def test_readiness_follows_the_engine(bundle: Path, tmp_path: Path, monkeypatch:
     with_service(bundle, tmp_path, play)
 
 
+@pytest.mark.parametrize("name", ["engine", "search"])
+def test_a_thread_that_ends_is_told_in_answers_readiness_and_metrics(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    async def play(service: Service) -> None:
+        transport = httpx.ASGITransport(create_app(service))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            await http.post("/v1/galleries", json={"name": "lobby"})
+            assert (await http.get("/readyz")).status_code == 200
+
+            def ends(*_: object) -> None:
+                raise SystemExit
+
+            if name == "engine":
+                monkeypatch.setattr(service.embedder._engine, "embed", ends)
+            else:
+                monkeypatch.setattr(Gallery, "search", ends)
+            search = {"files": [("images", ("x", png(1)))]}
+            for _ in range(2):  # the batch itself, and what comes later
+                answer = await http.post("/v1/galleries/lobby/search", **search)
+                assert (answer.status_code, answer.json()["code"]) == (503, "not-ready")
+            ready = await http.get("/readyz")
+            assert (ready.status_code, ready.json()["code"]) == (503, "not-ready")
+            assert f"the {name} thread ended" in ready.json()["detail"]
+            assert f'pan_worker_failing{{worker="{name}"}} 1.0' in (await http.get("/metrics")).text
+
+    with_service(bundle, tmp_path, play)
+
+
 def test_a_gallery_that_could_not_follow_a_commit_is_made_anew(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,9 +139,8 @@ def test_a_gallery_that_could_not_follow_a_commit_is_made_anew(
         await galleries.create("me", "lobby", "", "flat")
 
         async def enrol(row: int) -> None:
-            await entries.enrol(
-                "me", "lobby", [NewEntry(f"p{row}")], vectors[row : row + 1], lambda _: (201, b""), None
-            )
+            new, held = [NewEntry(f"p{row}")], galleries.find("lobby")
+            await entries.enrol("me", held, new, vectors[row : row + 1], Batch(1), None)
 
         await enrol(0)
 
@@ -133,8 +163,6 @@ def test_a_gallery_that_could_not_follow_a_commit_is_made_anew(
 def test_an_unexpected_fault_is_a_problem_that_tells_the_client_nothing(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from service.app import create_app
-
     async def play(service: Service) -> None:
         transport = httpx.ASGITransport(create_app(service))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
