@@ -34,10 +34,10 @@ from rich.progress import track
 
 from benchmarks.crash_client import SHARED, Galleries, Kept, Violation, Worker, pixels, vector
 from benchmarks.served import Served
-from service.backup import BackupError, back_up, restore
 from service.client import Client
-from service.folder import DATABASE
 from service.schemas import Entry
+from service.storage.backup import BackupError, back_up, restore
+from service.storage.data_dir import DATABASE
 from tests.service.bundles import write_bundle
 
 WORKERS = 4

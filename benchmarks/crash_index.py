@@ -24,15 +24,14 @@ from rich.console import Console
 from rich.progress import track
 
 from bundle import PanError
-from service import records
-from service.columns import Filter
-from service.database import Database
-from service.engine import Vectors
-from service.galleries import Galleries, Held
-from service.index import IndexKind
-from service.metrics import Metrics
-from service.records import NewEntry
-from service.upkeep import Upkeep
+from service.core.models import NewEntry
+from service.core.types import IndexKind, Vectors
+from service.galleries.catalog import Galleries, Held
+from service.index.metadata import Filter
+from service.observability.metrics import Metrics
+from service.storage import entries as records
+from service.storage.database import Database
+from service.workers.index_maintenance import Upkeep
 
 DIM = 16
 _AT_FIRST = 3000  # enough for an index, when a quarter is deleted too

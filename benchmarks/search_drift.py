@@ -29,16 +29,15 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from service import records
-from service.api.galleries import index_view
-from service.columns import Filter
-from service.database import Database
-from service.engine import Vectors
-from service.galleries import Galleries, Held
-from service.index import IndexKind
-from service.metrics import Metrics
-from service.records import NewEntry
-from service.upkeep import Upkeep
+from service.api.routes.galleries import index_view
+from service.core.models import NewEntry
+from service.core.types import IndexKind, Vectors
+from service.galleries.catalog import Galleries, Held
+from service.index.metadata import Filter
+from service.observability.metrics import Metrics
+from service.storage import entries as records
+from service.storage.database import Database
+from service.workers.index_maintenance import Upkeep
 from training.checkpoint import load_checkpoint
 from training.data import read_data
 from training.embed import embed_crops, torch_embedder

@@ -28,16 +28,15 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
-from service import records
-from service.columns import Filter
-from service.database import Database
-from service.engine import Vectors
-from service.galleries import Galleries
-from service.gallery import Gallery
-from service.index import IndexKind
-from service.metrics import Metrics
-from service.records import NewEntry
-from service.upkeep import Upkeep
+from service.core.models import NewEntry
+from service.core.types import IndexKind, Vectors
+from service.galleries.catalog import Galleries
+from service.index.gallery_index import Gallery
+from service.index.metadata import Filter
+from service.observability.metrics import Metrics
+from service.storage import entries as records
+from service.storage.database import Database
+from service.workers.index_maintenance import Upkeep
 
 _PLACES = (1, 8, 16, 32, 64, 128, 256, 512, 1536)  # of principal components
 _VARIANCE = (1, 0.753, 0.592, 0.354, 0.0674, 0.01315, 0.002845, 0.000603, 0.00005)  # of all crops

@@ -33,11 +33,11 @@ from benchmarks.search_scale import Crops
 from benchmarks.served import Served
 from benchmarks.wire import Answer, Wire, post
 from bundle import load_bundle, load_crop
-from service.engine import Engine
-from service.engines.load import load_engine
-from service.index import IndexKind
-from service.priority import drive_engine
-from service.settings import Settings
+from service.batching.thread_priority import drive_engine
+from service.core.settings import Settings
+from service.core.types import IndexKind
+from service.inference.engine import Engine
+from service.inference.engines.loader import load_engine
 from tests.service.bundles import write_bundle
 from tests.service.pictures import encode, person
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import orjson
 
-from service.errors import BodyTooLarge, InvalidRequest
-from service.json_text import VALUES_PER_ENTRY, parse_json
+from service.api.parsing.json_text import VALUES_PER_ENTRY, parse_json
+from service.core.errors import BodyTooLarge, InvalidRequest
 
 FORMAT = {"format": "pan-gallery", "version": 2}
 _READ = (FORMAT, {"format": "pan-gallery", "version": 1})

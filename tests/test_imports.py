@@ -37,7 +37,72 @@ def test_no_file_of_a_package_imports_what_it_must_not(package: str) -> None:
     assert found == {}
 
 
-@pytest.mark.parametrize("module", ["bundle", "service.app", "service.server", "service.cli"])
+LAYERS = [  # of the service, top to bottom: each imports only what stands below it
+    "cli",
+    "api",
+    "container",
+    "workers",
+    "galleries",
+    "auth",
+    "index",
+    "inference",
+    "batching",
+    "storage",
+    "observability",
+    "core",
+]
+CONTRACT = {"schemas", "client", "lines"}  # the wire contract and the clients; they stand below the service
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported_modules(path: Path, known: set[str]) -> set[str]:
+    """The modules of the service that a file imports, wherever in the file it does."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] == "service":
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in known else str(node.module) for name in names}
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names} & known
+    return found
+
+
+def service_imports() -> dict[str, set[str]]:
+    """Every module of the service, and those it imports."""
+    files = {module_name(path): path for path in sorted((ROOT / "service").rglob("*.py"))}
+    return {name: imported_modules(path, set(files)) - {name} for name, path in files.items()}
+
+
+def test_every_layer_of_the_service_imports_only_what_stands_below_it() -> None:
+    rank = {layer: place for place, layer in enumerate(LAYERS)}
+    upward = []
+    for module, targets in service_imports().items():
+        layer = module.split(".")[1] if "." in module else ""
+        if layer in CONTRACT or layer in ("", "__main__"):
+            continue
+        assert layer in rank, f"{module} is in no layer"
+        for target in targets:
+            below = target.split(".")[1] if "." in target else ""
+            if below not in CONTRACT and below and rank[below] < rank[layer]:
+                upward.append(f"{module} -> {target}")
+    assert upward == []
+
+
+def test_no_modules_of_the_service_import_each_other_in_a_circle() -> None:
+    graph = service_imports()
+    for start in graph:
+        reached, waiting = set(), [start]
+        while waiting:
+            for target in graph.get(waiting.pop(), set()) - reached:
+                reached.add(target)
+                waiting.append(target)
+        assert start not in reached, f"{start} imports itself by way of others"
+
+
+@pytest.mark.parametrize("module", ["bundle", "service.api.app", "service.api.server", "service.cli.main"])
 def test_importing_it_loads_neither_torch_nor_another_stage(module: str) -> None:
     program = f"import sys, {module}; print(*(name.split('.')[0] for name in sys.modules))"
     loaded = subprocess.run(
@@ -48,7 +113,9 @@ def test_importing_it_loads_neither_torch_nor_another_stage(module: str) -> None
 
 def test_the_clients_of_a_running_service_need_no_engine() -> None:
     """`pan-serve enroll` and `search` run on machines where no onnxruntime or faiss is."""
-    program = "import sys, service.cli, service.client, service.enroll, service.show; print(*sys.modules)"
+    program = (
+        "import sys, service.cli.main, service.client, service.cli.enrol_folder, service.cli.show; print(*sys.modules)"
+    )
     loaded = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
     ).stdout
@@ -60,7 +127,7 @@ def test_help_loads_nothing_but_what_prints_it() -> None:
     program = """
 import sys
 sys.argv = ["pan-serve", "--help"]
-from service.cli import main
+from service.cli.main import main
 try:
     main()
 finally:
@@ -72,7 +139,7 @@ finally:
     assert not set(done.stderr.split()) & slow
 
 
-@pytest.mark.parametrize("module", ["service.engine", "export.engines"])
+@pytest.mark.parametrize("module", ["service.inference.engine", "export.engines"])
 def test_the_runtime_is_told_to_report_nothing_before_it_is_imported(module: str) -> None:
     program = f"""
 import sys, os

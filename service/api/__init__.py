@@ -1,1 +1,4 @@
-"""The routes of the API, v1: each reads its request, calls the service and writes the answer."""
+"""The HTTP edge. A route parses a request, calls one use case and maps the result to the wire.
+
+`app` builds the application, `server` runs it. Errors of every layer below become problem documents in `responses`.
+"""

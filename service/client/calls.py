@@ -12,7 +12,7 @@ import orjson
 from pydantic import BaseModel
 
 from service.client.call import Call, Listing, entry_path, files, form, gallery_path
-from service.index import IndexKind
+from service.core.types import IndexKind
 from service.schemas import (
     Comparison,
     Enrolled,

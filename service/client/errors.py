@@ -7,7 +7,7 @@ from typing import ClassVar
 import httpx
 
 from bundle import PanError
-from service.errors import InvalidRequest
+from service.core.errors import InvalidRequest
 
 
 class ClientError(PanError):

@@ -9,8 +9,7 @@ from typing import Any
 
 import faiss
 
-from service.engine import Vectors
-from service.index import Rows
+from service.core.types import Rows, Vectors
 
 _DEEPEST = 2048  # hits that faiss gives on a GPU
 

@@ -6,10 +6,9 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 
-from service.engine import Vectors
-from service.growing import Column
-from service.index import Mask, Rows
-from service.index.flat import use_cores
+from service.core.types import Mask, Rows, Vectors
+from service.index.columns import Column
+from service.index.exact import use_cores
 
 _NEIGHBOURS = 32
 _CONSTRUCTION = 80  # neighbours looked at when a row is added

@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from service.times import parse_time
+from service.core.times import parse_time
 
 ATTRIBUTES_MAX = 32
 

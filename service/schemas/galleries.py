@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from service.index import IndexKind
+from service.core.types import IndexKind
 from service.schemas.base import ATTRIBUTES_MAX, Answer, Attributes, GalleryName, Identifier, ItemError, Request, Time
 
 _INDEX = (

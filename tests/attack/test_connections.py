@@ -16,8 +16,8 @@ import httpx
 import pytest
 
 from benchmarks.served import MIB, Served
-from service.listener import Connections, peer_of
-from service.settings import Settings
+from service.api.listener import Connections, peer_of
+from service.core.settings import Settings
 from tests.attack.conftest import faults
 from tests.attack.wire import HEAD, HOST, POST, ask, connect, metrics, read
 from tests.service.conftest import running
@@ -247,7 +247,7 @@ def test_as_many_connections_as_the_limit_of_open_files_allows(soft: int, hard: 
             sys.executable,
             "-c",
             f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))\n"
-            "from service.listener import connections_possible; print(connections_possible(1024))",
+            "from service.api.listener import connections_possible; print(connections_possible(1024))",
         ],
         capture_output=True,
         text=True,

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from benchmarks.served import Served
-from service.errors import StartupError
-from service.settings import Settings
+from service.core.errors import StartupError
+from service.core.settings import Settings
 from tests.attack.wire import HEAD, HOST, POST, ask, connect, metrics, read
 from tests.service.conftest import running
 

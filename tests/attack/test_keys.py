@@ -15,10 +15,10 @@ import httpx
 import pytest
 
 from benchmarks.served import Served
-from service.choices import Scope
-from service.database import beside
-from service.folder import DATABASE, make_folder
-from service.keys import create_key, revoke_key
+from service.auth.keys import create_key, revoke_key
+from service.core.choices import Scope
+from service.storage.data_dir import DATABASE, make_folder
+from service.storage.database import beside
 from tests.attack.conftest import VECTOR, faults
 from tests.service.pictures import png
 

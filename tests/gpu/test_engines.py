@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from bundle import load_bundle, sha256_file
-from service.engines.load import FOLDER, load_engine
-from service.engines.machine import this_machine
-from service.errors import StartupError
-from service.settings import Settings
+from service.core.errors import StartupError
+from service.core.settings import Settings
+from service.inference.engines.hardware import this_machine
+from service.inference.engines.loader import FOLDER, load_engine
 from tests.service.bundles import HEIGHT, WIDTH, change, reference_embedding, write_bundle
 from tests.service.conftest import running
 

@@ -44,8 +44,8 @@ def test_a_gpu_run_ends_with_a_checkpoint_that_the_cpu_evaluates_alike(
 
 @needs_ort_gpu
 def test_the_cuda_engine_gives_the_cpu_engines_vectors(tmp_path: Path) -> None:
-    from service.engine import Engine
-    from service.engines.onnxruntime import OnnxRunner
+    from service.inference.engine import Engine
+    from service.inference.engines.onnxruntime import OnnxRunner
     from tests.service.bundles import SIGNATURE
 
     path = write_bundle(tmp_path / "bundle") / "model.onnx"

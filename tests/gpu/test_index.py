@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from service.index.approximate import Approximate
-from service.index.flat import FlatIndex
+from service.index.ann import Approximate
+from service.index.exact import FlatIndex
 from service.index.gpu import gpu_found
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not gpu_found(), reason="needs faiss-gpu (extra [gpu]) and a GPU")]

@@ -22,8 +22,8 @@ from bundle import (
     save_manifest,
     sha256_file,
 )
-from service.engine import Signature
-from service.engines.onnxruntime import OnnxRunner
+from service.inference.engine import Signature
+from service.inference.engines.onnxruntime import OnnxRunner
 
 HEIGHT, WIDTH, DIM = 64, 32, 64
 SIGNATURE = Signature(HEIGHT, WIDTH, DIM)

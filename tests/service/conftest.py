@@ -17,8 +17,8 @@ import httpx
 import pytest
 
 from benchmarks.served import Served
-from service.server import Server, serve
-from service.settings import Settings
+from service.api.server import Server, serve
+from service.core.settings import Settings
 from tests.service.bundles import write_bundle
 
 CLI = (sys.executable, "-m", "service")

@@ -1,7 +1,7 @@
 """CUDA and TensorRT without a GPU: the device's memory is the host's, and an engine computes the bundle's model.
 
-Only what `service.engines.tensorrt` calls is here, by the names and with the results of the real packages; a test holds
-the names to them. Calls are written down in `calls`, in order.
+Only what `service.inference.engines.tensorrt` calls is here, by the names and with the results of the real packages; a
+test holds the names to them. Calls are written down in `calls`, in order.
 """
 
 # ruff: noqa: N802, ARG002 (names and arguments are NVIDIA's)

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from service import records
-from service.columns import Filter
-from service.database import Database
-from service.galleries import Galleries, Held
-from service.gallery import Gallery, Hit
-from service.index import IndexKind
-from service.metrics import Metrics
-from service.records import NewEntry
-from service.upkeep import Upkeep
+from service.core.models import NewEntry
+from service.core.types import IndexKind
+from service.galleries.catalog import Galleries, Held
+from service.index.gallery_index import Gallery, Hit
+from service.index.metadata import Filter
+from service.observability.metrics import Metrics
+from service.storage import entries as records
+from service.storage.database import Database
+from service.workers.index_maintenance import Upkeep
 
 ANYTHING = Filter()
 

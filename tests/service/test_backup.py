@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.backup import BackupError, back_up, restore
 from service.client import Client, Crop
-from service.database import Database
-from service.errors import StartupError
-from service.metrics import Metrics
+from service.core.errors import StartupError
+from service.observability.metrics import Metrics
 from service.schemas import EntryInfo
+from service.storage.backup import BackupError, back_up, restore
+from service.storage.database import Database
 from tests.service.conftest import pan_serve
 from tests.service.pictures import png
 

@@ -8,8 +8,8 @@ from functools import partial
 
 import pytest
 
-from service.batcher import Batcher
-from service.errors import NotReady
+from service.batching.batcher import Batcher
+from service.core.errors import NotReady
 
 
 def run(scenario: object) -> None:

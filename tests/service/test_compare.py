@@ -12,8 +12,8 @@ import pytest
 
 from bundle import Calibration, load_crop
 from service import schemas
-from service.folder import DATABASE
-from service.settings import Settings
+from service.core.settings import Settings
+from service.storage.data_dir import DATABASE
 from tests.service.bundles import HEIGHT, WIDTH, reference_embedding, write_bundle
 from tests.service.conftest import running
 from tests.service.pictures import png

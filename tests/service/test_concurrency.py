@@ -15,20 +15,21 @@ import httpx
 import numpy as np
 import pytest
 
-from service import records
-from service.api import search, views
-from service.app import create_app
-from service.columns import Filter
-from service.database import Database
-from service.enrolled import Batch
-from service.entries import Entries
-from service.errors import NotReady, StorageFailed
-from service.galleries import Galleries
-from service.gallery import Gallery
-from service.metrics import Metrics
-from service.records import NewEntry
-from service.runtime import open_service
-from service.settings import Settings
+from service.api import mapping as views
+from service.api.app import create_app
+from service.api.routes import search
+from service.container import open_service
+from service.core.errors import NotReady, StorageFailed
+from service.core.models import NewEntry
+from service.core.settings import Settings
+from service.galleries.catalog import Galleries
+from service.galleries.enrolment_results import Batch
+from service.galleries.entries import Entries
+from service.index.gallery_index import Gallery
+from service.index.metadata import Filter
+from service.observability.metrics import Metrics
+from service.storage import entries as records
+from service.storage.database import Database
 
 DIM = 4
 
@@ -226,7 +227,7 @@ def test_memory_that_could_not_be_made_anew_is_made_so_with_the_next_change(
 
             with monkeypatch.context() as broken:
                 broken.setattr(store.galleries.find("g").memory, "add", fails)
-                broken.setattr("service.galleries.rebuild", fails)
+                broken.setattr("service.galleries.catalog.rebuild", fails)
                 with pytest.raises(MemoryError):
                     await store.enrol("g", "ben")
             await store.entries.delete("me", "g", first)
@@ -238,7 +239,7 @@ def test_memory_that_could_not_be_made_anew_is_made_so_with_the_next_change(
 def test_memory_that_could_not_be_made_anew_is_made_so_without_a_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.galleries._EVERY", 0.01)
+    monkeypatch.setattr("service.galleries.catalog._EVERY", 0.01)
 
     async def play() -> None:
         async with opened(tmp_path, "g") as store, store.galleries.running():
@@ -248,7 +249,7 @@ def test_memory_that_could_not_be_made_anew_is_made_so_without_a_change(
 
             with monkeypatch.context() as broken:
                 broken.setattr(store.galleries.find("g").memory, "add", fails)
-                broken.setattr("service.galleries.rebuild", fails)
+                broken.setattr("service.galleries.catalog.rebuild", fails)
                 with pytest.raises(MemoryError):
                     await store.enrol("g", "ann")
                 while not store.galleries.health.failing:
@@ -358,7 +359,7 @@ def test_readiness_reads_as_requests_do(bundle: Path, tmp_path: Path, monkeypatc
 def test_readiness_waits_for_another_that_asks_no_longer_than_for_the_service(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.runtime._PROBE_TIMEOUT", 0.05)
+    monkeypatch.setattr("service.container._PROBE_TIMEOUT", 0.05)
 
     async def play() -> None:
         async with open_service(Settings(bundle=bundle, data=tmp_path)) as service, service._probing:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from service.crops import NoCrops, find_crops
+from service.cli.crops import NoCrops, find_crops
 
 
 @pytest.mark.parametrize(

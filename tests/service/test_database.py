@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from service import gallery_records, records
-from service.database import Database
-from service.errors import StartupError, StorageFailed
-from service.keys import create_key
-from service.metrics import Metrics
-from service.schema import SCHEMA_VERSION, STEPS
+from service.auth.keys import create_key
+from service.core.errors import StartupError, StorageFailed
+from service.observability.metrics import Metrics
+from service.storage import entries as records
+from service.storage import galleries as gallery_records
+from service.storage.database import Database
+from service.storage.migrations import SCHEMA_VERSION, STEPS
 
 
 def opened(path: Path) -> Database:

@@ -11,7 +11,7 @@ import pytest
 
 from bundle import Calibration
 from service import schemas
-from service.settings import Settings
+from service.core.settings import Settings
 from tests.service.bundles import DIM, write_bundle
 from tests.service.conftest import running
 

@@ -6,8 +6,8 @@ import time
 import pytest
 
 from bundle import ImageLimits, ImageTooComplex, ImageTooLarge
-from service.decoding import DecodePool, MemoryBudget
-from service.errors import Overloaded
+from service.core.errors import Overloaded
+from service.inference.decode_pool import DecodePool, MemoryBudget
 from tests.service.bundles import HEIGHT, WIDTH
 from tests.service.pictures import many_scans, png
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from bundle import ImageError, load_crop
-from service.embedder import Embedder
-from service.engine import Engine
-from service.errors import BodyTooLarge, DeadlineExceeded, EngineFailed, Overloaded
-from service.metrics import Metrics
-from service.settings import Settings
+from service.core.errors import BodyTooLarge, DeadlineExceeded, EngineFailed, Overloaded
+from service.core.settings import Settings
+from service.inference.embedder import Embedder
+from service.inference.engine import Engine
+from service.observability.metrics import Metrics
 from tests.service.bundles import HEIGHT, SIGNATURE, WIDTH, onnx_runner, reference_embedding
 from tests.service.pictures import png
 

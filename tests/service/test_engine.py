@@ -7,10 +7,10 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from service import wheels
-from service.engine import Engine, Signature, padded_size
-from service.engines.onnxruntime import OnnxRunner
-from service.errors import EngineFailed, StartupError
+from service.core import packages as wheels
+from service.core.errors import EngineFailed, StartupError
+from service.inference.engine import Engine, Signature, padded_size
+from service.inference.engines.onnxruntime import OnnxRunner
 from tests.service.bundles import DIM, HEIGHT, SIGNATURE, WIDTH, onnx_runner, reference_embedding
 
 

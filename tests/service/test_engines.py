@@ -14,13 +14,13 @@ import pytest
 
 from benchmarks.served import Served
 from bundle import BuiltFor, EngineFile, Parity
-from service.engine import Engine
-from service.engines.choose import choose
-from service.engines.load import FOLDER
-from service.engines.machine import Gpu, Machine
-from service.engines.openvino import OpenVinoRunner
-from service.engines.verify import compare, pictures, verified
-from service.errors import StartupError
+from service.core.errors import StartupError
+from service.inference.engine import Engine
+from service.inference.engines.hardware import Gpu, Machine
+from service.inference.engines.loader import FOLDER
+from service.inference.engines.openvino import OpenVinoRunner
+from service.inference.engines.parity_check import compare, pictures, verified
+from service.inference.engines.select import choose
 from tests.service.bundles import DIM, HEIGHT, SIGNATURE, WIDTH, change, onnx_runner, reference_embedding, write_bundle
 from tests.service.conftest import pan_serve
 
@@ -194,8 +194,8 @@ def test_openvino_reports_nothing_to_anybody(bundle: Path, tmp_path: Path) -> No
 import sys
 sys.addaudithook(lambda event, arguments: event.startswith("socket.") and print(event, arguments))
 from pathlib import Path
-from service.engines.openvino import OpenVinoRunner
-from service.engine import Signature
+from service.inference.engines.openvino import OpenVinoRunner
+from service.inference.engine import Signature
 OpenVinoRunner(Path(sys.argv[1]) / "model.onnx", Signature(*map(int, sys.argv[2:])), "float32")
 print("done")
 """

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from benchmarks.served import Served
-from service.app import create_app
-from service.columns import Filter
-from service.enrolled import Batch
-from service.errors import EngineFailed, NotReady
-from service.gallery import Gallery
-from service.records import NewEntry
-from service.runtime import Service, open_service
-from service.settings import Settings
+from service.api.app import create_app
+from service.container import Service, open_service
+from service.core.errors import EngineFailed, NotReady
+from service.core.models import NewEntry
+from service.core.settings import Settings
+from service.galleries.enrolment_results import Batch
+from service.index.gallery_index import Gallery
+from service.index.metadata import Filter
 from tests.service.bundles import DIM
 from tests.service.pictures import png
 
@@ -91,7 +91,7 @@ def test_readiness_follows_the_engine(bundle: Path, tmp_path: Path, monkeypatch:
 
         monkeypatch.setattr(engine, "embed", fails)
         await service.check_ready()  # one embedding went through lately
-        monkeypatch.setattr("service.runtime._READY_FOR", 0.0)
+        monkeypatch.setattr("service.container._READY_FOR", 0.0)
         with pytest.raises(NotReady, match="out of memory"):
             await service.check_ready()
         monkeypatch.setattr(engine, "embed", works)

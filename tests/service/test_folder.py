@@ -9,11 +9,11 @@ import httpx
 import pytest
 
 from benchmarks.served import Served
-from service.database import Database
-from service.folder import make_folder
-from service.gallery_records import insert_gallery, select_galleries
-from service.metrics import Metrics
-from service.snapshots import Snapshots
+from service.observability.metrics import Metrics
+from service.storage.data_dir import make_folder
+from service.storage.database import Database
+from service.storage.galleries import insert_gallery, select_galleries
+from service.workers.index_snapshots import Snapshots
 from tests.service.bundles import DIM
 from tests.service.conftest import pan_serve
 

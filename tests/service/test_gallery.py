@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.columns import Filter
-from service.gallery import Gallery, Grouping
-from service.growing import tag
-from service.records import NewEntry
+from service.core.models import NewEntry
+from service.index.columns import tag
+from service.index.gallery_index import Gallery, Grouping
+from service.index.metadata import Filter
 
 DIM = 8
 PERSONS = [None, "ann", "ben", "cat"]

@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
-from service.settings import Settings
+from service.core.settings import Settings
 from tests.service.bundles import DIM
 from tests.service.conftest import running
 from tests.service.pictures import png

@@ -9,9 +9,10 @@ import faiss
 import numpy as np
 import pytest
 
-from service import gallery_records
-from service.columns import Filter
-from service.index import ApproximateKind, IndexKind, choose_kind
+from service.core.types import IndexKind
+from service.index.choice import ApproximateKind, choose_kind
+from service.index.metadata import Filter
+from service.storage import galleries as gallery_records
 from tests.service.places import ANYTHING, Place
 
 DIM = 32

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from service.settings import Settings
+from service.core.settings import Settings
 from tests.service.bundles import DIM
 from tests.service.conftest import running
 from tests.service.pictures import encode, person

@@ -14,17 +14,17 @@ import httpx
 import pytest
 
 from benchmarks.served import Served
-from service.choices import Scope
+from service.auth.keys import create_key, revoke_key
+from service.auth.rate_limit import Rates
+from service.auth.refusals import Refusals
 from service.client import ApiError, Client, Crop
-from service.database import Database, beside
-from service.errors import RateLimited
-from service.folder import DATABASE, make_folder
-from service.keys import create_key, revoke_key
-from service.metrics import Metrics
-from service.rates import Rates
-from service.refusals import Refusals
+from service.core.choices import Scope
+from service.core.errors import RateLimited
+from service.core.settings import Settings
+from service.observability.metrics import Metrics
 from service.schemas import EntryInfo
-from service.settings import Settings
+from service.storage.data_dir import DATABASE, make_folder
+from service.storage.database import Database, beside
 from tests.service.conftest import pan_serve, running
 from tests.service.pictures import png, write_market
 

@@ -20,9 +20,9 @@ import pytest
 from benchmarks.served import Served
 from bundle import PanError
 from service.client import ApiError, Client, Crop
-from service.runtime import open_service
+from service.container import open_service
+from service.core.settings import Settings
 from service.schemas import EntryInfo
-from service.settings import Settings
 from tests.service.bundles import write_bundle
 from tests.service.conftest import pan_serve
 from tests.service.pictures import png, write_market

@@ -18,11 +18,12 @@ from PIL import Image
 from rich.console import Console
 
 from bundle import ImageArray, ImageLimits
+from service.cli.enrol_folder import enroll_folder
 from service.client import Client
-from service.engine import Engine, Vectors
-from service.enroll import enroll_folder
-from service.gallery import Gallery
-from service.settings import Settings
+from service.core.settings import Settings
+from service.core.types import Vectors
+from service.index.gallery_index import Gallery
+from service.inference.engine import Engine
 from tests.service.conftest import running
 from tests.service.pictures import encode, png, write_market
 

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.served import Served
 from service.client import AsyncClient, Client, ClientError
 from service.client.call import Retries
-from service.schema import SCHEMA_VERSION, STEPS
+from service.storage.migrations import SCHEMA_VERSION, STEPS
 from tests.service.bundles import write_bundle
 from tests.service.conftest import pan_serve
 from tests.service.pictures import png

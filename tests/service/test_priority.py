@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from service.priority import drive_engine
+from service.batching.thread_priority import drive_engine
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux binds single threads to cores")
 

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service import upkeep
-from service.api.galleries import index_view
-from service.index import ApproximateKind
-from service.recall import TARGET
+from service.api.routes.galleries import index_view
+from service.index.choice import ApproximateKind
+from service.index.recall import TARGET
 from service.schemas.galleries import IndexNow
+from service.workers import index_maintenance as upkeep
 from tests.service.places import Place, near_brute_force
 
 DIM = 96

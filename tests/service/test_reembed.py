@@ -19,17 +19,19 @@ import pytest
 from PIL import Image
 
 from benchmarks.served import Served
-from service import galleries, reembedding, transfer
-from service import reembedding_records as rows
-from service.app import create_app
-from service.backup import back_up, restore
+from service.api.app import create_app
 from service.client import ApiError, Client, Crop
-from service.embedder import Embedder
-from service.errors import Conflict, EngineFailed
-from service.metrics import Metrics
-from service.runtime import Service, open_service
+from service.container import Service, open_service
+from service.core.errors import Conflict, EngineFailed
+from service.core.settings import Settings
+from service.galleries import catalog as galleries
+from service.galleries import transfer
+from service.inference.embedder import Embedder
+from service.observability.metrics import Metrics
 from service.schemas import EntryInfo
-from service.settings import Settings
+from service.storage import reembedding as rows
+from service.storage.backup import back_up, restore
+from service.workers import reembedding
 from tests.service.bundles import DIM, HEIGHT, WIDTH, reference_embedding, write_bundle
 from tests.service.conftest import pan_serve, running
 from tests.service.pictures import png
@@ -458,7 +460,7 @@ def test_a_kill_loses_nothing_and_it_goes_on_by_itself(
 
 
 def test_kept_crops_wait_for_the_requests(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.embedder._PATIENCE", 60.0)
+    monkeypatch.setattr("service.inference.embedder._PATIENCE", 60.0)
 
     async def test() -> None:
         engine = Gated(bundle)

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.columns import Filter
-from service.gallery import Gallery
-from service.records import NewEntry
-from service.reranking import Reranking, k_reciprocal
+from service.core.models import NewEntry
+from service.index.gallery_index import Gallery
+from service.index.metadata import Filter
+from service.index.reranking import Reranking, k_reciprocal
 from training.reranking import rerank
 
 

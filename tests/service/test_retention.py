@@ -13,10 +13,10 @@ from typing import Any
 import httpx
 import numpy as np
 
-from service.app import create_app
-from service.runtime import open_service
-from service.schema import now
-from service.settings import Settings
+from service.api.app import create_app
+from service.container import open_service
+from service.core.clock import now
+from service.core.settings import Settings
 from tests.service.bundles import write_bundle
 
 DAY = 86_400_000_000

@@ -12,7 +12,7 @@ import pytest
 
 from bundle import load_crop
 from service import schemas
-from service.settings import Settings
+from service.core.settings import Settings
 from tests.service.bundles import HEIGHT, WIDTH, reference_embedding
 from tests.service.conftest import running
 from tests.service.pictures import png

@@ -9,7 +9,7 @@ import pytest
 from bundle import Calibration
 from service import schemas
 from service.client import Client, Crop
-from service.settings import Settings
+from service.core.settings import Settings
 from tests.service.bundles import write_bundle
 from tests.service.conftest import pan_serve, running
 from tests.service.pictures import png

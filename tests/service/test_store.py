@@ -12,14 +12,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from service.columns import Filter
-from service.database import Database
-from service.enrolled import Batch
-from service.entries import Entries, IdempotencyKey
-from service.errors import Conflict, InvalidRequest, NotFound
-from service.galleries import Galleries
-from service.metrics import Metrics
-from service.records import NewEntry
+from service.core.errors import Conflict, InvalidRequest, NotFound
+from service.core.models import NewEntry
+from service.galleries.catalog import Galleries
+from service.galleries.enrolment_results import Batch
+from service.galleries.entries import Entries, IdempotencyKey
+from service.index.metadata import Filter
+from service.observability.metrics import Metrics
+from service.storage.database import Database
 
 DIM = 4
 PERSONS = st.sampled_from([None, "ann", "ben"])

@@ -22,10 +22,10 @@ from PIL import Image
 
 from benchmarks.served import Served
 from bundle import ImageLimits
+from service.api.parsing.line_buffer import LineBuffer
 from service.client import Client
-from service.enrolled import Batch, Failure, Range
-from service.ndjson import LineBuffer
-from service.settings import Settings
+from service.core.settings import Settings
+from service.galleries.enrolment_results import Batch, Failure, Range
 from tests.service.bundles import DIM
 from tests.service.conftest import running
 from tests.service.pictures import encode, png

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 
 from bundle import BuiltFor, load_crop, sha256_file
-from service.engine import Engine, Signature
-from service.engines import cuda, machine
-from service.engines.cuda import CheckedCuda
-from service.engines.load import FOLDER
-from service.engines.tensorrt import TensorRtRunner, batch_sizes
-from service.errors import EngineFailed, StartupError
-from service.settings import Settings
+from service.core.errors import EngineFailed, StartupError
+from service.core.settings import Settings
+from service.inference.engine import Engine, Signature
+from service.inference.engines import cuda
+from service.inference.engines import hardware as machine
+from service.inference.engines.cuda import CheckedCuda
+from service.inference.engines.loader import FOLDER
+from service.inference.engines.tensorrt import TensorRtRunner, batch_sizes
 from tests.service import nvidia
 from tests.service.bundles import DIM, HEIGHT, SIGNATURE, WIDTH, change, reference_embedding, write_bundle
 from tests.service.conftest import running

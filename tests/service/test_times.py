@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from benchmarks.served import Served
-from service.folder import DATABASE, make_folder
-from service.schema import STEPS
-from service.times import EARLIEST, LATEST, from_micros, parse_time, to_micros
+from service.core.times import EARLIEST, LATEST, from_micros, parse_time, to_micros
+from service.storage.data_dir import DATABASE, make_folder
+from service.storage.migrations import STEPS
 from tests.service.bundles import DIM
 from tests.service.pictures import png
 

@@ -126,7 +126,7 @@ def _run(code: str) -> subprocess.CompletedProcess[str]:
 def test_without_the_extra_asking_for_traces_is_an_error_that_names_it() -> None:
     ask = (
         "import sys; sys.modules['opentelemetry.sdk'] = None\n"
-        "from service.tracing import exporting\n"
+        "from service.observability.tracing import exporting\n"
         "with exporting({!r}): print('entered')\n"
     )
     done = _run(ask.format("http://127.0.0.1:4318"))
@@ -139,5 +139,5 @@ def test_without_the_extra_asking_for_traces_is_an_error_that_names_it() -> None
 
 def test_nothing_of_it_is_imported_unless_asked_for() -> None:
     sdk = "[name for name in sys.modules if name.startswith(('opentelemetry.sdk', 'opentelemetry.exporter'))]"
-    done = _run(f"import sys, service.server, service.client; print({sdk})")
+    done = _run(f"import sys, service.api.server, service.client; print({sdk})")
     assert done.stdout == "[]\n", done.stderr

@@ -16,8 +16,8 @@ import pytest
 from PIL import Image
 
 from service.client import ApiError, Client, Crop
+from service.core.settings import Settings
 from service.schemas import EntryInfo
-from service.settings import Settings
 from tests.service.bundles import DIM, write_bundle
 from tests.service.conftest import pan_serve, running
 from tests.service.pictures import png

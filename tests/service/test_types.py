@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from service.app import openapi_document
+from service.api.app import openapi_document
 from tests.service.bundles import DIM
 from tests.service.pictures import png
 

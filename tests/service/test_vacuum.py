@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.served import Served
-from service.backup import BackupError
 from service.client import Client, Crop
 from service.schemas import EntryInfo
-from service.vacuum import vacuum
+from service.storage.backup import BackupError
+from service.storage.vacuum import vacuum
 from tests.service.conftest import pan_serve
 from tests.service.pictures import encode, person, png
 from tests.service.test_kept_crops import anywhere

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from service import records
-from service.galleries import Galleries, Held
-from service.metrics import Metrics
-from service.runtime import open_service
-from service.settings import Settings
-from service.worker import Worker
+from service.container import open_service
+from service.core.settings import Settings
+from service.galleries.catalog import Galleries, Held
+from service.observability.metrics import Metrics
+from service.observability.worker import Worker
+from service.storage import entries as records
 
 
 def test_rounds_go_on_after_failures_and_each_is_counted() -> None:

@@ -1,0 +1,102 @@
+"""Around every request: its id, its log line, its metrics, its headers, and an answer to what nobody expected."""
+
+import logging
+import re
+import time
+import uuid
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from bundle import PanError
+from service.api.responses import problem
+from service.observability import server_timing as timing
+from service.observability import tracing
+from service.observability.metrics import Metrics
+
+log = logging.getLogger("service.request")
+
+_REQUEST_ID = re.compile(r"^[A-Za-z0-9._-]{1,64}$")
+_QUIET = ("/healthz", "/readyz", "/metrics")  # asked for all day long
+_HEADERS = [  # of every answer that says nothing else; nearly all of them tell of people
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+]
+
+
+class Envelope:
+    """ASGI middleware. It logs the route's template, never the path: paths name persons."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+        elif scope["path"] in _QUIET:
+            await self._serve(scope, receive, send, tracing.untold)
+        else:
+            with tracing.request(scope["headers"]) as answered:
+                await self._serve(scope, receive, send, answered)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, answered: tracing.Answered) -> None:
+        request_id = _given_id(scope) or uuid.uuid4().hex
+        scope.setdefault("state", {})["request_id"] = request_id
+        started = time.monotonic()
+        status = 0
+        parts = timing.begin()
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                spent = timing.header(parts, time.monotonic() - started)
+                given = [*message["headers"], (b"x-request-id", request_id.encode()), (b"server-timing", spent)]
+                names = {name for name, _ in given}
+                message["headers"] = [*given, *(header for header in _HEADERS if header[0] not in names)]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception as error:
+            if status and (reason := _pan_error(error)) is not None:
+                log.warning("an answer was broken off", extra={"request_id": request_id, "reason": str(reason)})
+            else:
+                log.exception("unexpected", extra={"request_id": request_id})
+            if status:
+                scope["state"].get("break_off", _nothing)()
+            else:
+                answer = problem(500, "internal-error", "a fault of the service; its log has the reason", request_id)
+                await answer(scope, receive, send_with_headers)
+        seconds = time.monotonic() - started
+        # Both are labels, so neither may be whatever a client sends.
+        route = getattr(scope.get("route"), "path", "none")
+        method = scope["method"] if status != 405 and route != "none" else "any"
+        answered(method, route, status, request_id)
+        self._metrics.requests.labels(method, route, str(status)).inc()
+        self._metrics.request_seconds.labels(method, route).observe(seconds)
+        fields = {"method": method, "route": route, "status": status, "ms": round(1000 * seconds, 1)}
+        level = logging.DEBUG if route in _QUIET else logging.INFO
+        log.log(level, "request", extra={"request_id": request_id, **fields})
+
+
+def _pan_error(error: BaseException | None) -> PanError | None:
+    """What ended an answer that had begun, where the service raised it on purpose."""
+    while error is not None and not isinstance(error, PanError):
+        error = error.__cause__
+    return error
+
+
+def _nothing() -> None:
+    """Stands in where no connection is there to be closed."""
+
+
+def _given_id(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _REQUEST_ID.match(text := value.decode("latin-1")):
+            return str(text)
+    return None

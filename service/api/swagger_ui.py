@@ -1,0 +1,102 @@
+"""/docs: the OpenAPI document as a page to read and try. All of it comes from here: nothing is asked of other hosts."""
+
+from importlib.resources import files
+from pathlib import Path
+
+import fastapi_offline
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
+
+from service.api.dependencies import KnownQuery
+from service.api.responses import Json, dumps
+
+router = APIRouter(include_in_schema=False, dependencies=[KnownQuery])
+
+# The package is used for its files only: Swagger UI as its makers publish it.
+_SWAGGER_UI = Path(str(files(fastapi_offline) / "static"))
+
+# Addresses are relative, so that the page also works behind a proxy that gives the service a prefix.
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>PAN Re-ID: the API</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="docs/swagger-ui.css">
+</head>
+<body>
+<div id="page"></div>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs/start.js"></script>
+</body>
+</html>
+"""
+_START = """// Swagger UI fills forms with made-up values; what may be left out is better left empty.
+function emptied(document) {
+  for (const path of Object.values(document.paths)) {
+    for (const call of Object.values(path)) {
+      const form = call.requestBody?.content["multipart/form-data"]?.schema
+      for (const [name, property] of Object.entries(form?.properties ?? {})) {
+        if (form.required?.includes(name) || property.default != null) continue
+        const kinds = [property, ...(property.anyOf ?? [])].map((each) => each.type)
+        property.example = kinds.includes("array") ? [] : kinds.includes("object") ? {} : ""
+      }
+    }
+  }
+  return document
+}
+
+fetch("openapi.json").then((answer) => answer.json()).then((document) => SwaggerUIBundle({
+  spec: emptied(document),
+  dom_id: "#page",
+  deepLinking: true,
+  defaultModelsExpandDepth: -1,
+  tryItOutEnabled: true,
+  validatorUrl: null,
+}))
+"""
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+_CACHED = {"Cache-Control": "public, max-age=3600"}
+
+
+@router.get("/")
+async def start_page() -> Response:
+    """Whoever opens the address of the service in a browser wants to know what it is."""
+    return RedirectResponse("docs")
+
+
+@router.get("/openapi.json")
+async def document(request: Request) -> Response:
+    """The OpenAPI document. It is encoded once: anybody may ask for it, without a key and as often as they like."""
+    state = request.app.state
+    if not hasattr(state, "document"):
+        state.document = dumps(request.app.openapi())
+    return Json(state.document)
+
+
+@router.get("/docs")
+async def page() -> Response:
+    """Nothing of the page is written in it: so its scripts can be told from any that are injected."""
+    return HTMLResponse(_PAGE, headers={"Content-Security-Policy": _POLICY})
+
+
+@router.get("/docs/start.js")
+async def start() -> Response:
+    """What the page shows."""
+    return Response(_START, media_type="text/javascript", headers=_CACHED)
+
+
+@router.get("/docs/swagger-ui-bundle.js")
+async def script() -> Response:
+    """Swagger UI's program."""
+    return FileResponse(_SWAGGER_UI / "swagger-ui-bundle.js", media_type="text/javascript", headers=_CACHED)
+
+
+@router.get("/docs/swagger-ui.css")
+async def style() -> Response:
+    """Swagger UI's looks."""
+    return FileResponse(_SWAGGER_UI / "swagger-ui.css", media_type="text/css", headers=_CACHED)

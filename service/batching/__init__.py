@@ -1,0 +1,1 @@
+"""Dynamic batching on engine threads, the limiter in front of it, and the priorities of threads."""

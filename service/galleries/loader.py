@@ -1,0 +1,36 @@
+"""A gallery in memory, made of what the database holds."""
+
+import logging
+import sqlite3
+from collections.abc import Callable
+
+from service.index.gallery_index import Gallery
+from service.storage import entries as records
+from service.storage.galleries import GalleryRow
+from service.storage.integrity import Damage, examine_entries, first_few
+
+log = logging.getLogger(__name__)
+
+
+def rebuild(row: GalleryRow, clock: Callable[[], int], db: sqlite3.Connection, *, new_vectors: bool = False) -> Gallery:
+    """The entries of a gallery as this connection sees them; with `new_vectors`, those that were embedded again for a
+    model that the gallery has not gone over to yet. Entries that are damaged are set aside and logged.
+    """
+    gallery = Gallery(row.dim, row.retention, clock)
+    contents = gallery.contents
+    contents.vectors.reserve(records.count_entries(db, row.id))
+    damaged: list[Damage] = []
+    for part in examine_entries(db, row.id, row.dim, new_vectors=new_vectors):
+        sound = part.sound
+        contents.vectors.add(part.vectors)
+        contents.columns.append_columns(
+            sound.ids, sound.persons, sound.cameras, sound.captured, sound.attributes, sound.since
+        )
+        damaged += part.damaged
+    if damaged:
+        contents.set_aside = frozenset(one.entry_id for one in damaged)
+        log.error(
+            "entries of a gallery are damaged and answer no search; stop the service and see `pan-serve check`",
+            extra={"gallery": row.name, "set_aside": len(damaged), "entries": first_few(damaged)},
+        )
+    return gallery

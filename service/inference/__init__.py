@@ -1,0 +1,1 @@
+"""From the bytes of pictures to unit vectors: decode pool, embedder, explainer; `engines` are the runtimes."""

@@ -1,0 +1,30 @@
+"""A frame and boxes in it: the crops that a detector found, cut by one rule for all callers."""
+
+from collections.abc import Sequence
+
+from bundle import ImageArray, ImageError, ImageTooSmall
+from service.core.errors import BoxOutside
+
+Box = tuple[float, float, float, float]  # x, y, width, height in pixels, from the upper left corner
+
+
+def cut(frame: ImageArray, boxes: Sequence[Box], min_side: int) -> list[ImageArray | ImageError]:
+    """What is in each box of an (h, w, 3) frame, its edges at the nearest pixels; a view, not a copy.
+
+    BoxOutside for a box that is not wholly within the frame, ImageTooSmall for one with a side under `min_side`.
+    """
+    return [_cut(frame, box, min_side) for box in boxes]
+
+
+def _cut(frame: ImageArray, box: Box, min_side: int) -> ImageArray | ImageError:
+    x, y, width, height = box
+    rows, columns = frame.shape[:2]
+    left, top, right, bottom = round(x), round(y), round(x + width), round(y + height)
+    if min(right - left, bottom - top) < min_side:
+        return ImageTooSmall(f"the box is {width:g}x{height:g}; each side must have at least {min_side} pixels")
+    if left < 0 or top < 0 or right > columns or bottom > rows:
+        return BoxOutside(
+            f"the box from ({x:g}, {y:g}) to ({x + width:g}, {y + height:g}) is not within the frame, which has "
+            f"{columns}x{rows} pixels when upright; clip it"
+        )
+    return frame[top:bottom, left:right]

@@ -1,0 +1,1 @@
+"""What operators see: Prometheus metrics, OpenTelemetry traces, Server-Timing, JSON logs, health of loops."""

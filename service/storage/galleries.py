@@ -1,0 +1,112 @@
+"""The SQL of galleries themselves, one function a statement; that of their entries is in `service.storage.entries`."""
+
+import sqlite3
+from dataclasses import dataclass
+
+from service.core.clock import now
+from service.core.types import IndexKind
+from service.storage.entries import count_entries
+
+UNFINISHED = "import:"  # begins the name of a gallery that is still arriving; no caller can give such a name
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryRow:
+    """A gallery: what it is for and which model its vectors come from."""
+
+    id: int
+    name: str
+    purpose: str
+    index_kind: IndexKind
+    fingerprint: str
+    dim: int
+    created_at: int
+    retention: int | None  # microseconds
+    keep_crops: bool
+
+
+def insert_gallery(
+    db: sqlite3.Connection,
+    name: str,
+    purpose: str,
+    index_kind: IndexKind,
+    fingerprint: str,
+    dim: int,
+    retention: int | None = None,
+    keep_crops: bool = False,
+) -> GalleryRow:
+    """Raises sqlite3.IntegrityError when the name is taken."""
+    values = (name, purpose, index_kind, fingerprint, dim, now(), retention, keep_crops)
+    cursor = db.execute(
+        "INSERT INTO galleries (name, purpose, index_kind, fingerprint, dim, created_at, retention, keep_crops)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        values,
+    )
+    assert cursor.lastrowid is not None
+    return GalleryRow(cursor.lastrowid, *values)
+
+
+def select_galleries(db: sqlite3.Connection) -> list[GalleryRow]:
+    """Every gallery, by name."""
+    return [_gallery(row) for row in db.execute("SELECT * FROM galleries ORDER BY name")]
+
+
+def select_gallery(db: sqlite3.Connection, gallery_id: int) -> GalleryRow | None:
+    """A gallery, where it is still there."""
+    row = db.execute("SELECT * FROM galleries WHERE id = ?", (gallery_id,)).fetchone()
+    return None if row is None else _gallery(row)
+
+
+def _gallery(row: sqlite3.Row) -> GalleryRow:
+    return GalleryRow(**{**row, "keep_crops": bool(row["keep_crops"])})
+
+
+def update_gallery(db: sqlite3.Connection, row: GalleryRow) -> None:
+    """Write what a caller may change of a gallery."""
+    db.execute(
+        "UPDATE galleries SET purpose = ?, index_kind = ?, retention = ?, keep_crops = ? WHERE id = ?",
+        (row.purpose, row.index_kind, row.retention, row.keep_crops, row.id),
+    )
+
+
+def rebind_gallery(db: sqlite3.Connection, row: GalleryRow) -> None:
+    """Write of which model a gallery's vectors are; what was saved of its index is no longer the right one."""
+    db.execute("UPDATE galleries SET fingerprint = ?, dim = ? WHERE id = ?", (row.fingerprint, row.dim, row.id))
+    db.execute("DELETE FROM snapshots WHERE gallery_id = ?", (row.id,))
+
+
+def rename_gallery(db: sqlite3.Connection, gallery_id: int, name: str) -> None:
+    """Raises sqlite3.IntegrityError when the name is taken."""
+    db.execute("UPDATE galleries SET name = ? WHERE id = ?", (name, gallery_id))
+
+
+def delete_gallery(db: sqlite3.Connection, gallery_id: int) -> int:
+    """Delete a gallery and all it holds; the number of entries that were in it."""
+    count = count_entries(db, gallery_id)
+    db.execute("DELETE FROM galleries WHERE id = ?", (gallery_id,))
+    return count
+
+
+def select_snapshot(db: sqlite3.Connection, gallery_id: int) -> tuple[int, bytes] | None:
+    """Sequence number and digest of the file that holds what a gallery's index learnt."""
+    row = db.execute("SELECT sequence, digest FROM snapshots WHERE gallery_id = ?", (gallery_id,)).fetchone()
+    return None if row is None else (row[0], row[1])
+
+
+def select_snapshots(db: sqlite3.Connection) -> list[tuple[int, int]]:
+    """Gallery and sequence number of every such file."""
+    return [(row[0], row[1]) for row in db.execute("SELECT gallery_id, sequence FROM snapshots")]
+
+
+def upsert_snapshot(db: sqlite3.Connection, gallery_id: int, sequence: int, digest: bytes) -> None:
+    """Say which file is the right one. A gallery that is gone meanwhile needs none."""
+    db.execute(
+        "INSERT INTO snapshots SELECT id, ?, ? FROM galleries WHERE id = ?"
+        " ON CONFLICT (gallery_id) DO UPDATE SET sequence = excluded.sequence, digest = excluded.digest",
+        (sequence, digest, gallery_id),
+    )
+
+
+def delete_snapshot(db: sqlite3.Connection, gallery_id: int) -> None:
+    """Say that no file is the right one."""
+    db.execute("DELETE FROM snapshots WHERE gallery_id = ?", (gallery_id,))

@@ -1,0 +1,1 @@
+"""Background jobs: retention, re-embedding, index maintenance and its snapshots. Each runs in a guarded loop."""
