@@ -60,7 +60,7 @@ class EncodedImage:
         self._stream.start(self._limits.max_seconds)
         try:
             with self._image as image:
-                ImageOps.exif_transpose(image, in_place=True)
+                _turn_upright(image)
                 return np.asarray(_to_rgb(image))
         except ImageError:
             raise
@@ -140,6 +140,15 @@ def resize_image(image: ImageArray, height: int, width: int) -> ImageArray:
 def load_crop(data: bytes, height: int, width: int, limits: ImageLimits = DEFAULT_LIMITS) -> ImageArray:
     """Encoded picture -> the (height, width, 3) uint8 RGB array the network takes. Raises as `decode_image`."""
     return resize_image(decode_image(data, limits), height, width)
+
+
+def _turn_upright(image: Image.Image) -> None:
+    """Apply the EXIF orientation. Metadata that cannot be read says nothing, in every format alike."""
+    try:
+        image.getexif()
+    except SyntaxError:  # Pillow's, for a header that is no TIFF header
+        return
+    ImageOps.exif_transpose(image, in_place=True)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

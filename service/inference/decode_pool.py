@@ -42,7 +42,8 @@ class DecodePool:
 
     def crop(self, data: bytes, keep: bool = False) -> Crop:
         """Decode and resize one picture. Raises ImageError, or Overloaded where memory stays taken."""
-        return self._crop(self._decode(data, self._limits), keep)
+        with self._decoded(data, self._limits) as pixels:
+            return self._crop(pixels, keep)
 
     def crops(self, frame: bytes, boxes: Sequence[Box], keep: bool = False) -> list[Crop | ImageError]:
         """Decode a frame and resize what is in each of its boxes.
@@ -50,22 +51,25 @@ class DecodePool:
         Raises as `crop` for the frame, and BodyTooLarge where all boxes together have more pixels than one picture may
         have: each may be as large as the frame.
         """
-        regions = cut(self._decode(frame, self._limits), boxes, self._limits.min_side)
-        total = sum(region.shape[0] * region.shape[1] for region in regions if not isinstance(region, ImageError))
-        if total > self._limits.max_pixels:
-            raise BodyTooLarge(
-                f"the boxes have {total:,} pixels together; at most {self._limits.max_pixels:,} are accepted: send the "
-                "frame again with the rest of them"
-            )
-        return [region if isinstance(region, ImageError) else self._crop(region, keep) for region in regions]
+        with self._decoded(frame, self._limits) as pixels:
+            regions = cut(pixels, boxes, self._limits.min_side)
+            total = sum(region.shape[0] * region.shape[1] for region in regions if not isinstance(region, ImageError))
+            if total > self._limits.max_pixels:
+                raise BodyTooLarge(
+                    f"the boxes have {total:,} pixels together; at most {self._limits.max_pixels:,} are accepted: send "
+                    "the frame again with the rest of them"
+                )
+            return [region if isinstance(region, ImageError) else self._crop(region, keep) for region in regions]
 
     def kept_crop(self, data: bytes) -> Crop:
         """As `crop`, of a picture that this service encoded, whatever its operator accepts by now."""
-        return self._crop(self._decode(data, DEFAULT_LIMITS), keep=False)
+        with self._decoded(data, DEFAULT_LIMITS) as pixels:
+            return self._crop(pixels, keep=False)
 
     def reencode(self, data: bytes) -> bytes:
         """A picture from another service's export, encoded as this one keeps crops. Raises as `crop`."""
-        return encode_crop(self._decode(data, DEFAULT_LIMITS))
+        with self._decoded(data, DEFAULT_LIMITS) as pixels:
+            return encode_crop(pixels)
 
     @property
     def stuck_for(self) -> float:
@@ -81,15 +85,18 @@ class DecodePool:
     def _crop(self, pixels: ImageArray, keep: bool) -> Crop:
         return Crop(resize_image(pixels, *self._shape), encode_crop(pixels) if keep else None)
 
-    def _decode(self, data: bytes, limits: ImageLimits) -> ImageArray:
+    @contextmanager
+    def _decoded(self, data: bytes, limits: ImageLimits) -> Iterator[ImageArray]:
+        """The pixels of a picture; its share of the memory is taken until they are no longer needed."""
         encoded = read_header(data, limits)
         with self._memory.hold(min(encoded.decode_bytes, self._limits.max_decode_bytes), self._limits.max_seconds):
             thread = threading.get_ident()
             self._running[thread] = time.monotonic()
             try:
-                return encoded.decode()
+                pixels = encoded.decode()
             finally:
                 del self._running[thread]
+            yield pixels
 
 
 class MemoryBudget:

@@ -59,6 +59,12 @@ def test_the_exif_orientation_is_applied(orientation: int, upright) -> None:
     np.testing.assert_array_equal(decoded, upright(gradient()))
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_metadata_that_cannot_be_read_is_ignored(kind: str) -> None:
+    image = Image.fromarray(gradient())
+    np.testing.assert_array_equal(decode_image(encode(image, kind, exif=b"junk")), decode_image(encode(image, kind)))
+
+
 def test_every_colour_mode_becomes_rgb() -> None:
     image = Image.fromarray(gradient())
     grey = np.asarray(image.convert("L"))
