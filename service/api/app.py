@@ -43,7 +43,7 @@ Errors are problem documents (RFC 9457) with a stable `code`. Every answer carri
 time went, `Server-Timing`."""
 
 
-_NO_TELEMETRY: TelemetryConfig = {  # of FastAPI's own: its spans and logs hold paths, and paths name persons
+_NO_TELEMETRY: TelemetryConfig = {  # of FastAPI's own: its spans hold URLs, and a query may name a person
     "tracing": False,
     "metrics": False,
     "logs": False,
@@ -74,6 +74,7 @@ _ROUTERS = [
 def create_app(service: Service) -> FastAPI:
     """The application over a service that is open; both live on one event loop."""
     app = _routes()
+    app.openapi()  # every query is held to it; made by the first of them, it would stop all other requests meanwhile
     app.state.service = service
     app.add_middleware(HeadAsGet)
     # A request that asks for work brings one picture at least, or searches: there is no use for more than these.

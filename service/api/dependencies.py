@@ -50,16 +50,13 @@ _BEARER = HTTPBearer(
 )
 
 
-async def _caller(
+async def _key_holder(
     request: Request,
     service: ServiceDep,
     needed: SecurityScopes,
     sent: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
 ) -> str:
-    """Who asks, for the audit: the name of the key, or the address where no key is required.
-
-    What the query holds is looked at afterwards: nothing is said about a call to somebody who may not make it.
-    """
+    """Who asks, for the audit: the name of the key, or the address where no key is required."""
     key = None
     try:
         key = service.keys.holder(sent.credentials if sent else None)
@@ -71,8 +68,21 @@ async def _caller(
     except Refused as error:
         service.refusals.count(_address(request), key.name if key else None, error.reason)
         raise
-    await refuse_unknown_query(request)
     return key.name if key else _address(request)
+
+
+async def _caller(
+    request: Request,
+    service: ServiceDep,
+    needed: SecurityScopes,
+    sent: Annotated[HTTPAuthorizationCredentials | None, Security(_BEARER)],
+) -> str:
+    """As `_key_holder`. Unknown query parameters are refused afterwards: nothing is said about a call to somebody who
+    may not make it.
+    """
+    name = await _key_holder(request, service, needed, sent)
+    await refuse_unknown_query(request)
+    return name
 
 
 def _address(request: Request) -> str:
@@ -130,8 +140,10 @@ async def plain_request(request: Request) -> None:
 
 
 # Every route that tells or changes anything of the galleries depends on one of these; any other route on `KnownQuery`.
+# What monitoring asks ignores the query: scrapers and probes add parameters of their own.
 KnownQuery = Depends(refuse_unknown_query)
 Caller = Annotated[str, Security(_caller)]  # with any key
+MonitoringCaller = Annotated[str, Security(_key_holder)]
 EmbedCaller = Annotated[str, Security(_caller, scopes=["embed"])]
 SearchCaller = Annotated[str, Security(_caller, scopes=["search"])]
 EnrolCaller = Annotated[str, Security(_caller, scopes=["enrol"])]

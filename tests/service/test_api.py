@@ -386,6 +386,23 @@ def test_form_fields_have_a_bound(api: httpx.Client, gallery: str, field: str) -
     assert "the form fields have more than" in problem(long, 413, "too-large").detail
 
 
+def test_a_form_takes_lists_as_long_as_the_schema_allows(api: httpx.Client, gallery: str) -> None:
+    enrol(api, gallery, *({"image": b64(png(n)), "camera_id": f"c{n}", "person_id": f"p{n}"} for n in (0, 1, 999)))
+    path = f"/v1/galleries/{gallery}/search"
+
+    def search(**lists: list[str]) -> httpx.Response:
+        return api.post(path, files=files(png(1)), data={"top_k": "50", **lists})
+
+    most = [f"p{n}" for n in range(1000)]
+    cameras, strangers = [f"c{n}" for n in range(1000)], [f"x{n}" for n in range(1000)]
+    answer = search(persons=most, cameras=cameras, exclude_persons=strangers, exclude_cameras=strangers)
+    assert answer.status_code == 200, answer.text
+    assert {hit["person_id"] for hit in answer.json()["hits"]} == {"p0", "p1", "p999"}
+    assert {hit["person_id"] for hit in search(persons=most[2:]).json()["hits"]} == {"p999"}
+    assert search(persons=[*most, "one more"]).status_code == 422
+    assert "more than 5,000 fields" in problem(search(persons=5 * most), 413, "too-large").detail
+
+
 def test_a_retry_with_the_same_key_gets_the_same_answer_and_enrols_nothing(api: httpx.Client, gallery: str) -> None:
     entries = ({"image": b64(png(1))}, {"image": b64(b"bad")})
     first = enrol(api, gallery, *entries, **{"Idempotency-Key": "k1"})

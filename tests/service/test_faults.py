@@ -182,3 +182,10 @@ def test_an_unexpected_fault_is_a_problem_that_tells_the_client_nothing(
 
     with_service(bundle, tmp_path, play)
     assert "a secret" in caplog.text  # the log has the reason
+
+
+def test_the_first_query_finds_the_openapi_document_made(bundle: Path, tmp_path: Path) -> None:
+    async def play(service: Service) -> None:
+        assert create_app(service).openapi_schema is not None
+
+    with_service(bundle, tmp_path, play)

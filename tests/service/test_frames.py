@@ -97,7 +97,7 @@ def test_boxes_are_searched_and_enrolled(api: httpx.Client, gallery: str) -> Non
         ([[1, 2, 3, True]], "four numbers"),
         ([1, 2, 3, 4], "four numbers"),
         ([[1e308, 0, 1e308, 64]], "four numbers"),
-        ("[[1, 2", "JSON"),
+        ("[[1, 2]]", "a list"),
     ],
 )
 def test_boxes_that_are_none_are_refused(api: httpx.Client, boxes: object, says: str) -> None:
@@ -105,6 +105,16 @@ def test_boxes_that_are_none_are_refused(api: httpx.Client, boxes: object, says:
     answer = api.post("/v1/embeddings", json=body)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid-request")
     assert says in answer.json()["detail"]
+
+
+def test_boxes_in_json_are_a_list_and_no_text(api: httpx.Client, gallery: str) -> None:
+    torn = api.post("/v1/embeddings", files={"images": ("x", encode(frame()))}, data={"boxes": "[[1, 2"})
+    assert (torn.status_code, "not JSON" in torn.json()["detail"]) == (422, True)
+    body = {"images": [base64.b64encode(encode(frame())).decode()]}
+    for path in ("/v1/embeddings", f"/v1/galleries/{gallery}/search"):
+        answer = api.post(path, json={**body, "boxes": json.dumps(BOXES)})
+        assert (answer.status_code, "`boxes` is a list" in answer.json()["detail"]) == (422, True)
+        assert api.post(path, json=body, params={"boxes": json.dumps(BOXES)}).status_code == 200
 
 
 def test_boxes_need_one_frame_that_can_be_read(api: httpx.Client, gallery: str) -> None:

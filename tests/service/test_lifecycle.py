@@ -8,6 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -282,6 +283,32 @@ def test_logs_are_json_lines_that_name_no_person_and_the_audit_says_who_did_what
         ("127.0.0.1", "erase-person", "lobby", 1),
         ("127.0.0.1", "delete-gallery", "lobby", 1),
     ]
+
+
+def test_no_query_is_in_the_log(launch: Launch, tmp_path: Path) -> None:
+    server = launch()
+    secret = "jane-doe"
+    with httpx.Client(base_url=server.url, timeout=30) as http:
+        http.post("/v1/galleries", json={"name": "lobby"})
+        raw = {"content": png(1), "headers": {"Content-Type": "image/png"}}
+        answers = [
+            http.post("/v1/galleries/lobby/entries", params={"person_id": secret}, **raw),  # type: ignore[arg-type]
+            http.post("/v1/galleries/lobby/search", params={"persons": secret}, **raw),  # type: ignore[arg-type]
+            http.get("/v1/galleries/lobby/entries", params={"person_id": secret}),
+            http.delete("/v1/galleries/lobby/persons", params={"person_id": secret}),
+            http.delete("/v1/galleries/lobby/persons", params={"person_id": secret}),
+            http.get("/v1/galleries/lobby/entries", params={secret: "1"}),
+            http.get(f"/{secret}", params={"person_id": secret}),
+            http.get("/v1/galleries", params={"person_id": secret * 2000}),
+            http.get("/healthz", params={"person_id": secret}),
+        ]
+        assert [answer.status_code for answer in answers] == [201, 200, 200, 200, 404, 422, 404, 414, 200]
+        with suppress(httpx.HTTPError):  # it is cut off in the middle of what it sends
+            http.post("/v1/galleries/lobby/search", params={"persons": secret}, content=iter([b"{", b"x" * 2**27]))
+    server.stop()
+    text = (tmp_path / "log").read_text()
+    assert '"route":"/v1/galleries/{gallery}/persons"' in text
+    assert secret not in text
 
 
 def test_the_data_folder_is_for_its_owner_only(launch: Launch, tmp_path: Path) -> None:

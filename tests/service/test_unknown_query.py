@@ -10,7 +10,10 @@ from service.api.app import openapi_document
 from tests.service.bundles import DIM
 from tests.service.pictures import png
 
-CALLS = [(method, path) for path, item in openapi_document()["paths"].items() for method in item]
+MONITORED = ("/healthz", "/readyz", "/metrics")
+CALLS = [
+    (method, path) for path, item in openapi_document()["paths"].items() if path not in MONITORED for method in item
+]
 PICTURE = base64.b64encode(png(1)).decode()
 ENTRY = {"vector": [1.0] * DIM, "person_id": "p1", "camera_id": "c1"}
 
@@ -48,6 +51,14 @@ def test_no_call_ignores_what_it_does_not_know(api: httpx.Client, gallery: str, 
         assert "known" in detail
         assert len(answer.content) < 2000  # what was sent is not sent back at length
     assert before == [api.get("/v1/galleries").json()["galleries"], api.get(f"/v1/galleries/{gallery}/entries").json()]
+
+
+@pytest.mark.parametrize("path", MONITORED)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_what_monitoring_asks_ignores_the_query(api: httpx.Client, method: str, path: str) -> None:
+    answer = api.request(method, path, params=[("collect[]", "x"), ("collect[]", "y"), ("t", "1")])
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == api.get(path).headers["content-type"]
 
 
 @pytest.mark.parametrize("path", ["/docs", "/docs/start.js"])

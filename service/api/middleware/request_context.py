@@ -27,7 +27,7 @@ _HEADERS = [  # of every answer that says nothing else; nearly all of them tell 
 
 
 class Envelope:
-    """ASGI middleware. It logs the route's template, never the path: paths name persons."""
+    """ASGI middleware. It logs the route's template, and neither path nor query: a query may name a person."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app

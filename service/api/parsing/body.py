@@ -19,10 +19,11 @@ from service.api.parsing.json_text import VALUES_PER_ENTRY, parse_json
 from service.core.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest, UnsupportedBody
 from service.core.settings import Settings
 from service.core.types import Image
+from service.schemas import SearchOptions
 
 T = TypeVar("T")
 
-_MAX_FIELDS = 64
+_MAX_FIELDS = SearchOptions.max_values  # of all calls this one takes the most: a field for each item of its lists
 _FIELDS_PER_IMAGE = 16 * 2**10  # bytes of form fields; the longest metadata of a crop in Latin script
 _FIELDS_BESIDES = 64 * 2**10  # bytes of the options of a call
 _SMALL_BODY = 256 * 2**10  # bytes of a call without pictures and vectors
@@ -206,7 +207,7 @@ class _Parts:
             raise BodyTooLarge(f"more than {self._settings.max_images} images in one request")
         self._fields += not self._is_image
         if self._fields > _MAX_FIELDS:
-            raise BodyTooLarge(f"more than {_MAX_FIELDS} form fields")
+            raise BodyTooLarge(f"the form has more than {_MAX_FIELDS:,} fields; send fewer names in its lists")
         if b"name" not in options:
             raise InvalidRequest("a part of the multipart body has no name")
         self._name = _text(options[b"name"])

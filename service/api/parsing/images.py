@@ -70,15 +70,18 @@ def take_pictures(body: Body, most: int) -> Pictures:
     images = images_from_base64(body.members.pop("images", []), "images", most) if body.is_json else body.images
     if not images:
         raise InvalidRequest("there is no image in the request")
-    boxes = _boxes(body.members.pop("boxes"), most) if "boxes" in body.members else None
+    boxes = None
+    if "boxes" in body.members:
+        value = body.members.pop("boxes")
+        if "boxes" in body.texts and isinstance(value, str):  # of a form or the query
+            value = parse_json(value, most * VALUES_PER_CROP, "`boxes`")
+        boxes = _boxes(value, most)
     if boxes is not None and len(images) != 1:
         raise InvalidRequest(f"`boxes` are of one frame, and there are {len(images)} images")
     return Pictures(images, boxes)
 
 
 def _boxes(value: Any, most: int) -> list[Box]:
-    if isinstance(value, str):  # in a form
-        value = parse_json(value, most * VALUES_PER_CROP, "`boxes`")
     if not isinstance(value, list) or not value:
         raise InvalidRequest("`boxes` is a list with at least one box")
     require_count(value, "boxes", most)

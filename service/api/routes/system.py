@@ -3,7 +3,7 @@
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from service.api.dependencies import Caller, KnownQuery, ServiceDep, open_problems, problems
+from service.api.dependencies import Caller, MonitoringCaller, ServiceDep, open_problems, problems
 from service.api.responses import Json
 from service.schemas import Health, Model, Readiness
 
@@ -43,22 +43,22 @@ async def get_model(service: ServiceDep, _: Caller) -> Response:
 @router.get(
     "/healthz",
     summary="The process answers",
-    dependencies=[KnownQuery],
     responses={200: {"model": Health}, **open_problems()},
 )
 async def healthz() -> Response:
-    """Says nothing about the engine; /readyz does."""
+    """Says nothing about the engine; /readyz does. Query parameters are ignored."""
     return Json({"status": "ok"})
 
 
 @router.get(
     "/readyz",
     summary="The service can do its work",
-    dependencies=[KnownQuery],
     responses={200: {"model": Readiness}, **open_problems(503)},
 )
 async def readyz(service: ServiceDep) -> Response:
-    """A real embedding went through in the last seconds, or now; and the database is read and takes writes."""
+    """A real embedding went through in the last seconds, or now; and the database is read and takes writes.
+    Query parameters are ignored.
+    """
     failing = await service.check_ready()
     set_aside = sum(len(held.memory.set_aside) for held in service.galleries.all())
     return Json({"status": "ok", "failing": failing, "set_aside": set_aside})
@@ -70,6 +70,8 @@ async def readyz(service: ServiceDep) -> Response:
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}, **problems()},
 )
-async def get_metrics(service: ServiceDep, _: Caller) -> Response:
-    """In the text format of Prometheus. They name the galleries and count what is in them, so they need a key."""
+async def get_metrics(service: ServiceDep, _: MonitoringCaller) -> Response:
+    """In the text format of Prometheus. They name the galleries and count what is in them, so they need a key.
+    Query parameters are ignored.
+    """
     return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
