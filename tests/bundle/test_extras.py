@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_every_extra_for_users_is_known() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert set(get_args(Extra)) == declared.keys() - {"dev"}
+    assert set(get_args(Extra)) == declared.keys() - {"dev", "docs"}
 
 
 def test_the_command_is_the_one_of_readme() -> None:
