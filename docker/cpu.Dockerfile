@@ -5,13 +5,16 @@ ARG BASE_IMAGE=python:3.11.16-slim-bookworm
 
 FROM ${BASE_IMAGE} AS build
 WORKDIR /src
+# Every package by version and hash, and in a layer of its own: it is made anew only where the lock changes.
+COPY requirements/cpu.txt requirements/
+RUN python3 -m venv /opt/pan \
+    && /opt/pan/bin/pip install --no-cache-dir --require-hashes --requirement requirements/cpu.txt
 COPY pyproject.toml README.md LICENSE ./
 # Only what the service runs. The wheel is built from what lies here, so training/ and export/ are not in it,
 # and neither are the scripts that would call them.
 COPY bundle bundle
 COPY service service
-RUN python3 -m venv /opt/pan \
-    && /opt/pan/bin/pip install --no-cache-dir ".[cpu]" \
+RUN /opt/pan/bin/pip install --no-cache-dir --no-deps --no-build-isolation . \
     && rm /opt/pan/bin/pan-train /opt/pan/bin/pan-export \
     && /opt/pan/bin/pip uninstall --yes setuptools pip
 

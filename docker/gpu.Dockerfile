@@ -16,13 +16,16 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3-venv \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
+# Every package by version and hash, and in a layer of its own: it is made anew only where the lock changes.
+COPY requirements/gpu.txt requirements/
+RUN python3 -m venv /opt/pan \
+    && /opt/pan/bin/pip install --no-cache-dir --require-hashes --requirement requirements/gpu.txt
 COPY pyproject.toml README.md LICENSE ./
 # Only what the service runs. The wheel is built from what lies here, so training/ and export/ are not in it,
 # and neither are the scripts that would call them.
 COPY bundle bundle
 COPY service service
-RUN python3 -m venv /opt/pan \
-    && /opt/pan/bin/pip install --no-cache-dir ".[gpu]" \
+RUN /opt/pan/bin/pip install --no-cache-dir --no-deps --no-build-isolation . \
     && rm /opt/pan/bin/pan-train /opt/pan/bin/pan-export \
     && /opt/pan/bin/pip uninstall --yes setuptools pip
 

@@ -91,7 +91,10 @@ def test_the_build_context_holds_no_training_code_data_or_weights() -> None:
     patterns = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and line[0] != "#"]
     assert patterns[0] == "*"
     admitted = {line[1:] for line in patterns if line.startswith("!")}
-    assert admitted == {"LICENSE", "README.md", "pyproject.toml", "bundle", "service"}
+    assert admitted == {
+        *("LICENSE", "README.md", "pyproject.toml", "bundle", "service"),
+        *("requirements/cpu.txt", "requirements/gpu.txt"),
+    }
 
 
 @pytest.mark.parametrize("device", DEVICES)
