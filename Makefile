@@ -10,7 +10,7 @@ TORCH ?= torch==2.13.0
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+	@sed -nE "s/^([a-z-]+):.*## (.*)/  make \1\t\2/p" $(firstword $(MAKEFILE_LIST)) | expand -t 20
 
 demo: $(VENV)/.demo ## render people, train, export, serve, enrol, search
 	$(BIN)/python -m demo
@@ -38,7 +38,7 @@ lock: $(VENV)/.test ## write requirements/*.txt anew from pyproject.toml; UPGRAD
 	UV=$(BIN)/uv requirements/lock $(if $(UPGRADE),--upgrade)
 
 audit: $(VENV)/.test ## ask PyPI for known vulnerabilities of what is locked
-	for lock in cpu gpu dev torch; do $(BIN)/pip-audit --disable-pip --require-hashes --requirement requirements/$$lock.txt || exit 1; done
+	for lock in cpu gpu dev torch; do $(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement requirements/$$lock.txt || exit 1; done
 
 sbom: $(VENV)/.test ## write build/sbom-cpu.json and -gpu.json (CycloneDX): the Python packages in the images
 	mkdir -p build

@@ -47,7 +47,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _run(environment: Path, *command: str) -> str:
-    """What a command of the environment prints. Its directory holds no source, and nothing of ours is in its settings."""
+    """What a command of the environment prints, run where no source is and without settings of the tests."""
     settings = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "COV"))}
     program = [str(environment / "bin" / command[0]), *command[1:]]
     done = subprocess.run(
