@@ -26,13 +26,13 @@ from rich.table import Table
 
 from benchmarks.turns import ratio, take_turns
 from bundle import InputSpec, Precision
+from export.bundles.writer import save_onnx
 from export.engines import onnx_embedder, openvino_embedder
-from export.onnx_graph import onnx_graph
-from export.quantise import calibrate, quantise
-from export.samples import synthetic_samples
-from export.write import save_onnx
+from export.onnx.graph import onnx_graph
+from export.parity.samples import synthetic_samples
+from export.quantisation.qdq import calibrate, quantise
 from training.embed import Embed, torch_embedder
-from training.inspect import inspect_variant
+from training.experiments.cost import inspect_variant
 from training.model import PAN, VARIANTS, BackboneConfig
 
 PEAK_SIZE = 2048

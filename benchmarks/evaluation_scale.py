@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from training.evaluation import Embedded, Floats, Labels, cosine, evaluate_similarity, full_report, unit
-from training.expansion import expand_queries
-from training.reranking import rerank
+from training.evaluation.query_expansion import expand_queries
+from training.evaluation.reranking import rerank
 
 
 @dataclass(frozen=True, slots=True)

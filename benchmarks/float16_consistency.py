@@ -4,7 +4,7 @@
 
 A GPU library chooses its kernels by the size of the batch, so a crop's vector changes with its batch by as much as two
 kernels differ. Without a GPU other kernels can be had: the typed float16 graph in ONNX Runtime as it is and fused, and
-PyTorch under autocast, which rounds in other places. The gate of export.gates has to leave room for what they
+PyTorch under autocast, which rounds in other places. The gate of export.parity.gates has to leave room for what they
 differ by.
 """
 
@@ -20,10 +20,10 @@ import onnxruntime
 import torch
 
 from bundle import ImageArray, InputSpec
-from export.half import to_float16
-from export.onnx_graph import INPUT, OUTPUT, onnx_graph
-from export.parity import BATCH_SIZES, in_batches, in_words
-from export.samples import measuring_samples
+from export.onnx.float16 import to_float16
+from export.onnx.graph import INPUT, OUTPUT, onnx_graph
+from export.parity.agreement import BATCH_SIZES, in_batches, in_words
+from export.parity.samples import measuring_samples
 from training.checkpoint import load_checkpoint
 from training.embed import Embed, Floats, torch_embedder
 from training.model import PAN, Normalise, to_planes

@@ -23,15 +23,15 @@ from rich.table import Table
 
 from benchmarks.turns import median, ratio, take_turns
 from bundle import ImageArray, InputSpec
+from export.bundles.writer import save_onnx
 from export.engines import onnx_embedder
-from export.onnx_graph import onnx_graph
-from export.samples import synthetic_samples
-from export.write import save_onnx
+from export.onnx.graph import onnx_graph
+from export.parity.samples import synthetic_samples
 from training.config import load_config
 from training.distributed import World
 from training.embed import torch_embedder
-from training.learner import Learner
 from training.model import PAN
+from training.trainer.learner import Learner
 
 KINDS = ("PyTorch", "ONNX Runtime", "training")
 IDENTITIES = 751  # Market-1501's, for the classifiers

@@ -6,7 +6,7 @@ import numpy as np
 
 from bundle import ImageArray, Kind, Precision, pip_install
 from export.errors import EngineMissing
-from export.onnx_graph import INPUT, OUTPUT
+from export.onnx.graph import INPUT, OUTPUT
 from training.embed import Embed, Floats
 
 

@@ -9,11 +9,11 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Validati
 
 from bundle import BatchProfile, Precision
 from bundle.manifest import Strict
+from export.bundles.projection import Reduction
+from export.bundles.targets import FLOAT32, TARGETS, Measuring, Target
+from export.cli.tensorrt import parse_batch
 from export.errors import BuildError, PlanError
-from export.gates import DEFAULTS, Gates
-from export.reduce import Reduction
-from export.targets import FLOAT32, TARGETS, Measuring, Target
-from export.tensorrt.command import parse_batch
+from export.parity.gates import DEFAULTS, Gates
 from export.tensorrt.library import EXTRAS, LibraryName, why_no_rtx_target
 from training.config import unknown_name
 
@@ -59,7 +59,7 @@ RtxTarget = Annotated[str, AfterValidator(_rtx_target)]
 
 
 class GateChange(Strict):
-    """What a precision must reach, where it is not `export.gates.DEFAULTS`."""
+    """What a precision must reach, where it is not `export.parity.gates.DEFAULTS`."""
 
     min_cosine: float | None = Field(default=None, ge=0, le=1)
     min_consistency: float | None = Field(default=None, ge=0, le=1)

@@ -8,8 +8,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from export.batch.plan import Job
-from export.batch.record import Row
-from export.batch.run import Seen
+from export.batch.runner import Seen
+from export.batch.state import Row
 
 COLUMNS = ("engine", "verdict", "MB", "seconds", "ms/crop", "1-cos", "mAP")
 

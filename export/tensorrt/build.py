@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bundle import BatchProfile, InputSpec
+from export.bundles.targets import Step
 from export.errors import BuildError
-from export.onnx_graph import INPUT
-from export.targets import Step
+from export.onnx.graph import INPUT
 from export.tensorrt import timing_cache
 from export.tensorrt.library import Library, why_no_rtx_target
 from export.tensorrt.network import ParsedNetwork

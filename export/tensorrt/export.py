@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 
 from bundle import BatchProfile, Bundle, EngineFile, Precision, load_bundle
-from export.attach import Slot, attach, require_free_slot
+from export.bundles.attach import Slot, attach_engine, require_free_slot
+from export.bundles.targets import SYNTHETIC, Measuring, Step
 from export.engines import onnx_embedder
 from export.errors import TargetError
-from export.parity import BATCH_SIZES, Agreement, Reference, require
-from export.samples import measuring_samples
-from export.targets import SYNTHETIC, Measuring, Step
+from export.parity.agreement import BATCH_SIZES, Agreement, Reference, require
+from export.parity.samples import measuring_samples
 from export.tensorrt import timing_cache
 from export.tensorrt.build import BuildSettings, build
 from export.tensorrt.engine_file import Sidecar, built_for, engine_name, write_sidecar
@@ -94,7 +94,7 @@ def export_tensorrt(
     )
     fingerprint = bundle.manifest.model.fingerprint
     with _draft(folder / entry.name, engine) as draft:
-        attach(folder, draft, entry, fingerprint, overwrite)
+        attach_engine(folder, draft, entry, fingerprint, overwrite)
     sidecar = Sidecar(
         engine=entry,
         fingerprint=fingerprint,

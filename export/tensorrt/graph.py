@@ -8,14 +8,14 @@ import onnx
 import torch
 
 from bundle import Bundle, BundleFileError, Precision
+from export.bundles.targets import Measuring
 from export.engines import onnx_embedder
 from export.errors import BuildError, ParityError
-from export.half import require_room, to_float16
-from export.parity import Agreement, Reference, require
-from export.quantise import calibrate
-from export.samples import calibration_crops
-from export.sensitivity import quantise_to_pass
-from export.targets import Measuring
+from export.onnx.float16 import require_room, to_float16
+from export.parity.agreement import Agreement, Reference, require
+from export.parity.samples import calibration_crops
+from export.quantisation.qdq import calibrate
+from export.quantisation.sensitivity import quantise_to_pass
 from export.tensorrt.library import LibraryName
 from training.embed import Embed
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from bundle import InputSpec
 from export.errors import GraphError
-from export.onnx_graph import INPUT, OUTPUT
+from export.onnx.graph import INPUT, OUTPUT
 from export.tensorrt.library import Library, readable
 
 Described = list[list[tuple[str, Any, tuple[int, ...]]]]  # inputs and outputs: name, type, shape

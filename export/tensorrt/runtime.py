@@ -9,7 +9,7 @@ import torch
 
 from bundle import BatchProfile, EngineFile, ImageArray, rtx_runs_on
 from export.errors import BuildError, EngineMissing
-from export.onnx_graph import INPUT, OUTPUT
+from export.onnx.graph import INPUT, OUTPUT
 from export.tensorrt.library import Library, find_library
 from training.embed import Embed, Floats
 

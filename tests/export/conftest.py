@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from bundle import ImageArray, InputSpec, Provenance
-from export.build import model_fingerprint
-from export.onnx_graph import onnx_graph
-from export.parity import BATCH_SIZES, Agreement, Reference
-from export.samples import Samples, synthetic_samples
-from export.write import save_onnx
+from export.bundles.exporter import model_fingerprint
+from export.bundles.writer import save_onnx
+from export.onnx.graph import onnx_graph
+from export.parity.agreement import BATCH_SIZES, Agreement, Reference
+from export.parity.samples import Samples, synthetic_samples
 from training.checkpoint import Card, save_checkpoint
 from training.embed import Embed
 from training.evaluation import Embedded, Labels

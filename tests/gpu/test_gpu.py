@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests.service.bundles import write_bundle
+from tests.training.cli.test_run import SMALL, pan_train
 from tests.training.conftest import write_crop
-from tests.training.test_run import SMALL, pan_train
 
 pytestmark = [
     pytest.mark.gpu,

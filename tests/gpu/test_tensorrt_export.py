@@ -8,15 +8,15 @@ import pytest
 import torch
 
 from bundle import Provenance, load_bundle
-from export.build import export_checkpoint
+from export.bundles.exporter import export_checkpoint
+from export.bundles.targets import Measuring
+from export.cli.tensorrt import parse_batch
 from export.engines import onnx_embedder
 from export.errors import BuildError
-from export.gates import DEFAULTS, Gates
-from export.samples import synthetic_samples
-from export.targets import Measuring
+from export.parity.gates import DEFAULTS, Gates
+from export.parity.samples import synthetic_samples
 from export.tensorrt import timing_cache
 from export.tensorrt.build import BuildSettings
-from export.tensorrt.command import parse_batch
 from export.tensorrt.export import export_tensorrt
 from export.tensorrt.library import Library, find_library
 from export.tensorrt.runtime import engine_embedder, find_gpu, why_not_here

@@ -9,7 +9,7 @@ from service.core.models import NewEntry
 from service.index.gallery_index import Gallery
 from service.index.metadata import Filter
 from service.index.reranking import Reranking, k_reciprocal
-from training.reranking import rerank
+from training.evaluation.reranking import rerank
 
 
 def people(seed: int, persons: int, shots: int, dim: int = 6) -> np.ndarray:

@@ -9,8 +9,8 @@ from training.config import RunConfig, load_config
 from training.data import ReidData, read_data, why_not_evaluated
 from training.errors import ConfigError, DataError
 from training.model import PAN
-from training.monitor import EVALUATIONS, METRICS
 from training.trainer import CONFIG, STATE, WEIGHTS
+from training.trainer.monitor import EVALUATIONS, METRICS
 
 Series = dict[str, list[float]]
 """Columns of numbers by name, all of one length."""

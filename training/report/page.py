@@ -10,10 +10,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from bundle import Evaluation
-from training.ablate import TABLES, Summary, results, summaries
 from training.embed import Progress, embed_data, torch_embedder
 from training.errors import ConfigError
 from training.evaluation.calibration import BINS
+from training.experiments.ablation import TABLES, Summary, results, summaries
 from training.report.figures import Line, Mark, area_chart, line_chart
 from training.report.gather import Run, Series, read_crops, read_run
 from training.report.measure import Measured, measure_run

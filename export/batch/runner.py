@@ -1,0 +1,166 @@
+"""The plan from top to bottom: what is finished is kept, what fails does not stop the rest, every row is recorded.
+
+One bundle at a time: an engine that is measured takes all cores, and its milliseconds are worth nothing beside another.
+"""
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bundle import PanError
+from export.batch.job import copy_bundle, failures, make
+from export.batch.plan import Job
+from export.batch.state import Row, State, finished, keys_of, load_state, save_state
+from export.batch.subprocess_runner import call_apart
+from export.bundles.targets import FLOAT32
+from export.errors import ExportError, PlanError, TargetError
+
+Step = Callable[[str], None]
+Fate = Literal["kept", "failed before", "inputs changed", "file lost", "to make"]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A row of the summary; `kept` where an earlier run made the engine."""
+
+    row: Row
+    kept: bool = False
+
+
+def foresee(out: Path, jobs: Sequence[Job]) -> list[tuple[Job, str, str]]:
+    """Job, label and what a run would do with it. Writes nothing."""
+    state = load_state(out)
+    return [(job, label, fate) for job in jobs for label, fate in _fates(job, state).items()]
+
+
+def run_batch(
+    out: Path, jobs: Sequence[Job], step: Step = lambda _: None, call: Callable[..., None] = call_apart
+) -> Iterator[list[Seen]]:
+    """Make what is missing; yields the rows of each bundle when it is done.
+
+    `call(function, *arguments, tell=...)` runs the making of a bundle. Raises PlanError where the folder is in use.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with _alone(out):
+        record = _Recorder(out)
+        made: dict[str, Job] = {}  # by float32's key: bundles of this run that others may begin as a copy of
+        for job in jobs:
+            try:
+                keys = keys_of(job)
+                record.begin(job)
+                held = finished(job, keys, record.passed(job))
+                twin = made.setdefault(keys[FLOAT32.label], job)
+                alike = twin is not job and FLOAT32.label not in held
+                copied = record.copied(twin, job, keys) if alike else {}
+                yield record.make(job, keys, held, copied, step, call)
+            except Exception as error:  # what an earlier run recorded of this bundle stays true
+                yield [Seen(row) for row in failures(job, job.labels, {}, error)]
+
+
+class _Recorder:
+    """The record on disk, row by row."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.state = out, load_state(out)
+
+    def passed(self, job: Job) -> list[Row]:
+        return [row for row in self.state.bundles.get(job.name, ()) if row.verdict != "failed"]
+
+    def begin(self, job: Job) -> None:
+        """Note that the bundle is of this batch, before there is anything of it. Raises TargetError."""
+        _require_ours(job, self.state)
+        if job.name not in self.state.bundles:
+            self._save(job.name, [])
+
+    def put(self, row: Row) -> Row:
+        others = [other for other in self.state.bundles.get(row.bundle, ()) if other.engine != row.engine]
+        self._save(row.bundle, [*others, row])
+        return row
+
+    def copied(self, twin: Job, job: Job, keys: Mapping[str, str]) -> dict[str, Row]:
+        """Begin a bundle as a copy of one of this run; what failed there is not tried a second time."""
+        rows = [row for row in self.state.bundles[twin.name] if keys.get(row.engine) == row.key]
+        if FLOAT32.label not in {row.engine for row in rows if row.verdict == "pass"}:
+            return {}
+        copy_bundle(twin.folder, job)
+        return {row.engine: self.put(row.model_copy(update={"bundle": job.name, "seconds": None})) for row in rows}
+
+    def make(
+        self,
+        job: Job,
+        keys: Mapping[str, str],
+        held: Mapping[str, Row],
+        copied: Mapping[str, Row],
+        step: Step,
+        call: Callable[..., None],
+    ) -> list[Seen]:
+        """The rows of a job: held since earlier, copied now, and of what was missing, made by `call`."""
+        told = dict(copied)
+
+        def hear(message: str | Row) -> None:
+            if isinstance(message, str):
+                step(f"{job.name}: {message}")
+            else:
+                told[message.engine] = self.put(message)
+
+        there = [*held.values(), *copied.values()]
+        if len(there) < len(job.labels):
+            known = {row.engine for row in there}
+            outdated = [row for row in self.passed(job) if row.engine in job.labels and row.engine not in known]
+            try:
+                call(make, job, keys, there, outdated, tell=hear)
+            except ExportError as error:  # the process crashed
+                lost = [label for label in job.labels if label not in told and label not in held]
+                for row in failures(job, lost, keys, error):
+                    hear(row)
+        return [Seen(told[label]) if label in told else Seen(held[label], kept=True) for label in job.labels]
+
+    def _save(self, bundle: str, rows: Sequence[Row]) -> None:
+        self.state = self.state.with_rows(bundle, rows)
+        save_state(self.out, self.state)
+
+
+def _fates(job: Job, state: State) -> dict[str, str]:
+    rows = {row.engine: row for row in state.bundles.get(job.name, ())}
+    try:
+        keys = keys_of(job)
+        _require_ours(job, state)
+    except PanError as error:
+        return dict.fromkeys(job.labels, f"fails: {error}")
+    held = finished(job, keys, list(rows.values()))
+
+    def fate(label: str) -> Fate:
+        if label in held:
+            return "kept"
+        if label not in rows:
+            return "to make"
+        if rows[label].key != keys[label]:
+            return "inputs changed"
+        return "failed before" if rows[label].verdict == "failed" else "file lost"
+
+    return {label: fate(label) for label in job.labels}
+
+
+def _require_ours(job: Job, state: State) -> None:
+    """Raise TargetError where the bundle's folder holds what no batch has made."""
+    if job.folder.exists() and job.name not in state.bundles:
+        raise TargetError(
+            f"{job.folder} is there and is not of this batch; move it away, or give the model another name"
+        )
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    directory = os.open(out, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PlanError(f"another batch is writing to {out}; wait for it, or choose another out") from None
+        yield
+    finally:
+        os.close(directory)

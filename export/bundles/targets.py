@@ -1,0 +1,64 @@
+"""What an export is asked for: engines, and on what they are measured."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bundle import Kind, Precision
+from export.errors import ExportError
+from export.parity.gates import DEFAULTS, Gates
+
+Step = Callable[[str], None]  # told what is being done
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One runtime at one precision: what an entry of the bundle is about."""
+
+    kind: Kind
+    precision: Precision
+
+    @property
+    def label(self) -> str:
+        """`onnx:int8`, as users write it."""
+        return f"{self.kind}:{self.precision}"
+
+    @property
+    def file_precision(self) -> Precision:
+        """The precision of the ONNX file: OpenVINO computes bfloat16 from the float32 one."""
+        return "float32" if self.precision == "bfloat16" else self.precision
+
+
+FLOAT32 = Target("onnx", "float32")
+TARGETS = {
+    target.label: target
+    for target in (
+        FLOAT32,
+        Target("onnx", "float16"),
+        Target("onnx", "int8"),
+        Target("openvino", "float32"),
+        Target("openvino", "bfloat16"),
+        Target("openvino", "int8"),
+    )
+}
+
+
+def parse_target(text: str) -> Target:
+    """`onnx:int8` -> the target. Raises ExportError naming those there are."""
+    if text not in TARGETS:
+        raise ExportError(f"{text!r} is not an engine that can be made from a checkpoint: {', '.join(TARGETS)}")
+    return TARGETS[text]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measuring:
+    """On what engines are measured, and what they must reach. Without `data` it is synthetic people."""
+
+    data: Path | None = None
+    images: int = 64  # whose descriptors are compared
+    ranked: int = 2000  # about how many are ranked
+    calibration: int = 128  # training crops that INT8 takes its ranges from
+    gates: Mapping[Precision, Gates] = field(default_factory=lambda: DEFAULTS)
+
+
+SYNTHETIC = Measuring()  # on synthetic people, by the default gates

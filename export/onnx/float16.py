@@ -1,0 +1,113 @@
+"""float16, typed: every tensor of the graph says what it is, so TensorRT needs no flags and nothing is cast twice.
+
+Kept in float32: the preprocessing (pixels reach 255 and are divided by small deviations), and the tail from the last
+batch norm on, whose squares and epsilon do not fit. One cast leads into float16 and one out of it.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from bundle import ImageArray
+from export.errors import GraphError, ParityError
+from export.onnx.diff import largest
+
+FLOAT16_MAX = float(np.finfo(np.float16).max)
+HEADROOM = 4  # other crops reach further than those that were measured
+TAIL = ("BatchNormalization", "ReduceL2", "LpNormalization")  # the convolutions' own batch norms are folded
+
+
+def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The typed float16 graph of a float32 one, with the same input and output.
+
+    Raises GraphError where a weight does not fit.
+    """
+    half = onnx.ModelProto()
+    half.CopyFrom(model)
+    graph = half.graph
+    types = _float_tensors(model)
+    exact = _exact_nodes(graph.node)
+    weights = {weight.name: weight for weight in graph.initializer if weight.data_type == TensorProto.FLOAT}
+    shared = {name for index in exact for name in graph.node[index].input if name in weights}
+    produced_exactly = {name for index in exact for name in graph.node[index].output}
+
+    nodes: list[onnx.NodeProto] = []
+    casts: dict[tuple[str, int], str] = {}
+
+    def cast(name: str, to: int) -> str:
+        if (name, to) not in casts:
+            casts[name, to] = f"{name}.{'float16' if to == TensorProto.FLOAT16 else 'float32'}"
+            nodes.append(helper.make_node("Cast", [name], [casts[name, to]], name=f"cast.{casts[name, to]}", to=to))
+        return casts[name, to]
+
+    narrow: set[str] = set()
+    for index, node in enumerate(graph.node):
+        for position, name in enumerate(node.input):
+            if index in exact:
+                if name in types and name not in weights and name not in produced_exactly:
+                    node.input[position] = cast(name, TensorProto.FLOAT)
+            elif name in weights:
+                narrow.add(name)
+                node.input[position] = f"{name}.float16" if name in shared else name
+            elif name in types and name in produced_exactly:
+                node.input[position] = cast(name, TensorProto.FLOAT16)
+        nodes.append(node)
+
+    graph.ClearField("node")
+    graph.node.extend(nodes)
+    kept = [weight for weight in graph.initializer if weight.name not in narrow or weight.name in shared]
+    halves = [_narrowed(weights[name], f"{name}.float16" if name in shared else name) for name in sorted(narrow)]
+    graph.ClearField("initializer")
+    graph.initializer.extend([*kept, *halves])
+    graph.ClearField("value_info")  # the types of before
+    onnx.checker.check_model(half, full_check=True)
+    return onnx.shape_inference.infer_shapes(half, strict_mode=True)
+
+
+def require_room(model: onnx.ModelProto, half: onnx.ModelProto, images_NHW3: ImageArray) -> None:
+    """Measure in the float32 graph what the tensors of the float16 graph have to hold.
+
+    On a CPU, ONNX Runtime computes float16 in float32 and would not show an overflow. Raises ParityError where a
+    tensor comes within a factor of `HEADROOM` of float16's largest number.
+    """
+    narrow = [value.name for value in half.graph.value_info if value.type.tensor_type.elem_type == TensorProto.FLOAT16]
+    made = {output for node in model.graph.node for output in node.output}
+    name, magnitude = largest(model, [tensor for tensor in narrow if tensor in made], images_NHW3)
+    if magnitude * HEADROOM > FLOAT16_MAX:
+        raise ParityError(
+            f"float16 may overflow: {name} reaches {magnitude:.3g} on {len(images_NHW3)} crops, float16 ends at "
+            f"{FLOAT16_MAX:.0f}; use float32, or bfloat16 through OpenVINO"
+        )
+
+
+def _exact_nodes(nodes: Iterable[onnx.NodeProto]) -> set[int]:
+    """Indices of the nodes that stay in float32: all before the first convolution, and the tail with all it feeds."""
+    exact: set[int] = set()
+    tail: set[str] = set()
+    seen_conv = False
+    for index, node in enumerate(nodes):
+        seen_conv = seen_conv or node.op_type == "Conv"
+        if not seen_conv:
+            exact.add(index)
+        elif node.op_type in TAIL or tail.intersection(node.input):
+            exact.add(index)
+            tail.update(node.output)
+    return exact
+
+
+def _float_tensors(model: onnx.ModelProto) -> set[str]:
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    values = (*graph.value_info, *graph.input, *graph.output)
+    return {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
+
+
+def _narrowed(weight: onnx.TensorProto, name: str) -> onnx.TensorProto:
+    array = numpy_helper.to_array(weight)
+    if array.size and np.abs(array).max() > FLOAT16_MAX:
+        raise GraphError(
+            f"weight {weight.name} reaches {np.abs(array).max():.3g}, more than float16 holds ({FLOAT16_MAX:.0f}); "
+            "export float32, or bfloat16 through OpenVINO"
+        )
+    return numpy_helper.from_array(array.astype(np.float16), name)

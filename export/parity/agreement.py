@@ -1,0 +1,155 @@
+"""How far an engine departs from PyTorch, in descriptors and in the ranking they give; and the gates it must pass.
+
+Shapes: N images, D numbers of a descriptor, B images of a batch.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from bundle import Evaluation, ImageArray, Parity
+from export.errors import ParityError
+from export.parity.gates import MIN_QUERIES, Gates
+from export.parity.samples import Samples
+from training.embed import Embed, Floats
+from training.evaluation import evaluate_embeddings
+
+BATCH_SIZES = (1, 2, 7, 32)
+UNIT_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """What was seen of an engine on N images and on a ranking."""
+
+    data: str
+    images: int
+    cosine: Mapping[int, tuple[float, float]]  # batch size -> (min, mean) cosine with PyTorch
+    consistency: float  # min cosine of an image with itself in another batch size and position
+    spread: float  # mean cosine between different images in PyTorch: what "far apart" looks like
+    queries: int
+    mAP_difference: float  # points, engine minus PyTorch
+    rank1_difference: float
+
+    @property
+    def cosine_min(self) -> float:
+        """The worst over all images and batch sizes."""
+        return min(low for low, _ in self.cosine.values())
+
+    @property
+    def cosine_mean(self) -> float:
+        """The mean over all images and batch sizes."""
+        return float(np.mean([mean for _, mean in self.cosine.values()]))
+
+    @property
+    def ranking_counts(self) -> bool:
+        """Whether there were queries enough to hold the loss of mAP against the engine."""
+        return self.queries >= MIN_QUERIES
+
+    def parity(self, gates: Gates) -> Parity:
+        """The manifest's record of it."""
+        return Parity(
+            data=self.data,
+            images=self.images,
+            batch_sizes=tuple(self.cosine),
+            cosine_min=self.cosine_min,
+            cosine_mean=self.cosine_mean,
+            gate_cosine_min=gates.min_cosine,
+            consistency_min=self.consistency,
+            mAP_difference=self.mAP_difference,
+            rank1_difference=self.rank1_difference,
+            gate_mAP_loss=gates.max_mAP_loss if self.ranking_counts else None,
+        )
+
+
+class Reference:
+    """PyTorch's descriptors and ranking on the samples, taken once; engines are held against them."""
+
+    def __init__(self, embed: Embed, samples: Samples, batch_sizes: Sequence[int] = BATCH_SIZES) -> None:
+        self.samples, self.batch_sizes = samples, tuple(batch_sizes)
+        self.rows_ND = in_batches(embed, samples.images_NHW3, max(batch_sizes))
+        self.embedded = samples.embedded(embed)
+        self.evaluation: Evaluation = evaluate_embeddings(*self.embedded)
+
+    def compare(self, engine: Embed) -> Agreement:
+        """Run an engine on the samples. Raises ParityError where its rows are not descriptors at all."""
+        rows = {size: in_batches(engine, self.samples.images_NHW3, size) for size in self.batch_sizes}
+        for size, row_ND in rows.items():
+            _require_descriptors(row_ND, self.rows_ND.shape, size)
+        alike = {size: _cosine(row_ND, self.rows_ND) for size, row_ND in rows.items()}
+        first = rows[self.batch_sizes[0]]
+        ranked = evaluate_embeddings(*self.samples.embedded(engine))
+        return Agreement(
+            data=self.samples.name,
+            images=len(self.rows_ND),
+            cosine={size: (float(cosine.min()), float(cosine.mean())) for size, cosine in alike.items()},
+            consistency=min(float(_cosine(row_ND, first).min()) for row_ND in rows.values()),
+            spread=float(_cosine(self.rows_ND, np.roll(self.rows_ND, 1, axis=0)).mean()),
+            queries=ranked.queries,
+            mAP_difference=ranked.mAP - self.evaluation.mAP,
+            rank1_difference=ranked.cmc[1] - self.evaluation.cmc[1],
+        )
+
+    def closeness(self, engine: Embed) -> float:
+        """Mean cosine of an engine with PyTorch at one batch size: enough to put candidates into an order."""
+        rows_ND = in_batches(engine, self.samples.images_NHW3, max(self.batch_sizes))
+        return float(_cosine(rows_ND, self.rows_ND).mean())
+
+
+def in_batches(embed: Embed, images_NHW3: ImageArray, size: int) -> Floats:
+    """Descriptors (N, D), every batch of exactly `size` images: the last one is filled up from the beginning."""
+    count = len(images_NHW3)
+    order = np.arange(-(-count // size) * size) % count
+    rows = [embed(images_NHW3[order[start : start + size]]) for start in range(0, len(order), size)]
+    return np.concatenate(rows)[:count]
+
+
+def require(agreement: Agreement, gates: Gates) -> None:
+    """The gates. Raises ParityError that says what was measured, what was asked and by how much it failed."""
+    if agreement.spread >= gates.min_cosine:
+        raise ParityError(
+            f"different crops give nearly one vector (mean cosine {in_words(agreement.spread)}), so agreement proves "
+            "nothing; the network has collapsed: train it again, or measure on other crops with --data"
+        )
+    for size, (low, _) in agreement.cosine.items():
+        if low < gates.min_cosine:
+            raise ParityError(
+                f"the engine departs from PyTorch: min cosine {in_words(low)} at batch {size}, the gate is "
+                f"{in_words(gates.min_cosine)}; measured on {agreement.images} crops"
+            )
+    if agreement.consistency < gates.min_consistency:
+        raise ParityError(
+            f"a crop's vector depends on its batch: min cosine {in_words(agreement.consistency)} with itself over "
+            f"batch sizes {', '.join(map(str, agreement.cosine))}, the gate is {in_words(gates.min_consistency)}"
+        )
+    if agreement.ranking_counts and -agreement.mAP_difference > gates.max_mAP_loss:
+        raise ParityError(
+            f"the engine ranks worse than PyTorch: mAP {agreement.mAP_difference:+.2f} points over {agreement.queries} "
+            f"queries of {agreement.data}, the gate is a loss of {gates.max_mAP_loss:g}"
+        )
+
+
+def in_words(cosine: float) -> str:
+    """A cosine so that its distance to 1 can be read: `0.98213`, `1 - 2.4e-07`."""
+    return f"{cosine:.5f}" if cosine < 0.999 else f"1 - {1 - cosine:.1e}"
+
+
+def _require_descriptors(row_ND: Floats, shape: tuple[int, ...], size: int) -> None:
+    if row_ND.shape != shape:
+        raise ParityError(f"at batch {size} the engine gives {row_ND.shape} where PyTorch gives {shape}")
+    if not np.isfinite(row_ND).all():
+        raise ParityError(f"at batch {size} the engine gives numbers that are not finite")
+    norm = np.linalg.norm(row_ND.astype(np.float64), axis=1)
+    if np.abs(norm - 1).max() > UNIT_TOLERANCE:
+        raise ParityError(
+            f"at batch {size} the engine gives vectors of length {norm.min():.5f} to {norm.max():.5f}, not 1"
+        )
+
+
+def _cosine(a_ND: Floats, b_ND: Floats) -> npt.NDArray[np.float64]:
+    """Row by row, in float64: in float32 the rounding of the sum is as large as what is measured."""
+    a, b = a_ND.astype(np.float64), b_ND.astype(np.float64)
+    cosine: npt.NDArray[np.float64] = (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+    return cosine

@@ -1,0 +1,102 @@
+"""A bundle measured again: on the machine and the crops of whoever runs it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from bundle import Bundle, EngineFile, load_bundle
+from export.bundles.exporter import model_fingerprint
+from export.bundles.targets import Measuring
+from export.engines import onnx_embedder, open_engine
+from export.errors import BuildError, EngineMissing, ExportError, ParityError
+from export.parity.agreement import Agreement, Reference, require
+from export.parity.gates import DEFAULTS, Gates
+from export.parity.samples import measuring_samples
+from export.tensorrt.runtime import open_built
+from training.checkpoint import load_checkpoint
+from training.embed import Embed, torch_embedder
+
+Step = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of an entry: `agreement` if it ran, `problem` if it failed, `unseen` if it cannot run here."""
+
+    entry: EngineFile
+    agreement: Agreement | None = None
+    problem: str | None = None
+    unseen: str | None = None
+
+
+def verify_bundle(
+    folder: Path, checkpoint: Path | None, measuring: Measuring, step: Step = lambda _: None
+) -> list[Verdict]:
+    """Hold every engine of a bundle to the gates in its manifest.
+
+    The reference is the checkpoint in PyTorch, or without one the bundle's own float32 ONNX file.
+    Raises BundleError where the bundle is not whole, ExportError where the checkpoint is another model.
+    """
+    bundle = load_bundle(folder)
+    step("reading crops" if measuring.data else "rendering synthetic people")
+    samples = measuring_samples(measuring.data, bundle.manifest.input, measuring.images, measuring.ranked)
+    step("the reference on the crops")
+    reference = Reference(_reference(bundle, checkpoint), samples)
+    verdicts = []
+    for entry in bundle.manifest.files:
+        step(f"measuring {entry.label}")
+        verdicts.append(_judge(bundle, entry, reference))
+    return verdicts
+
+
+def _reference(bundle: Bundle, checkpoint: Path | None) -> Embed:
+    if checkpoint is None:
+        return onnx_embedder(bundle.file("onnx", "float32")[1], torch.get_num_threads())
+    network, card = load_checkpoint(checkpoint)
+    if model_fingerprint(network, card.input) != bundle.manifest.model.fingerprint:
+        raise ExportError(
+            f"{checkpoint} is not the model of {bundle.path}: their fingerprints differ; give the checkpoint it was "
+            "exported from, or none"
+        )
+    return torch_embedder(network, card.input)
+
+
+def _judge(bundle: Bundle, entry: EngineFile, reference: Reference) -> Verdict:
+    if entry.purpose != "embed":
+        return Verdict(entry, unseen="gives maps, not descriptors; it was compared when it was exported")
+    try:
+        engine = _open(entry, bundle.path / entry.name)
+    except EngineMissing as error:
+        return Verdict(entry, unseen=str(error))
+    except BuildError as error:
+        return Verdict(entry, problem=str(error))
+    agreement = None
+    try:
+        agreement = reference.compare(engine)
+        require(agreement, _recorded(entry))
+    except (ParityError, BuildError) as error:
+        return Verdict(entry, agreement, problem=str(error))
+    return Verdict(entry, agreement)
+
+
+def _open(entry: EngineFile, path: Path) -> Embed:
+    if entry.kind in ("tensorrt", "tensorrt_rtx"):
+        return open_built(entry, path)
+    return open_engine(entry.kind, entry.precision, path, torch.get_num_threads())
+
+
+def _recorded(entry: EngineFile) -> Gates:
+    """The gates that the entry passed when it was exported."""
+    gates = DEFAULTS[entry.precision]
+    if entry.parity is None:
+        return gates
+    loss, consistency = entry.parity.gate_mAP_loss, entry.parity.consistency_min
+    return replace(
+        gates,
+        min_cosine=entry.parity.gate_cosine_min,
+        # the manifest has no gate of consistency: what was let pass under another one may depart twice as far here
+        min_consistency=min(gates.min_consistency, 1 if consistency is None else 2 * consistency - 1),
+        max_mAP_loss=gates.max_mAP_loss if loss is None else loss,
+    )

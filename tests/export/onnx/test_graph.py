@@ -1,0 +1,137 @@
+"""What a user of the ONNX file relies on, for every way a network can be put together."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from onnx.shape_inference import infer_shapes
+
+from export.engines import onnx_embedder
+from export.errors import GraphError
+from export.onnx.graph import INPUT, OUTPUT, check_graph, check_signature
+from export.parity.agreement import BATCH_SIZES, require
+from export.parity.gates import DEFAULTS
+from export.parity.samples import read_samples, synthetic_samples
+from tests.export.conftest import SPEC, Traced, compare, trace
+from training.embed import torch_embedder
+from training.model import VARIANTS, NetworkConfig
+
+DATA = Path(os.environ.get("PAN_REID_DATA", Path(__file__).parents[4] / "shared" / "data")) / "market751"
+
+
+def construction(config: NetworkConfig) -> tuple[object, ...]:
+    """What decides which operators a network is made of; all else is sizes."""
+    return config.fusion, config.non_local, config.stripes is None, config.embedding is None
+
+
+# one variant of each construction; PAN_c has tests of its own
+OTHERS = {construction(config): name for name, config in VARIANTS.items()}
+del OTHERS[construction(VARIANTS["pan_c"])]
+
+
+@pytest.fixture(scope="module", params=sorted(OTHERS.values()))
+def traced(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Traced:
+    """One variant of each construction."""
+    return trace(request.param, tmp_path_factory.mktemp("graph"))
+
+
+def require_small_transposes(traced: Traced) -> None:
+    """Only masks, compatibility maps and part vectors are turned around: each smaller than any block's output."""
+    with torch.inference_mode():
+        blocks = traced.network.backbone(torch.zeros(1, 3, SPEC.height, SPEC.width))
+    smallest = min(block.numel() for block in blocks)
+    graph = infer_shapes(traced.model, strict_mode=True, data_prop=True).graph
+    shapes = {
+        value.name: [axis.dim_value or 1 for axis in value.type.tensor_type.shape.dim]  # the batch counts as 1
+        for value in (*graph.value_info, *graph.input)
+    }
+    transposed = [node.input[0] for node in graph.node if node.op_type == "Transpose"]
+    pixels = [name for name in transposed if shapes[name] == [1, SPEC.height, SPEC.width, 3]]
+    assert len(pixels) == 1
+    for name in set(transposed) - set(pixels):
+        assert np.prod(shapes[name]) < smallest, f"{name} {shapes[name]} is a feature map"
+
+
+def test_every_construction_passes_the_gate(traced: Traced) -> None:
+    people = synthetic_samples(SPEC, 9).images_NHW3
+    agreement = compare(torch_embedder(traced.network, SPEC), onnx_embedder(traced.path, threads=1), people)
+    require(agreement, DEFAULTS["float32"])
+    assert tuple(agreement.cosine) == BATCH_SIZES
+    assert agreement.spread < 0.999
+    require_small_transposes(traced)
+
+
+def test_pan_c_passes_the_gate_on_batches_never_seen_at_export(pan_c: Traced) -> None:
+    people = synthetic_samples(SPEC, 35).images_NHW3
+    engine = onnx_embedder(pan_c.path, threads=1)
+    agreement = compare(torch_embedder(pan_c.network, SPEC), engine, people, (1, 2, 3, 7, 32, 33))
+    require(agreement, DEFAULTS["float32"])
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"no real crops at {DATA}; set PAN_REID_DATA")
+def test_pan_c_passes_the_gate_on_real_crops(pan_c: Traced) -> None:
+    samples = read_samples(DATA, SPEC, 48)
+    agreement = compare(torch_embedder(pan_c.network, SPEC), onnx_embedder(pan_c.path, threads=1), samples.images_NHW3)
+    require(agreement, DEFAULTS["float32"])
+    assert (samples.name, agreement.images) == ("market751", 48)
+
+
+def test_signature_and_opset(pan_c: Traced) -> None:
+    session = onnxruntime.InferenceSession(str(pan_c.path), providers=["CPUExecutionProvider"])
+    (images,), (embeddings,) = session.get_inputs(), session.get_outputs()
+    assert (images.name, images.type, images.shape) == (INPUT, "tensor(uint8)", ["batch", 128, 64, 3])
+    assert (embeddings.name, embeddings.type, embeddings.shape) == (OUTPUT, "tensor(float)", ["batch", 1536])
+    assert [(entry.domain, entry.version) for entry in pan_c.model.opset_import] == [("", 20)]
+
+
+def test_one_file_that_says_what_it_is_and_nothing_about_the_machine(pan_c: Traced) -> None:
+    assert [file.name for file in pan_c.path.parent.iterdir()] == [pan_c.path.name]
+    model = onnx.load(pan_c.path, load_external_data=False)
+    assert not any(tensor.external_data for tensor in model.graph.initializer)
+    properties = {entry.key: entry.value for entry in model.metadata_props}
+    assert properties["variant"] == "pan_c"
+    assert len(properties["fingerprint"]) == 64
+    assert str(Path.home()).encode() not in pan_c.path.read_bytes()
+    assert str(Path(__file__).parents[3]).encode() not in pan_c.path.read_bytes()
+
+
+def test_pixels_are_normalised_once(pan_c: Traced) -> None:
+    """Against the literal formula in float64; no or double normalisation would be seen."""
+    pixels = synthetic_samples(SPEC, 4).images_NHW3
+    pixels[0] = (255, 0, 128)
+    once = (pixels / 255.0 - SPEC.mean) / SPEC.std
+    actual = onnx_embedder(pan_c.path, threads=1)(pixels)
+
+    def expected(images_BHW3: np.ndarray) -> np.ndarray:
+        with torch.inference_mode():
+            return pan_c.network.describe(torch.from_numpy(images_BHW3).permute(0, 3, 1, 2).float()).numpy()
+
+    np.testing.assert_allclose(actual, expected(once), atol=1e-5)
+    for wrong in (pixels / 255.0, (once - SPEC.mean) / SPEC.std):
+        assert (actual * expected(wrong)).sum(1).min() < 0.999
+
+
+def test_vectors_have_unit_length_also_for_extreme_images(pan_c: Traced) -> None:
+    extremes = np.stack([np.full((128, 64, 3), value, np.uint8) for value in (0, 1, 255)])
+    norms = np.linalg.norm(onnx_embedder(pan_c.path, threads=1)(extremes), axis=1)
+    np.testing.assert_allclose(norms, 1, atol=1e-6)
+
+
+def test_no_feature_map_is_copied_to_be_transposed(pan_c: Traced) -> None:
+    require_small_transposes(pan_c)
+
+
+def test_a_graph_that_breaks_the_contract_is_refused(pan_c: Traced) -> None:
+    with pytest.raises(GraphError, match="opset 21 was asked"):
+        check_graph(pan_c.model, opset=21)
+    with pytest.raises(GraphError, match="inputs and outputs"):
+        check_signature(pan_c.model, SPEC, 512)
+    broken = onnx.ModelProto()
+    broken.CopyFrom(pan_c.model)
+    broken.graph.node[0].op_type = "NoSuchOperator"
+    with pytest.raises(GraphError, match="not valid ONNX"):
+        check_graph(broken, opset=20)

@@ -1,0 +1,37 @@
+"""Named sets of defaults, chosen with `preset=NAME`."""
+
+from typing import Any
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Section 4.1 of the paper; momentum, weight decay, margin, warm-up and the clipped gradient are ours
+    "paper": {},
+    # Luo et al. 2019, "bag of tricks"
+    "bot": {
+        "model": {"bnneck": True},
+        "sampler": {"identities": 16, "crops": 4},
+        "loss": {"smoothing": 0.1},
+        "optim": {
+            "name": "adamw",
+            "clip_norm": None,
+            "lr": 3.5e-4,
+            "backbone_lr": 3.5e-4,
+            "warmup": 0.08,
+            "milestones": (0.33, 0.58),
+        },
+    },
+    # what a few thousand iterations can use: light augmentation, one smooth descent
+    "short": {
+        "model": {"bnneck": True},
+        "sampler": {"identities": 16, "crops": 4},
+        "augment": {"erase": 0.25, "erase_area": (0.02, 0.2), "zoom": 0.05},
+        "loss": {"smoothing": 0.1},
+        "optim": {
+            "name": "adamw",
+            "clip_norm": None,
+            "lr": 1e-3,
+            "backbone_lr": 3.5e-4,
+            "schedule": "cosine",
+            "warmup": 0.1,
+        },
+    },
+}

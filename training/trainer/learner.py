@@ -1,0 +1,207 @@
+"""What a run learns, and one update of it: a pure function of the weights, the batch, the seed and the iteration.
+
+P x K crops -> a share for each process -> micro-batches -> forward, loss, backward -> one step of the optimiser
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from bundle import ImageArray
+from training.config import RunConfig
+from training.data import augment
+from training.distributed import World
+from training.errors import ConfigError
+from training.model import PAN, Normalise, PartClassifiers, PartFeatures, to_planes
+from training.model.weights import load_backbone_weights
+from training.trainer.losses import batch_hard_triplet, mask_health, mask_orthogonality, part_cross_entropy
+from training.trainer.optimizer import lr_factor, make_optimizer
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+MICRO_SEEDS = 2**40  # apart from one another by more than seeds and iterations can bridge
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What an update says about itself."""
+
+    values: dict[str, float]
+    warnings: list[str]
+
+
+class Trained(nn.Module):
+    """Network and classifiers as the one module that is compiled and whose gradients the processes share."""
+
+    def __init__(self, network: PAN, heads: PartClassifiers) -> None:
+        super().__init__()
+        self.network, self.heads = network, heads
+
+    def forward(self, image_B3HW: Tensor) -> tuple[PartFeatures, Tensor]:
+        """Normalised images -> features and logits (I, B, identities)."""
+        features = self.network(image_B3HW)
+        return features, self.heads(features.embedding_BIE)
+
+
+class Learner:
+    """Network, classifiers, optimiser, loss scale and moving average of a run."""
+
+    def __init__(self, config: RunConfig, identities: int, world: World, device: torch.device) -> None:
+        """`identities`: of the training set. Raises ConfigError or CheckpointError."""
+        self.config, self.world, self.device = config, world, device
+        self.parts = world.size * config.optim.accumulate
+        if config.sampler.identities % self.parts or config.sampler.identities < 2 * self.parts:
+            raise ConfigError(
+                f"sampler.identities={config.sampler.identities} cannot be split into {self.parts} micro-batches "
+                f"({world.size} process x optim.accumulate={config.optim.accumulate}) of equal size and two identities "
+                f"or more; use a multiple of {self.parts}, {2 * self.parts} at least"
+            )
+        torch.manual_seed(config.seed)
+        network = config.model.network()
+        self.network = PAN(network)
+        if config.model.weights:
+            load_backbone_weights(self.network.backbone, network.backbone, config.model.weights)
+        self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        heads = PartClassifiers(network.parts, self.network.embedding.size, identities, bias=not network.bnneck)
+        self.heads = heads.to(device)
+        self.normalise = Normalise(config.input_spec()).to(device)
+        self.optimizer = make_optimizer(self.network, self.heads, config.optim, bool(config.model.weights))
+        self._base_lrs = [group["lr"] for group in self.optimizer.param_groups]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
+        decay = config.optim.ema
+        self.average = AveragedModel(self.network, avg_fn=_moving(decay), use_buffers=True) if decay else None
+        trained = Trained(self.network, self.heads)
+        if config.compile:
+            trained.compile()  # in place: the names of the weights stay
+        self._trained = trained
+        self._shared = world.wrap(trained)
+        # layers that are new to a pre-trained backbone (non-local blocks) have nothing to keep
+        self._trunk = [module for name, module in self.network.backbone.named_children() if name != "between"]
+        self._frozen = False
+
+    @property
+    def result(self) -> PAN:
+        """The network that is evaluated and saved. Raises FloatingPointError where a weight is not finite."""
+        network = self.network if self.average is None else self.average.module
+        assert isinstance(network, PAN)
+        _refuse_not_finite(network.state_dict())
+        return network
+
+    def update(self, step: int, images: ImageArray, labels: Tensor, health: bool) -> Update:
+        """Learn from this process's crops of batch `step` (0-based); `health`: look at the masks too.
+
+        Raises FloatingPointError, before the weights change, where the loss is not finite.
+        """
+        config = self.config
+        self._prepare(step)
+        self.optimizer.zero_grad(set_to_none=True)
+        micro = config.optim.accumulate
+        sums: dict[str, Tensor] = {}
+        chunks = zip(torch.from_numpy(images).chunk(micro), labels.chunk(micro), strict=True)
+        for index, (image, label) in enumerate(chunks):
+            seed = config.seed * 1_000_003 + step + MICRO_SEEDS * (self.world.rank * micro + index)
+            image = self.normalise(to_planes(image.to(self.device)))
+            image = augment(image, config.augment, torch.Generator().manual_seed(seed))
+            image, label = image.contiguous(memory_format=torch.channels_last), label.to(self.device)
+            with self.world.apart(self._shared) if index + 1 < micro else nullcontext():
+                terms, mask_BIN = self._losses(image, label)
+                self.scaler.scale(terms["loss"] / micro).backward()  # type: ignore[no-untyped-call]
+            sums = {name: sums.get(name, 0) + term.detach() for name, term in terms.items()}
+        means = self.world.mean(torch.stack(list(sums.values())) / micro).tolist()
+        values = dict(zip(sums, means, strict=True))
+        if not math.isfinite(values["loss"]):
+            raise FloatingPointError(f"the loss is {values['loss']} after {step} iterations")
+        if config.optim.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            learning = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
+            torch.nn.utils.clip_grad_norm_(learning, config.optim.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        values["lr"] = self.optimizer.param_groups[-1]["lr"]
+        if not (health and self._scales):
+            return Update(values, [])
+        masks = mask_health(mask_BIN, self._scales)
+        return Update(values | {"live": min(masks.live), "overlap": masks.overlap}, masks.warnings())
+
+    def state(self) -> dict[str, Any]:
+        """What `load_state` goes on from. Raises FloatingPointError where a weight is not finite."""
+        state = {
+            "network": self.network.state_dict(),
+            "heads": self.heads.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+        _refuse_not_finite(state["network"])
+        if self.average is not None:
+            state["average"] = self.average.state_dict()
+        return state
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go back to what `state` gave."""
+        self.network.load_state_dict(state["network"])
+        self.heads.load_state_dict(state["heads"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"]:  # empty where another precision was trained in before
+            self.scaler.load_state_dict(state["scaler"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+
+    @property
+    def _scales(self) -> tuple[int, ...]:
+        return self.network.config.scales if self.network.config.stripes is None else ()
+
+    def _prepare(self, step: int) -> None:
+        """Learning rates, and whether the pre-trained layers learn."""
+        optim = self.config.optim
+        factor = lr_factor(step, optim)
+        for group, base in zip(self.optimizer.param_groups, self._base_lrs, strict=True):
+            group["lr"] = base * factor
+        frozen = step < round(optim.freeze_backbone * optim.iterations)
+        if frozen != self._frozen:
+            self._frozen = frozen
+            for module in self._trunk:
+                module.requires_grad_(not frozen)
+            self._shared = self.world.wrap(self._trained)  # which gradients are awaited is settled when it is made
+        self.network.train()
+        if frozen:
+            for module in self._trunk:
+                module.eval()
+
+    def _losses(self, image: Tensor, label: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """One forward pass -> the weighted terms of Eq. 5 and their sum, and the masks."""
+        config = self.config.loss
+        precision = self.config.precision
+        with torch.autocast(self.device.type, DTYPES[precision], enabled=precision != "float32"):
+            features, logit_IBK = self._shared(image)
+        terms = {
+            "xent": part_cross_entropy(logit_IBK, label, config.smoothing),
+            "triplet": config.triplet * batch_hard_triplet(features.metric_BIE.flatten(1), label, config.margin),
+        }
+        if self._scales:
+            terms["orthogonality"] = config.orthogonality * mask_orthogonality(features.mask_BIN, self._scales)
+        return {"loss": torch.stack(list(terms.values())).sum(), **terms}, features.mask_BIN
+
+
+def _moving(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    """An exponential moving average that forgets the random beginning: the first averages are over few updates."""
+
+    def step(average: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
+        if not average.is_floating_point():
+            return new  # batch norm's counter
+        count = torch.as_tensor(count, dtype=average.dtype, device=average.device)
+        return torch.lerp(average, new, (9 / (10 + count)).clamp_min(1 - decay))
+
+    return step
+
+
+def _refuse_not_finite(weights: Mapping[str, Tensor]) -> None:
+    for name, weight in weights.items():
+        if not torch.isfinite(weight).all():
+            raise FloatingPointError(f"the weights {name} are no longer finite")

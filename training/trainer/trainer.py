@@ -1,0 +1,253 @@
+"""The training loop: a run is a pure function of its configuration, its data and the step it has reached."""
+
+import subprocess
+from collections.abc import Generator
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from bundle import Calibration, Evaluation, ImageArray, Provenance
+from training.checkpoint import Card, load_state, save_checkpoint, save_state
+from training.config import RunConfig, save_config
+from training.data import CropStore, IdentitySampler, left_out, prefetch, read_data, trainable, why_not_evaluated
+from training.distributed import join
+from training.embed import embed_share, torch_embedder
+from training.errors import CheckpointError, ConfigError, DataError
+from training.evaluation import calibrate, evaluate_embeddings
+from training.trainer.failure_advice import advise
+from training.trainer.interruption import Stopped, StopRequest
+from training.trainer.learner import Learner
+from training.trainer.monitor import Monitor
+
+WEIGHTS, BEST, STATE, CONFIG = "model.safetensors", "best.safetensors", "resume.pt", "config.yaml"
+
+
+@dataclass(slots=True)
+class Progress:
+    """How the evaluations of a run went so far."""
+
+    evaluated: int = 0  # the iteration of the last one
+    best: float = -1.0  # mAP
+    without_better: int = 0  # evaluations since the best one
+
+
+class Trainer:
+    """One run in one folder: `model.safetensors`, `best.safetensors`, `resume.pt`, `config.yaml`, `metrics.csv`,
+    `evaluations.csv`, `tensorboard/`. Of the processes that torchrun starts, only the first one writes and prints.
+    """
+
+    def __init__(self, config: RunConfig, out: Path, console: Console | None = None) -> None:
+        """Read the data and build the network.
+
+        Raises DataError, ConfigError, CheckpointError, or OutOfMemory where the network alone does not fit.
+        """
+        if config.data.path is None:
+            raise ConfigError("data.path is not set; it names the data set to train on")
+        self.config, self.out = config, out
+        self.commit = _commit()  # of the code that is loaded now, whatever is checked out when the run ends
+        self.world, self.device = join(config.device)
+        self.console = console or Console(stderr=True)
+        if not self.world.first:
+            self.console = Console(quiet=True)
+        torch.set_num_threads(config.threads or torch.get_num_threads())
+        self.spec = config.input_spec()
+        self.data = read_data(config.data.path, config.data.test)
+        self.not_evaluated = why_not_evaluated(self.data)
+        if self.not_evaluated and config.evaluate_every:
+            raise ConfigError(f"{self.not_evaluated}; set evaluate_every=0 to train without an evaluation")
+        if self.not_evaluated:
+            self._say(f"warning: {self.not_evaluated}; this run trains and saves its network without figures")
+        if self.data.notice:
+            self._say(self.data.notice)
+        crops, self.labels = trainable(self.data.train)
+        if not crops:
+            raise DataError(f"{self.data.name} has no identity with two training crops or more")
+        if lost := left_out(self.data.train):
+            self._say(f"training on {len(crops)} of {len(self.data.train)} crops; left out: {lost}")
+        self.store = CropStore(crops, self.spec, config.data.cache_gib, config.data.decode_threads)
+        self.sampler = IdentitySampler(self.labels, config.sampler.identities, config.sampler.crops, config.seed)
+        self.step = 0
+        self.progress = Progress()
+        self._saved: int | None = None
+        try:
+            self.learner = Learner(config, int(self.labels.max()) + 1, self.world, self.device)
+        except Exception as error:
+            raise advise(error, config, self._kept()) or error from error
+
+    def resume(self) -> None:
+        """Go back to the state on disk. Raises CheckpointError."""
+        state = load_state(self.out / STATE)
+        try:
+            self.learner.load_state(state)
+            self.step = self._saved = state["step"]
+            self.progress = Progress(**state["progress"])
+        except KeyError as missing:
+            raise CheckpointError(
+                f"{self.out / STATE} holds no {missing}: it was written by another version or with other settings; "
+                "start the run in a new folder"
+            ) from None
+
+    def run(self) -> Card:
+        """Train to the end, write the checkpoint, evaluate, and write it again with its figures.
+
+        Raises Stopped after SIGINT or SIGTERM; Diverged, OutOfMemory or ProcessLost, with what to do, where the run
+        cannot go on. What is on disk is then the last state saved.
+        """
+        if self.world.first:
+            self.out.mkdir(parents=True, exist_ok=True)
+            save_config(self.config, self.out / CONFIG)
+        try:
+            return self._run()
+        except Exception as error:
+            advice = advise(error, self.config, self._kept())
+            if advice is None:
+                raise
+            raise advice from error
+
+    def _run(self) -> Card:
+        iterations, card = self.config.optim.iterations, None
+        with ExitStack() as stack:
+            stop = stack.enter_context(StopRequest())
+            batches = stack.enter_context(closing(self.batches()))
+            monitor = None
+            if self.world.first:
+                monitor = stack.enter_context(Monitor(self.out, iterations, self.step, self.console))
+            while True:
+                if self._evaluation_due():
+                    card = self._evaluate()
+                    self._judge(card, monitor)
+                if self._done():
+                    break
+                images, labels = next(batches)
+                health = monitor is not None and monitor.logs(self.step + 1)
+                update = self.learner.update(self.step, images, labels, health)
+                self.step += 1
+                if monitor:
+                    monitor.update(self.step, update.values, len(labels) * self.world.size)
+                    monitor.warn(update.warnings)
+                stopping = self.world.any(stop.asked)
+                if stopping or self.step % self.config.save_every == 0 or self.step == iterations:
+                    self._save_state()
+                if stopping:
+                    raise Stopped(
+                        f"stopped after {self.step} of {iterations} iterations; `pan-train resume {self.out}` goes on"
+                    )
+        return card or self._evaluate()
+
+    def batches(self) -> Generator[tuple[ImageArray, Tensor]]:
+        """This process's crops of each batch still to come; the next ones are read while one is learnt from."""
+        return prefetch(self._load, range(self.step, self.config.optim.iterations))
+
+    def _load(self, step: int) -> tuple[ImageArray, Tensor]:
+        indices = self.sampler(step)
+        share = len(indices) // self.world.size
+        indices = indices[self.world.rank * share : (self.world.rank + 1) * share]
+        return self.store.get(indices), torch.from_numpy(self.labels[indices])
+
+    def _done(self) -> bool:
+        patience = self.config.early_stop
+        return self.step == self.config.optim.iterations or 0 < patience <= self.progress.without_better
+
+    def _evaluation_due(self) -> bool:
+        every = self.config.evaluate_every
+        due = self.step == self.config.optim.iterations or (every > 0 and self.step % every == 0)
+        return due and self.step > self.progress.evaluated
+
+    def _evaluate(self) -> Card:
+        """Write the checkpoint, evaluate, and write it again with its figures.
+
+        Raises DataError where a test crop cannot be used; the network is kept then, without figures.
+        """
+        network = self.learner.result
+        self.world.same_buffers(network)
+        if self._saved != self.step:
+            self._save_state()
+        card = self._card(None, None)
+        self._save_checkpoint(WEIGHTS, card)
+        if self.not_evaluated:
+            return card
+        try:
+            embedder = torch_embedder(network, self.spec, self.device)
+            embedded = embed_share(embedder, self.data, self.spec, self.world)
+            measured = (evaluate_embeddings(*embedded), calibrate(embedded)) if embedded else (None, None)
+        except DataError as error:
+            raise DataError(
+                f"{error}. {self.out / WEIGHTS} holds the network after {self.step} iterations, without figures; "
+                f"`pan-train resume {self.out}` goes on with its evaluation"
+            ) from error
+        card = self.world.agree(self._card(*measured))
+        self._save_checkpoint(WEIGHTS, card)
+        return card
+
+    def _save_checkpoint(self, name: str, card: Card) -> None:
+        if self.world.first:
+            save_checkpoint(self.out / name, self.learner.result, card)
+
+    def _judge(self, card: Card, monitor: Monitor | None) -> None:
+        """Keep the best network, and count the evaluations since."""
+        self.progress.evaluated = self.step
+        if not self.config.evaluate_every or card.evaluation is None:
+            return
+        if card.evaluation.mAP > self.progress.best:
+            self.progress.best, self.progress.without_better = card.evaluation.mAP, 0
+            self._save_checkpoint(BEST, card)
+        else:
+            self.progress.without_better += 1
+        if monitor:
+            figures = {"mAP": card.evaluation.mAP, "rank-1": card.evaluation.cmc[1], "best mAP": self.progress.best}
+            monitor.scalars(self.step, figures)
+        if self._done():
+            self._save_state()
+
+    def _card(self, evaluation: Evaluation | None, calibration: Calibration | None) -> Card:
+        return Card(
+            variant=self.config.model.variant,
+            network=self.learner.network.config,
+            input=self.spec,
+            provenance=Provenance(
+                data=self.data.name,
+                recipe=self.config.preset,
+                iterations=self.step,
+                seed=self.config.seed,
+                commit=self.commit,
+                licence_notes=self._licence_notes(),
+            ),
+            evaluation=evaluation,
+            calibration=calibration,
+        )
+
+    def _licence_notes(self) -> str:
+        weights = self.config.model.weights
+        initialised = f"backbone initialised from {Path(weights).name}" if weights else ""
+        return "; ".join(note for note in (initialised, self.data.notice) if note)
+
+    def _save_state(self) -> None:
+        if self.world.first:
+            state = self.learner.state()
+            save_state(self.out / STATE, {**state, "step": self.step, "progress": asdict(self.progress)})
+        self._saved = self.step
+
+    def _say(self, words: str) -> None:
+        self.console.print(words, markup=False, highlight=False, soft_wrap=True)
+
+    def _kept(self) -> str:
+        if self._saved is None:
+            return "Nothing was saved yet: start again"
+        return (
+            f"The state after {self._saved} iterations is kept: change {self.out / CONFIG}, then "
+            f"`pan-train resume {self.out}`"
+        )
+
+
+def _commit() -> str | None:
+    """The commit of the source tree, where there is one."""
+    here = Path(__file__).parent
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
