@@ -2,8 +2,8 @@
 
 import importlib
 import json
-from collections.abc import Callable, Iterator
-from importlib.metadata import entry_points
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,11 @@ _METHODS = ("get", "post", "put", "patch", "delete")
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages to those on disk."""
     document = json.loads((Path(config.docs_dir) / "openapi.json").read_text(encoding="utf-8"))
-    pages: dict[str, Callable[[], str]] = {
-        "settings": training_settings,
-        "pan-serve": lambda: command_line("pan-serve"),
-        "pan-train": lambda: command_line("pan-train"),
-        "pan-export": lambda: command_line("pan-export"),
-        "api": lambda: http_api(document),
-    }
-    for name, render in pages.items():
-        files.append(File.generated(config, f"reference/{name}.md", content=render()))
+    scripts = tomllib.loads((Path(config.docs_dir).parent / "pyproject.toml").read_text(encoding="utf-8"))
+    pages: dict[str, str] = {"settings": training_settings(), "api": http_api(document)}
+    pages |= {name: command_line(name, target) for name, target in scripts["project"]["scripts"].items()}
+    for name, content in pages.items():
+        files.append(File.generated(config, f"reference/{name}.md", content=content))
     return files
 
 
@@ -61,10 +57,9 @@ def _settings(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, s
             yield f"{prefix}{name}", value if isinstance(value, str) else json.dumps(value), str(field.description)
 
 
-def command_line(script: str) -> str:
+def command_line(script: str, entry_point: str) -> str:
     """The help of a command and all its subcommands, from the Typer application behind the console script."""
-    (found,) = (point for point in entry_points(group="console_scripts") if point.name == script)
-    command = typer.main.get_command(importlib.import_module(found.module).app)
+    command = typer.main.get_command(importlib.import_module(entry_point.split(":")[0]).app)
     context = typer.Context(command, info_name=script)
     return get_docs_for_click(obj=command, ctx=context, name=script)
 

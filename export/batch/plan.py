@@ -220,7 +220,7 @@ def _read(path: Path) -> tuple[Any, Lines]:
         return result
 
     if not isinstance(node, yaml.MappingNode):
-        raise PlanError(f"{path} must hold key: value pairs: out, models and more; see docs/how-to/export.md")
+        raise PlanError(f"{path} must hold key: value pairs: out, models and more; see docs/how-to/batch-export.md")
     return plain(node, ()), lines
 
 

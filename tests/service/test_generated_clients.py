@@ -22,7 +22,7 @@ from tests.service.conftest import running
 from tests.service.pictures import png
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "openapi.json"
-# Two types of bodies are bytes to the generator once it is told so; docs/how-to/deployment.md says the same.
+# Two types of bodies are bytes to the generator once it is told so; docs/how-to/clients.md says the same.
 CONFIG = """
 content_type_overrides:
   application/x-ndjson: application/octet-stream
