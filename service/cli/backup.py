@@ -61,6 +61,10 @@ def _show(held: "list[GalleryReport]") -> None:
         table.add_row(one.name, f"{one.entries:,}", one.fingerprint[:12])
     out.print(table)
     for one in held:
+        if one.damage is not None:
+            complain(
+                f"gallery {one.name} is damaged and kept, and is not served: {one.damage.what}; see `pan-serve check`"
+            )
         if one.damaged:
             complain(
                 f"gallery {one.name} has {len(one.damaged)} damaged entries, which are kept and answer no search: "

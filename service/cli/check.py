@@ -24,7 +24,8 @@ def check(
             "--repair",
             help="Normalise vectors, bring times within the years 1 to 9999, replace what is not UTF-8, "
             "empty attributes that cannot be read; "
-            "delete entries without a usable vector, pictures that cannot be read, and rows that belong to nothing.",
+            "mend a gallery's name, index, time and retention; delete galleries of no usable dimension or model, "
+            "entries without a usable vector, pictures that cannot be read, and rows that belong to nothing.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
@@ -49,6 +50,8 @@ def _show(found: "Report", left: "Report", repair: bool) -> None:
     for line in _lines(found):
         complain(line)
     for one in found.galleries:
+        if one.damage is not None and one.damage.repair is None:
+            continue  # it is not read
         sound = one.entries - len(one.damaged)
         out.print(f"gallery {one.name}: {sound:,} of {one.entries:,} entries are sound", highlight=False)
     if found.ok:
@@ -63,6 +66,9 @@ def _lines(found: "Report") -> Iterator[str]:
     for problem in found.broken:
         yield f"database: {problem}"
     for gallery in found.galleries:
+        if gallery.damage is not None:
+            whole = f"gallery {gallery.name} with {gallery.entries:,} entries: {gallery.damage.what}"
+            yield f"{whole} (repair: {gallery.damage.remedy})"
         for one in gallery.damaged[:_SHOWN]:
             yield f"gallery {gallery.name}, entry {one.entry_id}: {one.what} (repair: {one.remedy})"
         if len(gallery.damaged) > _SHOWN:
@@ -81,6 +87,7 @@ def _view(found: "Report") -> dict[str, Any]:
             {
                 "name": gallery.name,
                 "entries": gallery.entries,
+                "damage": gallery.damage and {"problem": gallery.damage.what, "repair": gallery.damage.remedy},
                 "damaged": [
                     {"entry_id": one.entry_id, "problem": one.what, "repair": one.remedy} for one in gallery.damaged
                 ],

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 from service.core.clock import now
@@ -28,6 +28,7 @@ from service.storage import galleries as gallery_records
 from service.storage import reembedding as reembedding_records
 from service.storage.database import Database, one_moment
 from service.storage.galleries import GalleryRow
+from service.storage.gallery_integrity import examine_gallery
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +74,8 @@ class Galleries:
         metrics.watch_galleries(
             lambda: {held.row.name: (held.entries, len(held.memory.set_aside)) for held in self.all()}
         )
+        self.set_aside: dict[str, str] = {}  # damaged galleries by name, with what is wrong; none of them is served
+        metrics.galleries_set_aside.set_function(lambda: len(self.set_aside))
         self._exchanging = threading.Lock()
         self._worker = Worker("galleries in memory", self._refresh_stale, _EVERY, metrics)
         self.health = self._worker.health
@@ -82,10 +85,17 @@ class Galleries:
         return self._worker.running()
 
     async def load(self) -> None:
-        """Rebuild every gallery in memory; entries that are damaged are set aside."""
+        """Rebuild every gallery in memory; galleries and entries that are damaged are set aside."""
         for row in await self._database.read(gallery_records.select_galleries):
             if row.name.startswith(gallery_records.UNFINISHED):
                 self.drop_import(row)
+                continue
+            if (damage := examine_gallery(asdict(row))) is not None:
+                self.set_aside[row.name] = damage.what
+                log.error(
+                    "a gallery is damaged and not served; stop the service and see `pan-serve check`",
+                    extra={"gallery": row.name, "damage": damage.what},
+                )
                 continue
             self._hold(row, await self._database.read(partial(self.rebuilt, row)))
 
@@ -222,6 +232,11 @@ class Galleries:
         try:
             return self._held[name]
         except KeyError:
+            if name in self.set_aside:
+                raise NotFound(
+                    f"gallery {name} is damaged and not served ({self.set_aside[name]}); stop the service and see "
+                    "`pan-serve check`"
+                ) from None
             raise NotFound(f"there is no gallery {name}; GET /v1/galleries lists those there are") from None
 
     def rebuilt(self, row: GalleryRow, db: sqlite3.Connection, *, new_vectors: bool = False) -> Gallery:

@@ -55,6 +55,9 @@ class Metrics:
         self.worker_failing = Gauge(
             "pan_worker_failing", "1 while the last round of background work failed", ["worker"], registry=on
         )
+        self.galleries_set_aside = Gauge(
+            "pan_galleries_set_aside", "Galleries that are damaged and not served", registry=on
+        )
 
     def watch_galleries(self, counts: Callable[[], Mapping[str, tuple[int, int]]]) -> None:
         """Show how many entries each gallery has, and how many of them are set aside, as `counts` says when the metrics

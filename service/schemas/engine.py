@@ -72,3 +72,6 @@ class Readiness(Health):
         description="background work whose last round failed; it is tried again, and the log says why it failed"
     )
     set_aside: int = Field(description="entries that are damaged and answer no search; see `pan-serve check`")
+    galleries_set_aside: int = Field(
+        default=0, description="galleries that are damaged and not served; the log names them, see `pan-serve check`"
+    )

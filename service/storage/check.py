@@ -16,6 +16,7 @@ from service.storage import galleries as gallery_records
 from service.storage.backup import TAKE_ANOTHER, read_only
 from service.storage.data_dir import DATABASE, alone_in
 from service.storage.database import beside, one_moment
+from service.storage.gallery_integrity import GalleryDamage
 from service.storage.integrity import Damage, GalleryReport, broken_pages, examine_galleries
 from service.storage.migrations import SCHEMA_VERSION
 
@@ -39,7 +40,8 @@ class Report:
     @property
     def ok(self) -> bool:
         """Whether nothing is wrong."""
-        return not (self.broken or self.damaged or self.orphans or self.pictures)
+        galleries = any(one.damage for one in self.galleries)
+        return not (self.broken or galleries or self.damaged or self.orphans or self.pictures)
 
 
 def check(data: Path) -> Report:
@@ -52,10 +54,11 @@ def check(data: Path) -> Report:
 def repair(data: Path) -> tuple[Report, Report]:
     """Mend what `check` finds in one transaction, and say so in the audit; what was found, and what is left.
 
-    A vector of another length is normalised and a time brought within the years 1 to 9999; bytes that are not UTF-8 are
-    replaced, and attributes that cannot be read are emptied. Deleted are entries without a vector that has a direction,
-    pictures that cannot be read, and rows that belong to nothing. Nothing is changed in a file that is broken. Raises
-    as `check`, and a storage error.
+    Of a gallery are mended its name, kind of index, time and retention; one without a usable dimension or fingerprint
+    is deleted. A vector of another length is normalised and a time brought within the years 1 to 9999; bytes that are
+    not UTF-8 are replaced, and attributes that cannot be read are emptied. Deleted are entries without a vector that
+    has a direction, pictures that cannot be read, and rows that belong to nothing. Nothing is changed in a file that is
+    broken. Raises as `check`, and a storage error.
     """
     path = _database(data)
     with alone_in(data):
@@ -107,6 +110,8 @@ def _unreadable(db: sqlite3.Connection) -> Iterator[int]:
 
 def _mend(db: sqlite3.Connection, found: Report) -> None:
     for gallery in found.galleries:
+        if gallery.damage is not None:
+            _mend_gallery(db, gallery, gallery.damage)
         mended = [one for one in gallery.damaged if one.repair is not None]
         lost = [one for one in gallery.damaged if one.repair is None]
         for one in mended:
@@ -125,6 +130,16 @@ def _mend(db: sqlite3.Connection, found: Report) -> None:
         db.execute(f'DELETE FROM "{table}" WHERE rowid = ?', (rowid,))
     for table, count in Counter(table for table, _ in found.orphans).items():
         records.insert_audit(db, _WHO, f"repair-delete-{table}", "", count)
+
+
+def _mend_gallery(db: sqlite3.Connection, gallery: GalleryReport, damage: GalleryDamage) -> None:
+    if damage.repair is None:
+        count = gallery_records.delete_gallery(db, gallery.id)
+        records.insert_audit(db, _WHO, "repair-delete-gallery", gallery.name, count)
+        return
+    for column, value in damage.repair.items():
+        db.execute(f"UPDATE galleries SET {column} = ? WHERE id = ?", (value, gallery.id))
+    records.insert_audit(db, _WHO, "repair-gallery", gallery.name, 0)
 
 
 def _mend_entry(db: sqlite3.Connection, damage: Damage) -> None:

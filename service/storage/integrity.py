@@ -17,7 +17,8 @@ from service.core.times import EARLIEST, LATEST
 from service.core.types import Vectors
 from service.core.vectors import has_unit_length, no_direction, unit_rows
 from service.storage import galleries as gallery_records
-from service.storage.entries import NEW_VECTOR, VECTOR, WITH_NEW_VECTORS
+from service.storage.entries import NEW_VECTOR, VECTOR, WITH_NEW_VECTORS, count_entries
+from service.storage.gallery_integrity import GalleryDamage, examine_gallery, gallery_rows
 
 _CHUNK = 1024
 
@@ -88,13 +89,14 @@ class Examined:
 
 @dataclass(frozen=True, slots=True)
 class GalleryReport:
-    """What was found in a gallery."""
+    """What was found in a gallery; with `damage` the gallery itself is set aside."""
 
     id: int
     name: str
     entries: int
     fingerprint: str
     damaged: list[Damage] = field(default_factory=list)
+    damage: GalleryDamage | None = None
 
 
 def examine_entries(
@@ -126,12 +128,18 @@ def _vectors_of(db: sqlite3.Connection, new: bool) -> tuple[str, str]:
 def examine_galleries(db: sqlite3.Connection) -> list[GalleryReport]:
     """What a start would set aside, of every gallery by name."""
     reports = []
-    for id_, name, dim, fingerprint in db.execute("SELECT id, name, dim, fingerprint FROM galleries ORDER BY name"):
+    for row in gallery_rows(db):
+        id_, name, fingerprint = row["id"], row["name"], row["fingerprint"]
         if name.startswith(gallery_records.UNFINISHED):
             continue  # the next start deletes it
-        parts = list(map(_summary, examine_entries(db, id_, dim)))
+        damage = examine_gallery(row)
+        if damage is not None and damage.repair is None:  # its vectors are not to be read
+            count = count_entries(db, id_)
+            reports.append(GalleryReport(id_, name, count, fingerprint, damage=damage))
+            continue
+        parts = list(map(_summary, examine_entries(db, id_, row["dim"])))
         damaged = [one for _, some in parts for one in some]
-        reports.append(GalleryReport(id_, name, sum(count for count, _ in parts), fingerprint, damaged))
+        reports.append(GalleryReport(id_, name, sum(count for count, _ in parts), fingerprint, damaged, damage))
     return reports
 
 

@@ -135,6 +135,59 @@ def test_check_says_what_is_wrong_and_mends_it_once_the_service_is_stopped(data:
     assert httpx.get(f"{server.url}/readyz").json()["set_aside"] == 0
 
 
+GALLERY_DAMAGE = {  # by gallery, what is done to its row, what is said of it, and what a repair does
+    "dim": ("dim = -3", "its vectors cannot have -3 numbers", "delete the gallery"),
+    "large": ("dim = 9000000000000", "its vectors cannot have 9000000000000 numbers", "delete the gallery"),
+    "model": ("fingerprint = 'none'", "no SHA-256", "delete the gallery"),
+    "index": ("index_kind = 'ivf'", "index_kind is none of auto, flat", "set index_kind to auto"),
+    "time": ("created_at = 9223372036854775807", "created_at is not within", "bring created_at within"),
+    "retention": ("retention = -1", "retention is shorter", "remove the retention"),
+    "name": ("name = CAST(x'6c6f62fe79' AS TEXT)", "name is not UTF-8", "give it a name"),
+}
+
+
+def test_damaged_galleries_are_set_aside_and_mended_or_deleted(launch: Launch, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    server = launch()
+    with Client(server.url) as client:
+        for name in ("hall", *GALLERY_DAMAGE):
+            client.create_gallery(name)
+            client.enrol(name, [Crop(png(n)) for n in range(1, 4)])
+    assert server.stop() == 0
+    with database(data) as db:
+        for name, (change, _, _) in GALLERY_DAMAGE.items():
+            db.execute(f"UPDATE galleries SET {change} WHERE name = ?", (name,))
+    server = launch()
+    with Client(server.url) as client, httpx.Client(base_url=server.url, timeout=30) as http:
+        assert [gallery.name for gallery in client.galleries()] == ["hall"]
+        assert len(client.search("hall", png(1)).hits or []) == 3
+        assert client.enrol("hall", [Crop(png(4))]).enrolled == 1
+        ready = http.get("/readyz")
+        assert (ready.status_code, ready.json()["galleries_set_aside"]) == (200, len(GALLERY_DAMAGE))
+        assert "pan_galleries_set_aside 7.0" in http.get("/metrics").text
+        for name, (_, problem, _) in GALLERY_DAMAGE.items():
+            missing = http.get(f"/v1/galleries/{name}")
+            assert (missing.status_code, problem in missing.json()["detail"]) == (404, name != "name")
+        assert http.post("/v1/galleries", json={"name": "dim"}).status_code == 409
+    assert server.stop() == 0
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if "not served" in line]
+    found = pan_serve("check", "--data", str(data))
+    assert found.returncode == 1
+    for _, problem, remedy in GALLERY_DAMAGE.values():
+        assert [line["level"] for line in lines if problem in line["damage"]] == ["error"]
+        assert any(problem in line and f"repair: {remedy}" in line for line in found.stderr.splitlines()), found.stderr
+    assert pan_serve("check", "--data", str(data), "--repair").returncode == 0
+    assert pan_serve("check", "--data", str(data)).returncode == 0
+    with database(data) as db:
+        audit = db.execute("SELECT action, gallery, count FROM audit WHERE action LIKE 'repair-delete%'").fetchall()
+    assert sorted(audit) == [("repair-delete-gallery", name, 3) for name in ("dim", "large", "model")]
+    with Client(launch().url) as client:
+        held = {gallery.name: gallery.entries for gallery in client.galleries()}
+        renamed = {name for name in held if name.startswith("gallery-")}
+        assert held.keys() - renamed == {"hall", "index", "time", "retention"}
+        assert (held["hall"], len(renamed), sum(held.values())) == (4, 1, 16)
+
+
 def test_check_finds_pictures_that_are_none_and_rows_that_belong_to_nothing(data: Path) -> None:
     pan_serve("check", "--data", str(data), "--repair")
     with database(data) as db:

@@ -61,7 +61,14 @@ async def readyz(service: ServiceDep) -> Response:
     """
     failing = await service.check_ready()
     set_aside = sum(len(held.memory.set_aside) for held in service.galleries.all())
-    return Json({"status": "ok", "failing": failing, "set_aside": set_aside})
+    return Json(
+        {
+            "status": "ok",
+            "failing": failing,
+            "set_aside": set_aside,
+            "galleries_set_aside": len(service.galleries.set_aside),
+        }
+    )
 
 
 @router.get(
