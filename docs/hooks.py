@@ -1,6 +1,7 @@
 """MkDocs hook: generates the reference pages from the code, so that they cannot differ from it."""
 
 import importlib
+import importlib.util
 import json
 import tomllib
 from collections.abc import Iterator
@@ -58,10 +59,19 @@ def _settings(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, s
 
 
 def command_line(script: str, entry_point: str) -> str:
-    """The help of a command and all its subcommands, from the Typer application behind the console script."""
-    command = typer.main.get_command(importlib.import_module(entry_point.split(":")[0]).app)
-    context = typer.Context(command, info_name=script)
-    return get_docs_for_click(obj=command, ctx=context, name=script)
+    """The help of a command and all its subcommands."""
+    command = application(entry_point)
+    return get_docs_for_click(obj=command, ctx=typer.Context(command, info_name=script), name=script)
+
+
+def application(entry_point: str) -> Any:
+    """The command behind a console script: the Typer `app` of its module, or of the module `app` or `main` in it."""
+    module = entry_point.split(":")[0]
+    for name in (module, f"{module}.app", f"{module}.main"):
+        found = getattr(importlib.import_module(name), "app", None) if importlib.util.find_spec(name) else None
+        if isinstance(found, typer.Typer):
+            return typer.main.get_command(found)
+    raise LookupError(f"no Typer application behind {entry_point}")
 
 
 def http_api(document: dict[str, Any]) -> str:
