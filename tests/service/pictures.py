@@ -3,6 +3,7 @@
 import struct
 import zipfile
 import zlib
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -136,6 +137,7 @@ def run_length_bmp(width: int = 256, height: int = 256) -> bytes:
 REFUSALS = {"unsupported-image", "corrupt-image", "image-too-small", "image-too-large", "image-too-complex"}
 
 
+@cache
 def hostile() -> dict[str, tuple[bytes, int]]:
     """Pictures that must not be embedded, and the HTTP status each is answered with."""
     jpeg, gif = encode(person(1), "JPEG"), encode(person(1).quantize(), "GIF")

@@ -6,7 +6,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -236,6 +236,14 @@ def test_the_client_waits_for_a_full_queue_and_enrols_each_crop_once(small: http
     assert small.get("/metrics").text.count('status="429"') > before
 
 
+def _until(reached: Callable[[], bool]) -> None:
+    """Wait for what is soon the case, and half a minute at most."""
+    end = time.monotonic() + 30
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
 def test_bodies_that_are_too_much_together_are_refused_until_one_is_gone(small: httpx.Client) -> None:
     head = (
         b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\n"
@@ -249,15 +257,12 @@ def test_bodies_that_are_too_much_together_are_refused_until_one_is_gone(small: 
     assert status() == 422  # it fits, and holds no picture
     with socket.create_connection((small.base_url.host, small.base_url.port), timeout=10) as connection:
         connection.sendall(head + b" " * 199_000)
-        while metric(small, "pan_body_bytes") != 199_000:
-            time.sleep(0.01)
+        _until(lambda: metric(small, "pan_body_bytes") == 199_000)
         refused = small.post("/v1/embeddings", json=large)
         assert (refused.status_code, refused.json()["code"]) == (429, "overloaded")
         assert refused.headers["retry-after"] == "1"
         assert small.get("/v1/model").status_code == 200
-    while status() == 429:
-        time.sleep(0.01)
-    assert status() == 422
+    _until(lambda: status() == 422)
 
 
 def test_json_of_more_values_than_any_call_takes_is_refused(small: httpx.Client) -> None:
