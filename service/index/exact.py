@@ -1,6 +1,7 @@
 """Every vector, and exact search over them."""
 
 import os
+import threading
 
 import faiss
 import numpy as np
@@ -11,6 +12,7 @@ from service.index.gpu import GpuCopy
 _BLAS_FROM_QUERIES = 4
 _COPIED = 2**24  # numbers at a time
 _CORES = os.cpu_count() or 1
+_thread = threading.local()
 
 
 class FlatIndex:
@@ -121,6 +123,13 @@ def best(scores: Vectors, rows: Rows, count: int) -> tuple[Vectors, Rows]:
     return np.take_along_axis(scores, order, axis=1), np.take_along_axis(rows, order, axis=1)
 
 
+def stay_on_one_core() -> None:
+    """Let faiss compute on one thread whatever the calling thread asks of it from now on."""
+    _thread.one_core = True
+    faiss.omp_set_num_threads(1)
+
+
 def use_cores(queries: int) -> None:
-    """Set how many threads faiss takes for so many queries; the number belongs to the calling thread."""
-    faiss.omp_set_num_threads(1 if queries == 1 else _CORES)  # one query is fastest without company
+    """Set the number of faiss threads for a search of so many queries. The number belongs to the calling thread."""
+    alone = queries == 1 or getattr(_thread, "one_core", False)  # one query is fastest on one thread
+    faiss.omp_set_num_threads(1 if alone else _CORES)

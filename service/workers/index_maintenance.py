@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import faiss
 import numpy as np
 
 from bundle import PanError
@@ -25,6 +24,7 @@ from service.core.types import Rows
 from service.galleries.catalog import Galleries, Held
 from service.index.ann import COMPONENTS, Approximate, kind_of, principal_components
 from service.index.choice import ApproximateKind, choose_kind
+from service.index.exact import stay_on_one_core
 from service.index.gallery_index import Gallery
 from service.index.gpu import gpu_found
 from service.index.metadata import Columns
@@ -57,7 +57,7 @@ def _share_dead(contents: Contents) -> float:
 
 def _lower_priority() -> None:
     step_back()
-    faiss.omp_set_num_threads(1)
+    stay_on_one_core()
 
 
 class _Stopped(Exception):

@@ -1,6 +1,7 @@
 """Approximate indexes against brute force: what they find, what changes under them, and what a start finds again."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 
 from service.core.types import IndexKind
 from service.index.choice import ApproximateKind, choose_kind
+from service.index.exact import FlatIndex
 from service.index.metadata import Filter
 from service.storage import galleries as gallery_records
+from service.workers.index_maintenance import _lower_priority
 from tests.service.places import ANYTHING, Place
 
 DIM = 32
@@ -319,3 +322,18 @@ def test_copies_on_a_gpu_answer_and_keep_nothing_that_is_deleted(place: Any, mon
         assert copies[-1].searches == before
         here.tend()
         assert len(copies) == made + 1
+
+
+def test_a_thread_that_stays_on_one_core_does_so_through_searches_of_many_queries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("service.index.exact._CORES", 2)
+    index, queries = FlatIndex(8), np.eye(6, 8, dtype=np.float32)
+    index.add(queries)
+
+    def threads() -> int:
+        index.search(queries, 1, None)
+        return faiss.omp_get_max_threads()
+
+    with ThreadPoolExecutor(1, initializer=_lower_priority) as upkeep, ThreadPoolExecutor(1) as search:
+        assert [upkeep.submit(threads).result(), search.submit(threads).result()] == [1, 2]
