@@ -61,6 +61,8 @@ def _settings(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, s
 def command_line(script: str, entry_point: str) -> str:
     """The help of a command and all its subcommands."""
     command = application(entry_point)
+    for one in getattr(command, "commands", {}).values():
+        one.short_help = (one.help or "").split("\n\n")[0]  # without it, the list of commands cuts each help text
     return get_docs_for_click(obj=command, ctx=typer.Context(command, info_name=script), name=script)
 
 
@@ -132,12 +134,15 @@ def _schema(name: str, schema: dict[str, Any]) -> list[str]:
     return [*lines, f"Type: {_type(schema)}", ""]
 
 
-def _properties(properties: dict[str, Any], schema: dict[str, Any]) -> list[str]:
-    lines = ["| member | type | meaning |", "| --- | --- | --- |"]
+def _properties(properties: dict[str, Any], schema: dict[str, Any], prefix: str = "") -> list[str]:
+    lines = [] if prefix else ["| member | type | meaning |", "| --- | --- | --- |"]
     for name, one in properties.items():
         required = " (required)" if name in schema.get("required", ()) else ""
-        lines.append(f"| `{name}`{required} | {_type(one)} | {_cell(one.get('description', ''))} |")
-    return [*lines, ""]
+        lines.append(f"| `{prefix}{name}`{required} | {_type(one)} | {_cell(one.get('description', ''))} |")
+        items = one.get("items", {})
+        if "properties" in items:
+            lines += _properties(items["properties"], items, f"{prefix}{name}[].")
+    return lines if prefix else [*lines, ""]
 
 
 def _type(schema: dict[str, Any]) -> str:
