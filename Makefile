@@ -44,20 +44,20 @@ sbom: $(VENV)/.test ## write build/sbom-cpu.json and -gpu.json (CycloneDX): the 
 	mkdir -p build
 	for image in cpu gpu; do $(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-file build/sbom-$$image.json requirements/$$image.txt || exit 1; done
 
-wheel: $(VENV)/.test ## build dist/pan_reid-*.whl
-	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+wheel: $(VENV)/.test ## build the wheels of the server and of the client in dist/
+	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist ./client .
 
 image-check: $(VENV)/.test ## build the CPU image for real and embed a crop (needs root, buildah, debootstrap)
 	docker/image-check
 
-$(VENV)/.demo: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --editable '.[cpu,train]'
+$(VENV)/.demo: pyproject.toml client/pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --editable ./client --editable '.[cpu,train]'
 	touch $@
 
-$(VENV)/.test: pyproject.toml requirements/dev.txt | $(BIN)/python
+$(VENV)/.test: pyproject.toml client/pyproject.toml requirements/dev.txt | $(BIN)/python
 	$(BIN)/pip install --quiet --require-hashes --requirement requirements/dev.txt
 	$(BIN)/pip install --quiet $(TORCH)
-	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable ./client --editable .
 	touch $@ $(VENV)/.demo
 
 $(BIN)/python:

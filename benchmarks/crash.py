@@ -34,8 +34,8 @@ from rich.progress import track
 
 from benchmarks.crash_client import SHARED, Galleries, Kept, Violation, Worker, pixels, vector
 from benchmarks.served import Served
-from service.client import Client
-from service.schemas import Entry
+from pan_reid import Client
+from pan_reid.schemas import Entry
 from service.storage.backup import BackupError, back_up, restore
 from service.storage.data_dir import DATABASE
 from tests.service.bundles import write_bundle
@@ -126,7 +126,7 @@ def play(folder: Path, rounds: int, seed: int, progress: Console) -> dict[str, A
     workers = [Worker(number, seed) for number in range(WORKERS)]
     backups: Counter[str] = Counter()
     forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload(["benchmarks.crash_client", "rich", "service.client", "typer"])  # or it takes a second
+    forks.set_forkserver_preload(["benchmarks.crash_client", "rich", "pan_reid", "typer"])  # or it takes a second
     server = Served(bundle, data, log)
     with Client(server.url) as client:
         client.create_gallery(SHARED)

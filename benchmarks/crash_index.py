@@ -24,8 +24,9 @@ from rich.console import Console
 from rich.progress import track
 
 from bundle import PanError
+from pan_reid.schemas import IndexKind
 from service.core.models import NewEntry
-from service.core.types import IndexKind, Vectors
+from service.core.types import Vectors
 from service.galleries.catalog import Galleries, Held
 from service.index.metadata import Filter
 from service.observability.metrics import Metrics

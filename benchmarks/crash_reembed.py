@@ -33,8 +33,8 @@ from rich.progress import track
 from benchmarks.crash_client import Violation
 from benchmarks.served import Served
 from bundle import resize_image
-from service.client import Client, ClientError, Crop
-from service.schemas import EntryInfo
+from pan_reid import Client, ClientError, Crop
+from pan_reid.schemas import EntryInfo
 from tests.service.bundles import DIM, HEIGHT, WIDTH, reference_embedding, write_bundle
 from tests.service.pictures import png
 

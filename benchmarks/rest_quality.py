@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import track
 
 from bundle import Evaluation, PanError
-from service.client import Client
+from pan_reid import Client, PanReidError
 from training.checkpoint import load_checkpoint
 from training.data import Crop, ReidData, cameras, persons, read_data
 from training.embed import evaluate_on, torch_embedder
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.checkpoint:
             network, card = load_checkpoint(options.checkpoint)
             found["offline"] = evaluate_on(torch_embedder(network, card.input), data, card.input)
-    except PanError as error:
+    except (PanError, PanReidError) as error:
         console.print(f"error: {error}", markup=False, soft_wrap=True)
         return 1
     if options.json:

@@ -29,9 +29,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pan_reid.schemas import IndexKind
 from service.api.routes.galleries import index_view
 from service.core.models import NewEntry
-from service.core.types import IndexKind, Vectors
+from service.core.types import Vectors
 from service.galleries.catalog import Galleries, Held
 from service.index.metadata import Filter
 from service.observability.metrics import Metrics

@@ -28,8 +28,9 @@ import numpy as np
 import numpy.typing as npt
 import typer
 
+from pan_reid.schemas import IndexKind
 from service.core.models import NewEntry
-from service.core.types import IndexKind, Vectors
+from service.core.types import Vectors
 from service.galleries.catalog import Galleries
 from service.index.gallery_index import Gallery
 from service.index.metadata import Filter

@@ -33,9 +33,9 @@ from benchmarks.search_scale import Crops
 from benchmarks.served import Served
 from benchmarks.wire import Answer, Wire, post
 from bundle import load_bundle, load_crop
+from pan_reid.schemas import IndexKind
 from service.batching.thread_priority import drive_engine
 from service.core.settings import Settings
-from service.core.types import IndexKind
 from service.inference.engine import Engine
 from service.inference.engines.loader import load_engine
 from tests.service.bundles import write_bundle

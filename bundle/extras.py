@@ -6,11 +6,11 @@ Extra = Literal["cpu", "gpu", "otel", "openvino", "tensorrt", "rtx", "train"]
 
 
 def pip_install(*extras: Extra, options: str = "") -> str:
-    """The command that adds extras to this environment: `pip install '.[cpu,train]' (in the source folder)`.
+    """The command that adds extras to this environment: `pip install ./client '.[cpu,train]' (in the source folder)`.
 
     `options` are those of `pip install`, such as `--force-reinstall`. Raises ValueError for an unknown extra.
     """
     if unknown := set(extras) - set(get_args(Extra)):
         raise ValueError(f"no such extra: {', '.join(sorted(unknown))}")
     command = f"pip install {options}".rstrip()
-    return f"{command} '.[{','.join(extras)}]' (in the source folder)"
+    return f"{command} ./client '.[{','.join(extras)}]' (in the source folder)"

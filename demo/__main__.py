@@ -26,7 +26,7 @@ from rich.console import Console
 from benchmarks.rest_quality import agree, evaluate_rest
 from bundle import Evaluation, PanError
 from demo.picture import Row, ranked_list
-from service.client import Client
+from pan_reid import Client, PanReidError
 from training.data import ReidData, read_data
 from training.evaluation import Floats
 
@@ -164,7 +164,7 @@ def main() -> int:
         return 130
     except subprocess.CalledProcessError as error:
         return error.returncode
-    except (PanError, RuntimeError) as error:
+    except (PanError, PanReidError, RuntimeError) as error:
         console.print(f"error: {error}", markup=False, soft_wrap=True)
         return 1
 

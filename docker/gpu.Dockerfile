@@ -23,9 +23,10 @@ RUN python3 -m venv /opt/pan \
 COPY pyproject.toml README.md LICENSE ./
 # Only what the service runs. The wheel is built from what lies here, so training/ and export/ are not in it,
 # and neither are the scripts that would call them.
+COPY client client
 COPY bundle bundle
 COPY service service
-RUN /opt/pan/bin/pip install --no-cache-dir --no-deps --no-build-isolation . \
+RUN /opt/pan/bin/pip install --no-cache-dir --no-deps --no-build-isolation ./client . \
     && rm /opt/pan/bin/pan-train /opt/pan/bin/pan-export \
     && /opt/pan/bin/pip uninstall --yes setuptools pip
 

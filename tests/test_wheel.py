@@ -12,35 +12,36 @@ import typer
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("bundle", "training", "export", "service")
-SOURCE = ("pyproject.toml", "README.md", "LICENSE", *PACKAGES)
+SOURCE = ("pyproject.toml", "README.md", "LICENSE", "client", *PACKAGES)
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, so that no build/ is left in the tree."""
+    """Built from a copy, so that no build/ is left in the tree; the client's wheel lies beside it."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     source.mkdir()
+    leave_out = shutil.ignore_patterns("__pycache__", "build", "*.egg-info")
     for name in SOURCE:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / name, source / name, ignore=leave_out)
         else:
             shutil.copy(ROOT / name, source / name)
     build = ("wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", str(folder))
-    subprocess.run([sys.executable, "-m", "pip", *build, str(source)], check=True, timeout=120)
-    (built,) = folder.glob("*.whl")
+    subprocess.run([sys.executable, "-m", "pip", *build, str(source), str(source / "client")], check=True, timeout=120)
+    (built,) = folder.glob("pan_reid-*.whl")
     return built
 
 
 @pytest.fixture(scope="module")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A new virtual environment with the wheel in it; only the dependencies come from the one that runs the tests."""
+    """A new virtual environment with both wheels in it; only the dependencies come from the one that runs the tests."""
     folder = tmp_path_factory.mktemp("environment")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True, timeout=60)
     (packages,) = folder.glob("lib/python*/site-packages")
     # As a path and not as a site directory: the .pth file there that leads to the source tree is not read.
     (packages / "dependencies.pth").write_text(str(Path(typer.__file__).parents[1]))
-    install = ("install", "--quiet", "--no-deps", "--no-index", str(wheel))
+    install = ("install", "--quiet", "--no-deps", "--no-index", *map(str, wheel.parent.glob("*.whl")))
     python = str(folder / "bin" / "python")
     subprocess.run([sys.executable, "-m", "pip", "--python", python, *install], check=True, timeout=120)
     return folder

@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from bundle import PanError
+from pan_reid.schemas import EnrolSummary, Problem, Rerank
 from service.api import swagger_ui as pages
 from service.api.dependencies import plain_request
 from service.api.methods import HeadAsGet, allowed
@@ -35,7 +36,6 @@ from service.api.routes import (
 from service.batching.limiter import Admission
 from service.container import Service
 from service.core.errors import ClientGone
-from service.schemas import EnrolEnd, Problem, Rerank
 
 _DESCRIPTION = """Person re-identification: enrol crops of people in galleries, and ask where else a person was seen.
 
@@ -120,7 +120,7 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = FastAPI.openapi(app)
         schemas = document["components"]["schemas"]
-        for model in (Problem, Rerank, EnrolEnd):
+        for model in (Problem, Rerank, EnrolSummary):
             schemas[model.__name__] = component(model)
         schemas["StreamedEntry"] = streamed_entry()
     assert app.openapi_schema is not None

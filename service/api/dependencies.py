@@ -11,7 +11,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityS
 from pydantic import BaseModel, BeforeValidator, ValidationError
 from pydantic_core import ErrorDetails
 
-from service import schemas
+from pan_reid import schemas
+from pan_reid.schemas import GalleryName
 from service.api.parsing.body import Body
 from service.api.parsing.form_values import from_text, read_int, refuse_unknown_query, unknown
 from service.api.parsing.json_text import require_few
@@ -28,7 +29,6 @@ from service.core.errors import (
     UnsupportedBody,
 )
 from service.core.settings import Settings
-from service.schemas import GalleryName
 
 T = TypeVar("T")
 M = TypeVar("M", bound=schemas.Request)

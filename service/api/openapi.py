@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from service.schemas import DecisionOptions, EmbedOptions, EntryInfo, SearchOptions
+from pan_reid.schemas import DecisionOptions, EmbedOptions, EntryInfo, SearchOptions
 
 _BINARY = {"type": "string", "format": "binary"}
 _BASE64 = {"type": "string", "contentEncoding": "base64"}

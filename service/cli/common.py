@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 if TYPE_CHECKING:
-    from service.client import Client
+    from pan_reid import Client
 
 P = ParamSpec("P")
 
@@ -32,11 +32,14 @@ def told(command: Callable[P, None]) -> Callable[P, None]:
 
     @wraps(command)
     def tell(*args: P.args, **kwargs: P.kwargs) -> None:
-        from bundle import PanError
-
         try:
             command(*args, **kwargs)
-        except PanError as error:
+        except Exception as error:
+            from bundle import PanError
+            from pan_reid import PanReidError
+
+            if not isinstance(error, PanError | PanReidError):
+                raise
             complain(f"pan-serve: {error}")
             raise typer.Exit(1) from None
 
@@ -50,7 +53,7 @@ def complain(message: str) -> None:
 
 def connect(url: str, key_file: Path | None) -> "Client":
     """A client of a running service. Raises StartupError for a key that cannot be read."""
-    from service.client import Client
+    from pan_reid import Client
 
     return Client(url, api_key=None if key_file is None else read_secret(key_file))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundle import PanError
-from service.schemas import EntryInfo
+from pan_reid.schemas import EntryInfo
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 _MARKET = re.compile(r"^(?P<person>-1|\d+)_c(?P<camera>\d+)(s\d+)?_")

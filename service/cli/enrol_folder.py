@@ -7,9 +7,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from bundle import PanError
+from pan_reid import ApiError, Client, ClientError, Crop
 from service.cli.crops import CropFile, find_crops
-from service.client import ApiError, Client, Crop
 
 Failure = tuple[Path, str]
 
@@ -60,7 +59,7 @@ def _enrol_batch(client: Client, gallery: str, files: Sequence[CropFile]) -> lis
         return failures
     try:
         enrolled = client.enrol(gallery, crops)
-    except PanError as error:
+    except ClientError as error:
         return failures + [(file.path, str(error)) for file in readable]
     for result in enrolled.results:
         if result.error is not None:

@@ -8,8 +8,8 @@ import typer
 from service.cli.common import KeyFile, Url, complain, connect, err, out, told
 
 if TYPE_CHECKING:
-    from service.client import Client
-    from service.schemas import ReEmbedding
+    from pan_reid import Client
+    from pan_reid.schemas import ReEmbedding
 
 _LOOK_EVERY = 1.0  # seconds
 _IDLE = 20  # times as long as it takes the service to count

@@ -5,7 +5,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from service.schemas import Hit, Judged, SearchAnswer
+from pan_reid.schemas import Hit, Scored, SearchAnswer
 
 
 def show_found(answer: SearchAnswer, console: Console) -> None:
@@ -32,7 +32,7 @@ def show_found(answer: SearchAnswer, console: Console) -> None:
         )
 
 
-def _row(judged: Judged, hit: Hit) -> list[Text]:
+def _row(judged: Scored, hit: Hit) -> list[Text]:
     probability = "" if judged.probability is None else _number(judged.probability)
     file = hit.attributes.get("file", "")
     known = [probability, judged.verdict, hit.person_id, hit.camera_id, hit.entry_id, file]

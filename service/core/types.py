@@ -3,8 +3,6 @@
 Shapes: N rows, D numbers of a vector.
 """
 
-from typing import Literal
-
 import numpy as np
 import numpy.typing as npt
 
@@ -12,12 +10,5 @@ from bundle import ImageError
 
 Vectors = npt.NDArray[np.float32]  # (N, D) unit vectors, or (D,) for one
 Image = bytes | ImageError  # the bytes of a picture, or why it was refused while it arrived
-
-
 Rows = npt.NDArray[np.int64]
-
-
 Mask = npt.NDArray[np.bool_]
-
-
-IndexKind = Literal["auto", "flat", "hnsw", "ivf_sq8", "ivf_pq"]

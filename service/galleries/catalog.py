@@ -14,10 +14,10 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
+from pan_reid.schemas import IndexKind
 from service.core.clock import now
 from service.core.errors import Conflict, ModelMismatch, NotFound
 from service.core.serial_executor import SerialExecutor
-from service.core.types import IndexKind
 from service.galleries.loader import rebuild
 from service.index.gallery_index import Change, Gallery
 from service.observability.metrics import Metrics

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from service.core.types import IndexKind
+from pan_reid.schemas import IndexKind
 
 ApproximateKind = Literal["hnsw", "ivf_sq8", "ivf_pq"]
 

@@ -3,8 +3,8 @@
 import sqlite3
 from dataclasses import dataclass
 
+from pan_reid.schemas import IndexKind
 from service.core.clock import now
-from service.core.types import IndexKind
 from service.storage.entries import count_entries
 
 UNFINISHED = "import:"  # begins the name of a gallery that is still arriving; no caller can give such a name

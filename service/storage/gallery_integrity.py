@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from pan_reid.schemas import IndexKind
 from service.core.times import EARLIEST, LATEST
-from service.core.types import IndexKind
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 _MOST_NUMBERS = 2**16  # of a vector; those of a network have a few thousand at most

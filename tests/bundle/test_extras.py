@@ -18,12 +18,14 @@ def test_every_extra_for_users_is_known() -> None:
 
 
 def test_the_command_is_the_one_of_readme() -> None:
-    readme = re.findall(r"`(pip install '[^']*')`", (ROOT / "README.md").read_text())
+    readme = re.findall(r"`(pip install \./client '[^']*')`", (ROOT / "README.md").read_text())
     assert readme
     for command in readme:
-        extras = command.removeprefix("pip install '.[").removesuffix("]'").split(",")
+        extras = command.removeprefix("pip install ./client '.[").removesuffix("]'").split(",")
         assert pip_install(*extras).startswith(f"{command} ")
-    assert pip_install("rtx", options="--force-reinstall").startswith("pip install --force-reinstall '.[rtx]' ")
+    assert pip_install("rtx", options="--force-reinstall").startswith(
+        "pip install --force-reinstall ./client '.[rtx]' "
+    )
 
 
 def test_an_extra_that_does_not_exist_is_refused() -> None:

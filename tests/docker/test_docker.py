@@ -92,7 +92,7 @@ def test_the_build_context_holds_no_training_code_data_or_weights() -> None:
     assert patterns[0] == "*"
     admitted = {line[1:] for line in patterns if line.startswith("!")}
     assert admitted == {
-        *("LICENSE", "README.md", "pyproject.toml", "bundle", "service"),
+        *("LICENSE", "README.md", "pyproject.toml", "client", "bundle", "service"),
         *("requirements/cpu.txt", "requirements/gpu.txt"),
     }
 

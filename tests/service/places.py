@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from pan_reid.schemas import IndexKind
 from service.core.models import NewEntry
-from service.core.types import IndexKind
 from service.galleries.catalog import Galleries, Held
 from service.index.gallery_index import Gallery, Hit
 from service.index.metadata import Filter

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from bundle import load_crop
-from service import schemas
+from pan_reid import schemas
 from tests.service.bundles import DIM, HEIGHT, WIDTH, reference_embedding
 from tests.service.conftest import pan_serve
 from tests.service.pictures import REFUSALS, encode, hostile, png, unusual
@@ -146,7 +146,7 @@ def test_a_gallery_is_made_listed_changed_and_erased(api: httpx.Client) -> None:
     assert changed.json() in api.get("/v1/galleries").json()["galleries"]
     enrol(api, "mall", {"image": b64(png(1))}, {"image": b64(png(2)), "person_id": "x"})
     assert (api.get("/v1/galleries/mall").json()["entries"], api.get("/v1/galleries/mall").json()["persons"]) == (2, 1)
-    receipt = schemas.Erased.model_validate_json(api.delete("/v1/galleries/mall").content)
+    receipt = schemas.ErasureReceipt.model_validate_json(api.delete("/v1/galleries/mall").content)
     assert (receipt.gallery, receipt.entries) == ("mall", 2)
     for method, path in [("GET", ""), ("DELETE", ""), ("GET", "/entries"), ("GET", "/persons"), ("POST", "/search")]:
         problem(api.request(method, f"/v1/galleries/mall{path}"), 404, "not-found")
@@ -490,7 +490,7 @@ def test_persons_are_counted_paged_and_erased_with_a_receipt(api: httpx.Client, 
     assert page["persons"] == [{"person_id": "ann", "entries": 3, "cameras": 2}]
     page = api.get(path, params={"limit": 1, "cursor": page["next_cursor"]}).json()
     assert page == {"persons": [{"person_id": "ben/x", "entries": 1, "cameras": 1}], "next_cursor": None}
-    receipt = schemas.Erased.model_validate_json(api.delete(path, params={"person_id": "ann"}).content)
+    receipt = schemas.ErasureReceipt.model_validate_json(api.delete(path, params={"person_id": "ann"}).content)
     assert (receipt.gallery, receipt.person_id, receipt.entries) == (gallery, "ann", 3)
     problem(api.delete(path, params={"person_id": "ann"}), 404, "not-found")
     assert api.delete(path, params={"person_id": "ben/x"}).json()["entries"] == 1

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.client import Client, Crop
+from pan_reid import Client, Crop
+from pan_reid.schemas import EntryInfo
 from service.core.errors import StartupError
 from service.observability.metrics import Metrics
-from service.schemas import EntryInfo
 from service.storage.backup import BackupError, back_up, restore
 from service.storage.database import Database
 from tests.service.conftest import pan_serve

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from benchmarks.served import Served
-from service.client import Client, Crop
-from service.schemas import EntryInfo
+from pan_reid import Client, Crop
+from pan_reid.schemas import EntryInfo
 from tests.service.bundles import DIM
 from tests.service.conftest import pan_serve
 from tests.service.pictures import png

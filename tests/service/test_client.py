@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from benchmarks.served import Served
-from service.client import ApiError, AsyncClient, Client, ClientError, Crop, Embedded, calls
-from service.schemas import EnrolResult, EntryInfo
+from pan_reid import ApiError, AsyncClient, Client, ClientError, Crop, VectorCrop, endpoints
+from pan_reid.schemas import EnrolResult, EntryInfo
 from tests.service.bundles import DIM
 from tests.service.pictures import encode, person, png
 
@@ -52,8 +52,8 @@ def test_every_operation_of_the_document_is_a_call() -> None:
     }
     made = {("POST", "/v1/galleries/x/entries/stream"), ("POST", "/v1/galleries/x/export")}  # these two are read
     made.add(("POST", "/v1/galleries/x/import"))  # and sent bit by bit
-    for describe in vars(calls).values():
-        if inspect.isfunction(describe) and describe.__module__ == calls.__name__ and describe.__name__[0] != "_":
+    for describe in vars(endpoints).values():
+        if inspect.isfunction(describe) and describe.__module__ == endpoints.__name__ and describe.__name__[0] != "_":
             call: Any = describe(*(_PLACEHOLDERS[name] for name in _required(describe)))
             made.add((getattr(call, "method", "GET"), call.path.replace("/1", "/x")))
     assert made == wanted
@@ -77,7 +77,7 @@ def _required(describe: Callable[..., Any]) -> list[str]:
 
 def test_a_method_shows_itself_as_the_call_it_is_made_of() -> None:
     assert str(inspect.signature(Client().erase_person)) == (
-        "(gallery: str, person_id: str) -> service.schemas.galleries.Erased"
+        "(gallery: str, person_id: str) -> pan_reid.schemas.galleries.ErasureReceipt"
     )
     assert inspect.getdoc(Client.purge) == "Erase what has expired now, and know when it is done."
 
@@ -165,10 +165,10 @@ def test_a_stream_of_crops_and_vectors_by_both(launch: Callable[..., Served]) ->
     """More than one request takes, drawn from a generator; a crop that cannot be used is told of in its place."""
     url = launch().url
 
-    def crops() -> Iterator[Crop | Embedded]:
+    def crops() -> Iterator[Crop | VectorCrop]:
         yield Crop(png(1), EntryInfo(person_id="a", captured_at=datetime(2024, 5, 1, tzinfo=UTC)))
         for n in range(2500):
-            yield Embedded(np.random.default_rng(n).normal(size=DIM).astype(np.float32), EntryInfo(person_id=f"p{n}"))
+            yield VectorCrop(np.random.default_rng(n).normal(size=DIM).astype(np.float32), EntryInfo(person_id=f"p{n}"))
         yield Crop(b"no picture")
 
     def blocking() -> list[EnrolResult]:

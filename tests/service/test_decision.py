@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bundle import Calibration
-from service import schemas
+from pan_reid import schemas
 from service.core.settings import Settings
 from tests.service.bundles import DIM, write_bundle
 from tests.service.conftest import running

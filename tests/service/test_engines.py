@@ -33,7 +33,7 @@ CPU = Machine(
     {"onnxruntime": "1.32.0", "openvino": "2026.4.1"},
     lacks={
         ("onnxruntime", "cuda"): "no CUDAExecutionProvider",
-        ("tensorrt", "cuda"): "tensorrt cannot be imported; pip install '.[tensorrt]'",
+        ("tensorrt", "cuda"): "tensorrt cannot be imported; pip install ./client '.[tensorrt]'",
         ("tensorrt_rtx", "cuda"): NO_GPU,
     },
 )
@@ -119,7 +119,7 @@ def test_the_reason_names_what_was_passed_over_and_why() -> None:
         ([ONNX], CPU, {"engine": "openvino"}, "the bundle has no openvino float32 file"),
         ([ONNX, VINO], BARE, {"engine": "openvino"}, "openvino is not installed"),
         ([ONNX], CPU, {"device": "cuda"}, "onnxruntime on cuda (no CUDAExecutionProvider)"),
-        ([ONNX, TRT], CPU, {"engine": "tensorrt"}, "pip install '.[tensorrt]'"),
+        ([ONNX, TRT], CPU, {"engine": "tensorrt"}, "pip install ./client '.[tensorrt]'"),
         ([ONNX, RTX], CPU, {"engine": "tensorrt_rtx"}, NO_GPU),
         ([ONNX, VINO], GPU, {"engine": "openvino", "device": "cuda"}, "openvino runs on cpu only"),
         ([ONNX, TRT], GPU, {"engine": "tensorrt", "device": "cpu"}, "tensorrt runs on cuda only"),

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from bundle import Manifest, load_bundle, load_crop, save_manifest, sha256_file
-from service import schemas
+from pan_reid import schemas
 from service.core.settings import Settings
 from tests.service.bundles import HEIGHT, WIDTH, write_bundle
 from tests.service.conftest import running

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service import schemas
-from service.client import Client
+from pan_reid import Client, schemas
 from tests.service.bundles import DIM, HEIGHT, WIDTH, reference_embedding
 from tests.service.pictures import encode, person
 

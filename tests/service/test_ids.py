@@ -14,8 +14,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, seed, settings
 from hypothesis import strategies as st
 
-from service.client import ApiError, AsyncClient, Client, ClientError, Crop, Embedded
-from service.schemas import EntryInfo
+from pan_reid import ApiError, AsyncClient, Client, ClientError, Crop, VectorCrop
+from pan_reid.schemas import EntryInfo
 from tests.service.bundles import DIM
 from tests.service.pictures import png
 
@@ -96,9 +96,9 @@ def test_an_id_of_any_kind_is_that_of_one_person_in_every_call(
     ours = EntryInfo(person_id=person, camera_id=camera, attributes={person: camera})
     theirs = EntryInfo(person_id=f"{person[:100]}x", camera_id=f"{camera[:100]}x")
     by_picture = [one.entry_id for one in call("enrol", "hall", [Crop(PICTURE, ours), Crop(PICTURE, theirs)]).results]
-    streamed = [Embedded(VECTOR, ours), Embedded(VECTOR, EntryInfo(camera_id=f"{camera[:100]}y"))]
+    streamed = [VectorCrop(VECTOR, ours), VectorCrop(VECTOR, EntryInfo(camera_id=f"{camera[:100]}y"))]
     by_vector = [one.entry_id for one in call("enrol_stream", "hall", streamed)]
-    (elsewhere,) = [one.entry_id for one in call("enrol_stream", "other", [Embedded(VECTOR, ours)])]
+    (elsewhere,) = [one.entry_id for one in call("enrol_stream", "other", [VectorCrop(VECTOR, ours)])]
     call("update_entry", "hall", by_vector[1], person_id=person)
     assert call("entry", "hall", by_vector[1]).person_id == person
     mine = {by_picture[0], by_vector[0], by_vector[1]}
@@ -146,7 +146,7 @@ def _named_calls() -> dict[str, tuple[Any, ...]]:
     """Every call that takes the name of a gallery, with what it takes besides."""
     besides: dict[str, tuple[Any, ...]] = {
         "enrol": ([Crop(PICTURE)],),
-        "enrol_stream": ([Embedded(VECTOR)],),
+        "enrol_stream": ([VectorCrop(VECTOR)],),
         "export_gallery": (lambda _: None,),
         "import_gallery": (BytesIO(b"{}"),),
         "erase_person": ("p",),

@@ -10,7 +10,7 @@ import faiss
 import numpy as np
 import pytest
 
-from service.core.types import IndexKind
+from pan_reid.schemas import IndexKind
 from service.index.choice import ApproximateKind, choose_kind
 from service.index.exact import FlatIndex
 from service.index.metadata import Filter

@@ -14,15 +14,15 @@ import httpx
 import pytest
 
 from benchmarks.served import Served
+from pan_reid import ApiError, Client, Crop
+from pan_reid.schemas import EntryInfo
 from service.auth.keys import create_key, revoke_key
 from service.auth.rate_limit import Rates
 from service.auth.refusals import Refusals
-from service.client import ApiError, Client, Crop
 from service.core.choices import Scope
 from service.core.errors import RateLimited
 from service.core.settings import Settings
 from service.observability.metrics import Metrics
-from service.schemas import EntryInfo
 from service.storage.data_dir import DATABASE, make_folder
 from service.storage.database import Database, beside
 from tests.service.conftest import pan_serve, running

@@ -19,11 +19,10 @@ import numpy as np
 import pytest
 
 from benchmarks.served import Served
-from bundle import PanError
-from service.client import ApiError, Client, Crop
+from pan_reid import ApiError, Client, ClientError, Crop
+from pan_reid.schemas import EntryInfo
 from service.container import open_service
 from service.core.settings import Settings
-from service.schemas import EntryInfo
 from tests.service.bundles import write_bundle
 from tests.service.conftest import pan_serve
 from tests.service.pictures import png, write_market
@@ -208,7 +207,7 @@ def test_what_cannot_start_says_why_in_one_line(bundle: Path, tmp_path: Path) ->
         ({"max_top_k": 0}, "max_top_k is 0"),
         ({"data": tmp_path / "file"}, "cannot be used"),
     ]:
-        with pytest.raises(PanError, match=says):
+        with pytest.raises(ClientError, match=says):
             asyncio.run(start(**settings))
 
 

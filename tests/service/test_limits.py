@@ -18,8 +18,8 @@ from PIL import Image
 from rich.console import Console
 
 from bundle import ImageArray, ImageLimits
+from pan_reid import Client
 from service.cli.enrol_folder import enroll_folder
-from service.client import Client
 from service.core.settings import Settings
 from service.core.types import Vectors
 from service.index.gallery_index import Gallery

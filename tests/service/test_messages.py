@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from benchmarks.served import Served
-from service.client import AsyncClient, Client, ClientError
-from service.client.call import Retries
+from pan_reid import AsyncClient, Client, ClientError
+from pan_reid.request import RetryPolicy
 from service.storage.migrations import SCHEMA_VERSION, STEPS
 from tests.service.bundles import write_bundle
 from tests.service.conftest import pan_serve
@@ -132,7 +132,7 @@ def test_a_start_says_which_galleries_the_new_model_cannot_search(
 )
 def test_retry_after_is_seconds_or_a_date(header: str, least: float, most: float) -> None:
     answer = httpx.Response(429, headers={"Retry-After": header})
-    assert least <= Retries(1).after_problem(0, answer) <= most
+    assert least <= RetryPolicy(1).after_problem(0, answer) <= most
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "", "localhost", "file:///etc", "http://", "http://h:99999999"])

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.served import Served
-from service.client import Client
+from pan_reid import Client
 
 README = Path(__file__).parents[2] / "README.md"
 SMALLEST = ("--test-identities", "2", "--cameras", "2", "--crops-per-camera", "2", "--height", "32", "--width", "16")

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pan_reid.schemas.galleries import IndexStatus
 from service.api.routes.galleries import index_view
 from service.index.choice import ApproximateKind
 from service.index.recall import TARGET
-from service.schemas.galleries import IndexNow
 from service.workers import index_maintenance as upkeep
 from tests.service.places import Place, near_brute_force
 
@@ -46,9 +46,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     opened[-1].database.close()
 
 
-def shown(here: Place) -> IndexNow:
+def shown(here: Place) -> IndexStatus:
     """What the API shows of the index."""
-    return IndexNow.model_validate(index_view(here.memory))
+    return IndexStatus.model_validate(index_view(here.memory))
 
 
 @pytest.mark.parametrize("kind", KINDS)

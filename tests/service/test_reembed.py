@@ -19,8 +19,9 @@ import pytest
 from PIL import Image
 
 from benchmarks.served import Served
+from pan_reid import ApiError, Client, Crop
+from pan_reid.schemas import EntryInfo
 from service.api.app import create_app
-from service.client import ApiError, Client, Crop
 from service.container import Service, open_service
 from service.core.errors import Conflict, EngineFailed
 from service.core.settings import Settings
@@ -28,7 +29,6 @@ from service.galleries import catalog as galleries
 from service.galleries import transfer
 from service.inference.embedder import Embedder
 from service.observability.metrics import Metrics
-from service.schemas import EntryInfo
 from service.storage import reembedding as rows
 from service.storage.backup import back_up, restore
 from service.workers import reembedding

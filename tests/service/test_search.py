@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from bundle import load_crop
-from service import schemas
+from pan_reid import schemas
 from service.core.settings import Settings
 from tests.service.bundles import HEIGHT, WIDTH, reference_embedding
 from tests.service.conftest import running

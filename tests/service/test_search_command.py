@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from bundle import Calibration
-from service import schemas
-from service.client import Client, Crop
+from pan_reid import Client, Crop, schemas
 from service.core.settings import Settings
 from tests.service.bundles import write_bundle
 from tests.service.conftest import pan_serve, running

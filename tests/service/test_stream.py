@@ -22,8 +22,8 @@ from PIL import Image
 
 from benchmarks.served import Served
 from bundle import ImageLimits
+from pan_reid import Client
 from service.api.parsing.line_buffer import LineBuffer
-from service.client import Client
 from service.core.settings import Settings
 from service.galleries.enrolment_results import Batch, Failure, Range
 from tests.service.bundles import DIM

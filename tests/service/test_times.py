@@ -10,7 +10,8 @@ import httpx
 import pytest
 
 from benchmarks.served import Served
-from service.core.times import EARLIEST, LATEST, from_micros, parse_time, to_micros
+from pan_reid.schemas.times import parse_time
+from service.core.times import EARLIEST, LATEST, from_micros, to_micros
 from service.storage.data_dir import DATABASE, make_folder
 from service.storage.migrations import STEPS
 from tests.service.bundles import DIM

@@ -132,12 +132,12 @@ def test_without_the_extra_asking_for_traces_is_an_error_that_names_it() -> None
     done = _run(ask.format("http://127.0.0.1:4318"))
     assert done.returncode == 1
     assert "StartupError" in done.stderr
-    assert "pip install '.[otel]'" in done.stderr
+    assert "pip install ./client '.[otel]'" in done.stderr
     assert _run(ask.format(None)).stdout == "entered\n"
     assert "no URL of an OTLP collector" in _run(ask.format("localhost:4318")).stderr
 
 
 def test_nothing_of_it_is_imported_unless_asked_for() -> None:
     sdk = "[name for name in sys.modules if name.startswith(('opentelemetry.sdk', 'opentelemetry.exporter'))]"
-    done = _run(f"import sys, service.api.server, service.client; print({sdk})")
+    done = _run(f"import sys, service.api.server, pan_reid; print({sdk})")
     assert done.stdout == "[]\n", done.stderr

@@ -15,9 +15,9 @@ import orjson
 import pytest
 from PIL import Image
 
-from service.client import ApiError, Client, Crop
+from pan_reid import ApiError, Client, Crop
+from pan_reid.schemas import EntryInfo
 from service.core.settings import Settings
-from service.schemas import EntryInfo
 from tests.service.bundles import DIM, write_bundle
 from tests.service.conftest import pan_serve, running
 from tests.service.pictures import png

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.served import Served
-from service.client import Client, Crop
-from service.schemas import EntryInfo
+from pan_reid import Client, Crop
+from pan_reid.schemas import EntryInfo
 from service.storage.backup import BackupError
 from service.storage.vacuum import vacuum
 from tests.service.conftest import pan_serve

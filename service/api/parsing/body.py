@@ -15,11 +15,11 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
 from bundle import ImageTooLarge
+from pan_reid.schemas import SearchOptions
 from service.api.parsing.json_text import VALUES_PER_ENTRY, parse_json
 from service.core.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest, UnsupportedBody
 from service.core.settings import Settings
 from service.core.types import Image
-from service.schemas import SearchOptions
 
 T = TypeVar("T")
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from pan_reid.schemas import Fuse, SearchOptions
 from service.api.mapping import microseconds
 from service.api.parsing.body import Body
 from service.api.parsing.images import Pictures, all_usable, fused, require_count, take_pictures, unit_vector
@@ -14,7 +15,6 @@ from service.core.models import EntryRow
 from service.core.types import Vectors
 from service.index.columns import tag
 from service.index.metadata import Filter
-from service.schemas import Fuse, SearchOptions
 from service.storage.galleries import GalleryRow
 
 _QUERIES = ("images", "vector", "vectors", "entry_id", "entry_ids")

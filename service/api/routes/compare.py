@@ -3,6 +3,7 @@
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
+from pan_reid.schemas import Comparison, DecisionOptions
 from service.api.dependencies import (
     EMBEDDING_PROBLEMS,
     EmbedCaller,
@@ -19,7 +20,6 @@ from service.api.responses import Json
 from service.core.errors import InvalidRequest
 from service.core.types import Image
 from service.galleries.match_policy import decide
-from service.schemas import Comparison, DecisionOptions
 
 router = APIRouter(tags=["compare"])
 

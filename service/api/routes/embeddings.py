@@ -8,6 +8,7 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 
 from bundle import ImageError
+from pan_reid.schemas import Embeddings, EmbedOptions
 from service.api.dependencies import (
     EMBEDDING_PROBLEMS,
     EmbedCaller,
@@ -23,7 +24,6 @@ from service.api.parsing.body import read_body
 from service.api.parsing.images import all_usable, some_usable, take_pictures
 from service.core.errors import item_error
 from service.core.types import Vectors
-from service.schemas import Embeddings, EmbedOptions
 
 router = APIRouter(tags=["embeddings"])
 

@@ -9,6 +9,7 @@ import orjson
 from fastapi import APIRouter, Header, Request, Response
 
 from bundle import ImageError, PanError
+from pan_reid.schemas import Enrolled, EntryInfo
 from service.api.dependencies import (
     EMBEDDING_PROBLEMS,
     EnrolCaller,
@@ -34,7 +35,6 @@ from service.galleries.catalog import Held
 from service.galleries.enrolment import Crop, Outcome, Parsed
 from service.galleries.enrolment_results import Batch, Range
 from service.galleries.entries import IdempotencyKey
-from service.schemas import Enrolled, EntryInfo
 from service.workers.retention import refuse_expired
 
 P = ParamSpec("P")

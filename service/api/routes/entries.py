@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as PathParameter
 from pydantic import BeforeValidator
 
+from pan_reid.schemas import Entry, EntryInfo, EntryPage, EntryUpdate, Identifier
 from service.api.dependencies import (
     EnrolCaller,
     EraseCaller,
@@ -27,7 +28,6 @@ from service.api.responses import Json
 from service.api.routes.enrol import new_entry
 from service.container import Service
 from service.core.models import EntryRow
-from service.schemas import Entry, EntryInfo, EntryPage, EntryUpdate, Identifier
 
 register_digits()
 router = APIRouter(prefix="/v1/galleries/{gallery}/entries", tags=["entries"])

@@ -8,6 +8,7 @@ import numpy as np
 from fastapi import APIRouter, Request, Response
 
 from bundle import ImageError
+from pan_reid.schemas import EmbedOptions, Explanations
 from service.api.dependencies import (
     EMBEDDING_PROBLEMS,
     EmbedCaller,
@@ -24,7 +25,6 @@ from service.api.responses import Json, dumps
 from service.container import Service
 from service.core.errors import item_error
 from service.core.types import Vectors
-from service.schemas import EmbedOptions, Explanations
 
 router = APIRouter(tags=["embeddings"])
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from fastapi import APIRouter, Request, Response
 
+from pan_reid.schemas import ErasureReceipt, ExportedGallery, Gallery, GalleryCreate, GalleryList, GalleryUpdate
 from service.api.dependencies import AdminCaller, Caller, EraseCaller, GalleryPath, ServiceDep, parse, problems
 from service.api.mapping import moment
 from service.api.openapi import changes_body, json_body
@@ -15,7 +16,6 @@ from service.container import Service
 from service.core.clock import now
 from service.galleries.catalog import Held
 from service.index.gallery_index import Gallery as InMemory
-from service.schemas import Erased, ExportedGallery, Gallery, GalleryCreate, GalleryList, GalleryUpdate
 from service.storage.galleries import GalleryRow
 from service.workers.retention import DAY
 
@@ -122,7 +122,9 @@ async def update_gallery(gallery: GalleryPath, request: Request, service: Servic
 
 
 @router.post(
-    "/{gallery}/purge", summary="Erase what has expired", responses={200: {"model": Erased}, **problems(404, 503, 507)}
+    "/{gallery}/purge",
+    summary="Erase what has expired",
+    responses={200: {"model": ErasureReceipt}, **problems(404, 503, 507)},
 )
 async def purge(gallery: GalleryPath, service: ServiceDep, caller: EraseCaller) -> Response:
     """The service does so each minute by itself; this says when it is done. Nothing expires without retention_days."""
@@ -130,7 +132,9 @@ async def purge(gallery: GalleryPath, service: ServiceDep, caller: EraseCaller) 
     return Json({"gallery": gallery, **asdict(erasure), "erased_at": moment(now())})
 
 
-@router.delete("/{gallery}", summary="Erase a gallery", responses={200: {"model": Erased}, **problems(404, 503, 507)})
+@router.delete(
+    "/{gallery}", summary="Erase a gallery", responses={200: {"model": ErasureReceipt}, **problems(404, 503, 507)}
+)
 async def delete_gallery(gallery: GalleryPath, service: ServiceDep, caller: AdminCaller) -> Response:
     """All its entries, vectors and pictures go with it."""
     erasure = await service.galleries.delete(caller, gallery)

@@ -5,11 +5,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
+from pan_reid.schemas import ErasureReceipt, Identifier, PersonPage
 from service.api.dependencies import EraseCaller, ExportCaller, GalleryPath, Limit, ServiceDep, problems, respond
 from service.api.mapping import moment
 from service.api.responses import Json
 from service.core.clock import now
-from service.schemas import Erased, Identifier, PersonPage
 
 router = APIRouter(prefix="/v1/galleries/{gallery}/persons", tags=["persons"])
 
@@ -41,7 +41,7 @@ async def list_persons(
     )
 
 
-@router.delete("", summary="Erase a person", responses={200: {"model": Erased}, **problems(404, 503, 507)})
+@router.delete("", summary="Erase a person", responses={200: {"model": ErasureReceipt}, **problems(404, 503, 507)})
 async def erase_person(
     gallery: GalleryPath, person_id: PersonQuery, service: ServiceDep, caller: EraseCaller
 ) -> Response:

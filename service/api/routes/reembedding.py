@@ -5,11 +5,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from pydantic import BeforeValidator
 
+from pan_reid.schemas import ReEmbedding
 from service.api.dependencies import AdminCaller, Caller, GalleryPath, ServiceDep, problems
 from service.api.mapping import moment
 from service.api.parsing.form_values import read_bool
 from service.api.responses import Json
-from service.schemas import ReEmbedding
 from service.workers.reembedding import Progress
 
 router = APIRouter(prefix="/v1/galleries/{gallery}/re-embed", tags=["galleries"])

@@ -5,6 +5,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
+from pan_reid.schemas import SearchAnswer, SearchOptions
 from service.api.dependencies import (
     EMBEDDING_PROBLEMS,
     GalleryPath,
@@ -27,7 +28,6 @@ from service.galleries.match_policy import Decision, decide
 from service.index.gallery_index import Gallery, Grouping
 from service.index.metadata import Filter
 from service.index.reranking import Reranking
-from service.schemas import SearchAnswer, SearchOptions
 
 router = APIRouter(tags=["search"])
 

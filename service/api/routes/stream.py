@@ -43,7 +43,7 @@ _PATIENCE = 0.25  # seconds until a full queue is asked again
     responses={
         200: {
             "description": "A line for each line, in order, once its entry is on disk: `EnrolResult`. Then a last one: "
-            "`EnrolEnd`. Without that last line the stream broke off.",
+            "`EnrolSummary`. Without that last line the stream broke off.",
             "content": {_TYPE: {"schema": {"type": "string"}}},
         },
         **problems(404, 409, 507, *EMBEDDING_PROBLEMS),

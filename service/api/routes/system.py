@@ -3,9 +3,9 @@
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from pan_reid.schemas import Health, Model, Readiness
 from service.api.dependencies import Caller, MonitoringCaller, ServiceDep, open_problems, problems
 from service.api.responses import Json
-from service.schemas import Health, Model, Readiness
 
 router = APIRouter(tags=["service"])
 

@@ -11,21 +11,23 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from bundle import ImageError
+from pan_reid.errors import InvalidExport
+from pan_reid.schemas import ExportedEntry, ExportedGallery, Gallery
+from pan_reid.schemas.export_file import FORMAT, LONGEST, ExportReader, ExportWriter
 from service.api.dependencies import AdminCaller, ExportCaller, GalleryPath, ServiceDep, parse, problems
 from service.api.mapping import microseconds, moment
 from service.api.parsing.images import image_from_base64, unit_vector
+from service.api.parsing.json_text import VALUES_PER_ENTRY, parse_json
 from service.api.parsing.line_buffer import BodyLines
 from service.api.responses import Json
 from service.api.routes.galleries import gallery_view, retention_of
 from service.container import Service
 from service.core.clock import now
-from service.core.errors import InvalidRequest, ModelMismatch, UnsupportedBody
+from service.core.errors import BodyTooLarge, InvalidRequest, ModelMismatch, UnsupportedBody
 from service.core.models import EntryRow
 from service.core.types import Vectors
 from service.galleries.transfer import BATCH, BATCH_BYTES, Keep
 from service.inference.embedder import Embedder
-from service.lines import FORMAT, LONGEST, Reader, Writer
-from service.schemas import ExportedEntry, ExportedGallery, Gallery
 from service.storage.entries import WholeEntry
 from service.storage.galleries import GalleryRow
 from service.workers.retention import DAY
@@ -101,21 +103,20 @@ async def _import(name: str, arriving: AsyncIterator[dict[str, Any]], service: S
 
 
 async def _lines(row: GalleryRow, batches: AsyncIterator[list[WholeEntry]]) -> AsyncIterator[bytes]:
-    writer = Writer()
+    writer = ExportWriter()
     days = None if row.retention is None else row.retention / DAY
-    yield writer.line(
-        {
-            **FORMAT,
-            "fingerprint": row.fingerprint,
-            "dim": row.dim,
-            "purpose": row.purpose,
-            "retention_days": days,
-            "keep_crops": row.keep_crops,
-        }
-    )
+    header = {
+        **FORMAT,
+        "fingerprint": row.fingerprint,
+        "dim": row.dim,
+        "purpose": row.purpose,
+        "retention_days": days,
+        "keep_crops": row.keep_crops,
+    }
+    yield writer.line(orjson.dumps(header))
     async for batch in batches:
-        yield b"".join(writer.line(_exported(one)) for one in batch)
-    yield writer.last()
+        yield b"".join(writer.line(orjson.dumps(_exported(one), option=orjson.OPT_UTC_Z)) for one in batch)
+    yield writer.footer()
 
 
 def _exported(one: WholeEntry) -> dict[str, Any]:
@@ -133,15 +134,25 @@ def _exported(one: WholeEntry) -> dict[str, Any]:
 
 
 async def _records(lines: BodyLines) -> AsyncIterator[dict[str, Any]]:
-    """The lines of the body, as they arrive."""
-    reader = Reader()
-    while taken := await lines.take(1):
-        if (line := taken[0]) is None:
-            raise InvalidRequest(f"a line has more than {LONGEST:,} bytes; this is no exported gallery")
-        for record in reader.feed(line + b"\n"):
-            yield record
-        lines.done(taken)
-    reader.finish()
+    """The records of the body, as they arrive."""
+    reader = ExportReader(_parse_line)
+    try:
+        while taken := await lines.take(1):
+            if (line := taken[0]) is None:
+                raise InvalidRequest(f"a line has more than {LONGEST:,} bytes; this is no exported gallery")
+            for record in reader.feed(line + b"\n"):
+                yield record
+            lines.done(taken)
+        reader.verify_complete()
+    except InvalidExport as error:
+        raise InvalidRequest(str(error)) from None
+
+
+def _parse_line(line: bytes) -> Any:
+    try:
+        return parse_json(line, VALUES_PER_ENTRY, "it")
+    except (BodyTooLarge, InvalidRequest) as error:
+        raise ValueError(str(error)) from None
 
 
 async def _keep_all(

@@ -487,9 +487,13 @@ def test_a_precision_that_no_engine_has() -> None:
 def test_a_library_that_is_not_there_or_does_not_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr("export.tensorrt.library.find_spec", lambda _: None)
-        with pytest.raises(EngineMissing, match=r"tensorrt cannot be found; run pip install '\.\[tensorrt\]'"):
+        with pytest.raises(
+            EngineMissing, match=r"tensorrt cannot be found; run pip install \./client '\.\[tensorrt\]'"
+        ):
             find_library("tensorrt")
-        with pytest.raises(EngineMissing, match=r"pip install '\.\[tensorrt\]'.* or pip install '\.\[rtx\]'"):
+        with pytest.raises(
+            EngineMissing, match=r"pip install \./client '\.\[tensorrt\]'.* or pip install \./client '\.\[rtx\]'"
+        ):
             find_library()
     (tmp_path / "tensorrt.py").write_text("raise ImportError('libnvinfer.so.11: cannot open shared object file')")
     monkeypatch.syspath_prepend(tmp_path)

@@ -1,4 +1,4 @@
-"""What a client raises."""
+"""The errors that this package raises."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,18 +6,27 @@ from typing import ClassVar
 
 import httpx
 
-from bundle import PanError
-from service.core.errors import InvalidRequest
+
+class PanReidError(Exception):
+    """Base of every error that this package raises on purpose. `code` is stable and meant for programs."""
+
+    code: ClassVar[str] = "pan-reid"
 
 
-class ClientError(PanError):
-    """The service could not be reached, or answered something that is no answer of its API."""
+class InvalidExport(PanReidError):
+    """The file is not an exported gallery, or it is incomplete or damaged."""
+
+    code: ClassVar[str] = "invalid-export"
+
+
+class ClientError(PanReidError):
+    """The service could not be reached, or its response is not one of the API."""
 
     code: ClassVar[str] = "client"
 
 
 class ApiError(ClientError):
-    """The service answered with a problem. `problem_code` is its stable code, `status` the HTTP status."""
+    """The service responded with a problem document. `problem_code` is its stable code, `status` the HTTP status."""
 
     code: ClassVar[str] = "api"
 
@@ -30,7 +39,7 @@ class ApiError(ClientError):
 
 
 def api_error(answer: httpx.Response) -> ClientError:
-    """The problem that an answer, read to its end, tells of."""
+    """The error for a response that is not a success; its body must have been read."""
     try:
         problem = answer.json()
         return ApiError(answer.status_code, problem["code"], problem["detail"], problem["request_id"])
@@ -39,18 +48,18 @@ def api_error(answer: httpx.Response) -> ClientError:
 
 
 def no_answer(error: httpx.TransportError) -> ClientError:
-    """There is no service, or it went away."""
+    """The error for a connection that failed."""
     url = error.request.url
     host = f"{url.scheme}://{url.netloc.decode()}"
     return ClientError(f"no answer from {host} ({type(error).__name__}: {error}); is `pan-serve run` there?")
 
 
 @contextmanager
-def may_break_off(what: str, then: str) -> Iterator[None]:
-    """Within it a long transfer runs; where it ends early, ClientError says so, and what to do `then`."""
+def transfer_errors(what: str, then: str) -> Iterator[None]:
+    """Turn what ends the transfer of `what` early into a ClientError that says what to do `then`."""
     try:
         yield
     except httpx.ConnectError as error:
         raise no_answer(error) from error
-    except (httpx.TransportError, InvalidRequest) as error:
+    except (httpx.TransportError, InvalidExport) as error:
         raise ClientError(f"{what} broke off ({error}); {then}") from error

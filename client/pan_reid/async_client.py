@@ -8,14 +8,22 @@ from typing import Any, BinaryIO, Concatenate, ParamSpec, Self, TypeVar
 
 import httpx
 
-from service.client import calls
-from service.client.call import LONGEST_IMPORT, Call, Listing, Retries, authorization, gallery_path, service_url
-from service.client.calls import Crop, Embedded
-from service.client.errors import api_error, may_break_off
-from service.client.method import like
-from service.client.stream import enrolments
-from service.lines import Reader
-from service.schemas import EnrolResult, Gallery
+from pan_reid import endpoints
+from pan_reid.endpoints import Crop, VectorCrop
+from pan_reid.enrol_stream import enrolments
+from pan_reid.errors import api_error, transfer_errors
+from pan_reid.method import like
+from pan_reid.request import (
+    LONGEST_IMPORT,
+    ApiRequest,
+    PagedRequest,
+    RetryPolicy,
+    authorization,
+    gallery_path,
+    service_url,
+)
+from pan_reid.schemas import EnrolResult, Gallery
+from pan_reid.schemas.export_file import ExportReader
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,7 +31,7 @@ T = TypeVar("T")
 _CHUNK = 2**16  # bytes
 
 
-def _answered(describe: Callable[P, Call[T]]) -> Callable[Concatenate["AsyncClient", P], Coroutine[Any, Any, T]]:
+def _answered(describe: Callable[P, ApiRequest[T]]) -> Callable[Concatenate["AsyncClient", P], Coroutine[Any, Any, T]]:
     @like(describe)
     async def method(self: "AsyncClient", /, *arguments: P.args, **options: P.kwargs) -> T:
         return await self._answer(describe(*arguments, **options))
@@ -31,7 +39,7 @@ def _answered(describe: Callable[P, Call[T]]) -> Callable[Concatenate["AsyncClie
     return method
 
 
-def _listed(describe: Callable[P, Listing[T]]) -> Callable[Concatenate["AsyncClient", P], AsyncIterator[T]]:
+def _listed(describe: Callable[P, PagedRequest[T]]) -> Callable[Concatenate["AsyncClient", P], AsyncIterator[T]]:
     @like(describe, AsyncIterator)
     def method(self: "AsyncClient", /, *arguments: P.args, **options: P.kwargs) -> AsyncIterator[T]:
         return self._items(describe(*arguments, **options))
@@ -51,7 +59,7 @@ class AsyncClient:
         retries: int = 8,
     ) -> None:
         self._http = httpx.AsyncClient(base_url=service_url(url), timeout=timeout, headers=authorization(api_key))
-        self._retries = Retries(retries)
+        self._retries = RetryPolicy(retries)
 
     async def __aenter__(self) -> Self:
         """The client itself; leaving closes its connections."""
@@ -67,31 +75,31 @@ class AsyncClient:
         """Close the connections."""
         await self._http.aclose()
 
-    model = _answered(calls.model)
-    embed = _answered(calls.embed)
-    explain = _answered(calls.explain)
-    compare = _answered(calls.compare)
-    galleries = _answered(calls.galleries)
-    gallery = _answered(calls.gallery)
-    create_gallery = _answered(calls.create_gallery)
-    update_gallery = _answered(calls.update_gallery)
-    delete_gallery = _answered(calls.delete_gallery)
-    purge = _answered(calls.purge)
-    re_embed = _answered(calls.re_embed)
-    re_embedding = _answered(calls.re_embedding)
-    enrol = _answered(calls.enrol)
-    entries = _listed(calls.entries)
-    entry = _answered(calls.entry)
-    update_entry = _answered(calls.update_entry)
-    delete_entry = _answered(calls.delete_entry)
-    image = _answered(calls.image)
-    persons = _listed(calls.persons)
-    erase_person = _answered(calls.erase_person)
-    search = _answered(calls.search)
-    search_vector = _answered(calls.search_vector)
-    search_entry = _answered(calls.search_entry)
+    model = _answered(endpoints.model)
+    embed = _answered(endpoints.embed)
+    explain = _answered(endpoints.explain)
+    compare = _answered(endpoints.compare)
+    galleries = _answered(endpoints.galleries)
+    gallery = _answered(endpoints.gallery)
+    create_gallery = _answered(endpoints.create_gallery)
+    update_gallery = _answered(endpoints.update_gallery)
+    delete_gallery = _answered(endpoints.delete_gallery)
+    purge = _answered(endpoints.purge)
+    re_embed = _answered(endpoints.re_embed)
+    re_embedding = _answered(endpoints.re_embedding)
+    enrol = _answered(endpoints.enrol)
+    entries = _listed(endpoints.entries)
+    entry = _answered(endpoints.entry)
+    update_entry = _answered(endpoints.update_entry)
+    delete_entry = _answered(endpoints.delete_entry)
+    image = _answered(endpoints.image)
+    persons = _listed(endpoints.persons)
+    erase_person = _answered(endpoints.erase_person)
+    search = _answered(endpoints.search)
+    search_vector = _answered(endpoints.search_vector)
+    search_entry = _answered(endpoints.search_entry)
 
-    async def enrol_stream(self, gallery: str, crops: Iterable[Crop | Embedded]) -> AsyncIterator[EnrolResult]:
+    async def enrol_stream(self, gallery: str, crops: Iterable[Crop | VectorCrop]) -> AsyncIterator[EnrolResult]:
         """Enrol any number of crops; a result for each, in order, once it is on disk. None is enrolled twice.
 
         Raises ClientError where the rest cannot be enrolled.
@@ -105,8 +113,8 @@ class AsyncClient:
 
     async def export_gallery(self, gallery: str, write: Callable[[bytes], object]) -> None:
         """Write the file of a gallery, chunk by chunk, and check that it is whole. Raises ClientError."""
-        reader = Reader()
-        with may_break_off(f"the export of {gallery}", "export it again"):
+        reader = ExportReader()
+        with transfer_errors(f"the export of {gallery}", "export it again"):
             async with self._http.stream("POST", gallery_path(gallery, "export")) as answer:
                 if not answer.is_success:
                     await answer.aread()
@@ -115,12 +123,12 @@ class AsyncClient:
                     write(chunk)
                     for _ in reader.feed(chunk):
                         pass
-                reader.finish()
+                reader.verify_complete()
 
     async def import_gallery(self, gallery: str, file: BinaryIO) -> Gallery:
         """Make a gallery of an exported file. Raises ClientError, and then there is no such gallery."""
         headers = {"Content-Type": "application/octet-stream"}
-        with may_break_off(f"the import into {gallery}", "see whether the gallery is there"):
+        with transfer_errors(f"the import into {gallery}", "see whether the gallery is there"):
             answer = await self._http.post(
                 gallery_path(gallery, "import"), content=_chunks(file), headers=headers, timeout=LONGEST_IMPORT
             )
@@ -128,7 +136,7 @@ class AsyncClient:
             raise api_error(answer)
         return Gallery.model_validate_json(answer.content)
 
-    async def _answer(self, call: Call[T]) -> T:
+    async def _answer(self, call: ApiRequest[T]) -> T:
         for attempt in count():
             try:
                 answer = await self._http.send(call.request(self._http))
@@ -141,7 +149,7 @@ class AsyncClient:
             await asyncio.sleep(wait)
         raise AssertionError("the last attempt returns or raises")
 
-    async def _items(self, listing: Listing[T]) -> AsyncIterator[T]:
+    async def _items(self, listing: PagedRequest[T]) -> AsyncIterator[T]:
         cursor: str | None = None
         while True:
             items, cursor = await self._answer(listing.page(cursor))

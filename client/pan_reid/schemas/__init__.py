@@ -1,57 +1,61 @@
-"""The members of requests and answers of the API, v1; the client gives them to its caller.
+"""The wire contract: the requests and responses of the API, v1. The client returns them, the service answers with them.
 
 Pixels and vectors never pass through these models: they would be copied number by number.
 """
 
-from service.schemas.base import Answer, Attributes, GalleryName, Identifier, ItemError, Problem, Request, Scalar
-from service.schemas.engine import (
-    Embedding,
-    Embeddings,
-    EmbedOptions,
-    Explanation,
-    Explanations,
-    Health,
-    Map,
-    Model,
-    Readiness,
-)
-from service.schemas.galleries import (
+from pan_reid.schemas.base import Attributes, GalleryName, Identifier, ItemError, Problem, Request, Response, Scalar
+from pan_reid.schemas.galleries import (
     Days,
-    EnrolEnd,
     Enrolled,
     EnrolResult,
+    EnrolSummary,
     Entry,
     EntryInfo,
     EntryPage,
     EntryUpdate,
-    Erased,
+    ErasureReceipt,
     ExportedEntry,
     ExportedGallery,
     Gallery,
     GalleryCreate,
     GalleryList,
     GalleryUpdate,
+    IndexKind,
+    IndexStatus,
     Person,
     PersonPage,
     ReEmbedding,
 )
-from service.schemas.searching import (
+from pan_reid.schemas.inference import (
+    Calibration,
+    Embedding,
+    Embeddings,
+    EmbedOptions,
+    Explanation,
+    Explanations,
+    FeatureMap,
+    Health,
+    Model,
+    Parity,
+    Readiness,
+)
+from pan_reid.schemas.search import (
     Comparison,
     Decision,
     DecisionOptions,
     Fuse,
     Hit,
-    Judged,
     Pair,
     PersonHit,
     Rerank,
+    Scored,
     SearchAnswer,
     SearchOptions,
 )
 
 __all__ = [
-    "Answer",
     "Attributes",
+    "Calibration",
     "Comparison",
     "Days",
     "Decision",
@@ -59,18 +63,19 @@ __all__ = [
     "EmbedOptions",
     "Embedding",
     "Embeddings",
-    "EnrolEnd",
     "EnrolResult",
+    "EnrolSummary",
     "Enrolled",
     "Entry",
     "EntryInfo",
     "EntryPage",
     "EntryUpdate",
-    "Erased",
+    "ErasureReceipt",
     "Explanation",
     "Explanations",
     "ExportedEntry",
     "ExportedGallery",
+    "FeatureMap",
     "Fuse",
     "Gallery",
     "GalleryCreate",
@@ -80,11 +85,12 @@ __all__ = [
     "Health",
     "Hit",
     "Identifier",
+    "IndexKind",
+    "IndexStatus",
     "ItemError",
-    "Judged",
-    "Map",
     "Model",
     "Pair",
+    "Parity",
     "Person",
     "PersonHit",
     "PersonPage",
@@ -93,7 +99,9 @@ __all__ = [
     "Readiness",
     "Request",
     "Rerank",
+    "Response",
     "Scalar",
+    "Scored",
     "SearchAnswer",
     "SearchOptions",
 ]

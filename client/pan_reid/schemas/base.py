@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from service.core.times import parse_time
+from pan_reid.schemas.times import parse_time
 
 ATTRIBUTES_MAX = 32
 
@@ -47,20 +47,20 @@ class Request(BaseModel):
     max_values: ClassVar[int] = 200  # at any depth; the service refuses more before it validates them
 
 
-class Answer(BaseModel):
+class Response(BaseModel):
     """Members may be added in later releases; a client ignores those it does not know."""
 
     model_config = ConfigDict(frozen=True)
 
 
-class ItemError(Answer):
+class ItemError(Response):
     """Why one item of a request failed; the others did not."""
 
     code: str
     detail: str
 
 
-class Problem(Answer):
+class Problem(Response):
     """RFC 9457. `code` is stable and meant for programs, `detail` for people."""
 
     type: str

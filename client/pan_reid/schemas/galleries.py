@@ -5,8 +5,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from service.core.types import IndexKind
-from service.schemas.base import ATTRIBUTES_MAX, Answer, Attributes, GalleryName, Identifier, ItemError, Request, Time
+from pan_reid.schemas.base import (
+    ATTRIBUTES_MAX,
+    Attributes,
+    GalleryName,
+    Identifier,
+    ItemError,
+    Request,
+    Response,
+    Time,
+)
 
 _INDEX = (
     "auto: exact as long as that takes a few milliseconds, then ivf_sq8. flat: exact always. hnsw: a graph, quick to "
@@ -14,6 +22,7 @@ _INDEX = (
     "2,048 entries, and searched when it finds 99.6 % of the ten nearest of entries that it is tried on; what it finds "
     "is scored exactly"
 )
+IndexKind = Literal["auto", "flat", "hnsw", "ivf_sq8", "ivf_pq"]
 Days = Annotated[float, Field(ge=0.001, le=36_500)]  # at least 86 seconds: the service erases by the minute
 
 
@@ -44,7 +53,7 @@ class GalleryUpdate(Request):
     )
 
 
-class IndexNow(Answer):
+class IndexStatus(Response):
     """What searches a gallery at this moment."""
 
     kind: IndexKind
@@ -63,11 +72,11 @@ class IndexNow(Answer):
     measured_at: datetime | None = Field(description="null where there is no index")
 
 
-class Gallery(Answer):
+class Gallery(Response):
     name: str
     purpose: str
     index: IndexKind = Field(description="as was asked for")
-    index_now: IndexNow
+    index_now: IndexStatus
     fingerprint: str = Field(description="of the model its vectors come from")
     dim: int
     created_at: datetime
@@ -86,7 +95,7 @@ class Gallery(Answer):
     persons: int
 
 
-class GalleryList(Answer):
+class GalleryList(Response):
     galleries: list[Gallery]
 
 
@@ -108,7 +117,7 @@ class EntryUpdate(Request):
     attributes: Attributes = Field(default_factory=dict, max_length=ATTRIBUTES_MAX)
 
 
-class Entry(Answer):
+class Entry(Response):
     entry_id: int
     person_id: str | None
     camera_id: str | None
@@ -118,7 +127,7 @@ class Entry(Answer):
     image: bool = Field(description="whether its picture is kept: GET .../image")
 
 
-class EntryPage(Answer):
+class EntryPage(Response):
     entries: list[Entry]
     next_cursor: str | None = Field(description="give it as `cursor` for the next page; null on the last")
 
@@ -143,19 +152,19 @@ class ExportedEntry(EntryInfo):
     image: str | None = Field(default=None, description="base64 of a JPEG")
 
 
-class EnrolResult(Answer):
+class EnrolResult(Response):
     index: int = Field(description="place in the request, from 0")
     entry_id: int | None = None
     error: ItemError | None = None
 
 
-class Enrolled(Answer):
+class Enrolled(Response):
     enrolled: int
     failed: int
     results: list[EnrolResult]
 
 
-class EnrolEnd(Answer):
+class EnrolSummary(Response):
     """The last line of a stream of enrolments."""
 
     enrolled: int
@@ -165,18 +174,18 @@ class EnrolEnd(Answer):
     )
 
 
-class Person(Answer):
+class Person(Response):
     person_id: str
     entries: int
     cameras: int
 
 
-class PersonPage(Answer):
+class PersonPage(Response):
     persons: list[Person]
     next_cursor: str | None
 
 
-class Erased(Answer):
+class ErasureReceipt(Response):
     """Receipt of an erasure; it is given when what it counts is gone for good, and no restart brings it back."""
 
     gallery: str
@@ -189,7 +198,7 @@ class Erased(Answer):
     erased_at: datetime
 
 
-class ReEmbedding(Answer):
+class ReEmbedding(Response):
     """How far a gallery is on its way to the loaded model."""
 
     gallery: str
@@ -202,4 +211,6 @@ class ReEmbedding(Answer):
     done: int = Field(description="entries that have a vector of the loaded model")
     without_crop: int = Field(description="entries that keep no picture, or one that cannot be used")
     problem: str | None = Field(description="why it stopped, or why it waits to try again")
-    erased: Erased | None = Field(description="receipt of the entries without a picture that the last change erased")
+    erased: ErasureReceipt | None = Field(
+        description="receipt of the entries without a picture that the last change erased"
+    )

@@ -1,47 +1,75 @@
 """What the engine gives: embeddings, maps; and the service about itself."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from bundle import Calibration, Parity
-from service.schemas.base import Answer, ItemError, Request
+from pan_reid.schemas.base import ItemError, Request, Response
 
 
 class EmbedOptions(Request):
     encoding: Literal["float", "base64"] = Field(default="float", description="base64: float32, little-endian")
 
 
-class Embedding(Answer):
+class Embedding(Response):
     index: int
     embedding: list[float] | str | None = None
     error: ItemError | None = None
 
 
-class Embeddings(Answer):
+class Embeddings(Response):
     fingerprint: str
     dim: int
     embeddings: list[Embedding]
 
 
-class Map(Answer):
+class FeatureMap(Response):
     name: str = Field(description="masks, or compatibility_1 and so on for each block of part-aware attention")
     shape: list[int] = Field(description="parts, height, width")
     values: list[list[list[float]]] | str = Field(description="or base64: float32, little-endian, rows first")
 
 
-class Explanation(Answer):
+class Explanation(Response):
     index: int
-    maps: list[Map] | None = None
+    maps: list[FeatureMap] | None = None
     error: ItemError | None = None
 
 
-class Explanations(Answer):
+class Explanations(Response):
     fingerprint: str
     explanations: list[Explanation]
 
 
-class Model(Answer):
+_Cosine = Annotated[float, Field(ge=-1.0 - 1e-6, le=1.0 + 1e-6)]
+
+
+class Parity(Response):
+    """How far an engine file departs from PyTorch, on what it was measured, and the gates it passed."""
+
+    data: str
+    images: int = Field(ge=1)
+    batch_sizes: tuple[int, ...]
+    cosine_min: _Cosine
+    cosine_mean: _Cosine
+    gate_cosine_min: _Cosine
+    consistency_min: _Cosine | None = Field(
+        default=None, description="least cosine of a crop with itself in another batch size and position"
+    )
+    mAP_difference: float | None = Field(default=None, description="points, engine minus PyTorch")
+    rank1_difference: float | None = Field(default=None, description="points, engine minus PyTorch")
+    gate_mAP_loss: float | None = Field(default=None, description="points; None: the difference was not gated")
+
+
+class Calibration(Response):
+    """Similarity thresholds at stated false-positive rates, and similarity -> probability of same person."""
+
+    data: str
+    thresholds: dict[str, float] = Field(description='false-positive rate, such as "0.001" -> cosine')
+    slope: float = Field(description="probability = 1 / (1 + exp(-(slope * cosine + intercept)))")
+    intercept: float
+
+
+class Model(Response):
     architecture: str
     variant: str
     backbone: str
@@ -63,7 +91,7 @@ class Model(Answer):
     licence_notes: str
 
 
-class Health(Answer):
+class Health(Response):
     status: Literal["ok"] = "ok"
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from service.schemas.base import ATTRIBUTES_MAX, Answer, Identifier, Request, Scalar, Time
+from pan_reid.schemas.base import ATTRIBUTES_MAX, Identifier, Request, Response, Scalar, Time
 
 
 class DecisionOptions(Request):
@@ -25,7 +25,7 @@ class DecisionOptions(Request):
         return self
 
 
-class Judged(Answer):
+class Scored(Response):
     """What is said of a cosine."""
 
     probability: float | None = Field(
@@ -38,13 +38,13 @@ class Judged(Answer):
     )
 
 
-class Decision(Answer):
+class Decision(Response):
     threshold: float = Field(description="the cosine from which on it is a match")
     false_positive_rate: float | None = Field(default=None, description="absent where the threshold was given")
     calibrated_on: str | None = Field(default=None, description="the data that rate was measured on")
 
 
-class Pair(Answer):
+class Pair(Response):
     """The two images that are most alike, by their place in each set, from 0."""
 
     a: int
@@ -52,7 +52,7 @@ class Pair(Answer):
     similarity: float
 
 
-class Comparison(Judged):
+class Comparison(Scored):
     similarity: float = Field(description="cosine of the two sets, each fused by its mean; what is judged")
     best: Pair
     decision: Decision | None = Field(default=None, description="where a verdict was asked for")
@@ -132,7 +132,7 @@ class SearchOptions(DecisionOptions):
         return self
 
 
-class Hit(Judged):
+class Hit(Scored):
     entry_id: int
     score: float = Field(description="cosine, from -1 to 1")
     distance: float | None = Field(
@@ -144,7 +144,7 @@ class Hit(Judged):
     attributes: dict[str, Any]
 
 
-class PersonHit(Judged):
+class PersonHit(Scored):
     person_id: str
     score: float = Field(description="what persons are ranked and judged by: best, or mean")
     best: float = Field(description="cosine of the person's nearest entry")
@@ -153,7 +153,7 @@ class PersonHit(Judged):
     hits: list[Hit] = Field(description="the nearest of them")
 
 
-class SearchAnswer(Answer):
+class SearchAnswer(Response):
     gallery: str
     fused: int = Field(description="number of images, vectors or entries that make up the query")
     hits: list[Hit] | None = None

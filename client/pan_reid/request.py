@@ -1,4 +1,4 @@
-"""A call of the API as data: what to send, how to read the answer, and when to send it again."""
+"""A request to the API as data: what to send, how to read the response, and when to send it again."""
 
 import os
 import re
@@ -10,11 +10,12 @@ from operator import index
 from typing import Any, Generic, TypeVar
 
 import httpx
-import orjson
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import to_json
 
-from service.client.errors import ClientError, api_error, no_answer
-from service.schemas import GalleryName
+from pan_reid.errors import ClientError, api_error, no_answer
+from pan_reid.schemas import GalleryName
 
 T = TypeVar("T")
 
@@ -29,8 +30,8 @@ Files = Sequence[tuple[str, tuple[str, bytes]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
-    """One request. A call that changes something can be repeated when it has a key: the service knows it by that."""
+class ApiRequest(Generic[T]):
+    """One request. One that changes something can be repeated if it has an idempotency `key`."""
 
     method: str
     path: str
@@ -49,7 +50,7 @@ class Call(Generic[T]):
         content = None
         if self.json is not None:
             headers["Content-Type"] = "application/json"
-            content = orjson.dumps(self.json, option=orjson.OPT_SERIALIZE_NUMPY)
+            content = to_json(self.json, fallback=_plain)
         if self.lines is not None:
             headers["Content-Type"] = "application/x-ndjson"
             content = self.lines
@@ -67,35 +68,35 @@ class Call(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
-class Listing(Generic[T]):
-    """Calls for page after page; `read` gives the items of one, and the cursor of the next where there is one."""
+class PagedRequest(Generic[T]):
+    """A list in pages; `read` gives the items of one page, and the cursor of the next or None."""
 
     path: str
     query: Mapping[str, str]
     read: Callable[[bytes], tuple[Sequence[T], str | None]]
 
-    def page(self, cursor: str | None) -> Call[tuple[Sequence[T], str | None]]:
+    def page(self, cursor: str | None) -> ApiRequest[tuple[Sequence[T], str | None]]:
         """The page at a cursor; the first without one."""
         query = {**self.query, "limit": "1000"} | ({"cursor": cursor} if cursor else {})
-        return Call("GET", self.path, self.read, query=query)
+        return ApiRequest("GET", self.path, self.read, query=query)
 
 
 @dataclass(frozen=True, slots=True)
-class Retries:
-    """A full queue and a short outage are waited for, `most` times."""
+class RetryPolicy:
+    """Waits out a full queue (429, 503) and a short outage, with at most `most` retries."""
 
     most: int
 
     def after_problem(self, attempt: int, answer: httpx.Response) -> float:
-        """Seconds to wait after this answer to attempt 0, 1, ... Raises ApiError where waiting does not help."""
+        """Seconds to wait after this response to attempt 0, 1, ... Raises ApiError if a retry does not help."""
         if attempt >= self.most or answer.status_code not in _RETRIED:
             raise api_error(answer)
         return _retry_after(answer.headers.get("Retry-After", ""), _pause(attempt))
 
-    def after_failure(self, attempt: int, call: Call[Any], error: httpx.TransportError) -> float:
-        """Seconds to wait after a connection that failed. Raises ClientError where the call may not be repeated.
+    def after_failure(self, attempt: int, call: ApiRequest[Any], error: httpx.TransportError) -> float:
+        """Seconds to wait after a connection that failed. Raises ClientError if the request may not be repeated.
 
-        A call that changes something and has no key may have been carried out, if there was a connection.
+        A request that changes something and has no key may have been carried out, if there was a connection.
         """
         repeatable = call.method == "GET" or call.key is not None or isinstance(error, httpx.ConnectError)
         if attempt >= min(self.most, _MOST_LOST) or not repeatable:
@@ -166,7 +167,14 @@ def form(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _field(name, value) for name, value in options.items()}
 
 
+def _plain(value: Any) -> Any:
+    """Arrays and scalars of NumPy as Python's lists and numbers. Raises TypeError for what JSON does not know."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(f"{type(value).__name__} cannot be sent as JSON")
+
+
 def _field(name: str, value: Any) -> Any:
     if name in _JSON_FIELDS:
-        return orjson.dumps(value).decode()
+        return to_json(value, fallback=_plain).decode()
     return value.isoformat() if isinstance(value, datetime) else value

@@ -9,20 +9,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
 import numpy as np
-import orjson
+from pydantic_core import from_json, to_json
 
-from service.client.call import Call, gallery_path
-from service.client.calls import Crop, Embedded
-from service.client.errors import ClientError
-from service.schemas import EnrolEnd, EnrolResult
+from pan_reid.endpoints import Crop, VectorCrop
+from pan_reid.errors import ClientError
+from pan_reid.request import ApiRequest, gallery_path
+from pan_reid.schemas import EnrolResult, EnrolSummary
 
 _LINES = 1000  # of a request
 _BYTES = 8 * 2**20
 
-Answered = tuple[Sequence[EnrolResult], ClientError | None]
+ChunkResult = tuple[Sequence[EnrolResult], ClientError | None]
 
 
-def enrolments(gallery: str, crops: Iterable[Crop | Embedded]) -> Iterator[Call[Answered]]:
+def enrolments(gallery: str, crops: Iterable[Crop | VectorCrop]) -> Iterator[ApiRequest[ChunkResult]]:
     """Calls that enrol all of them, one after another. Each answers results, and what ended it before its time."""
     first, lines, size = 0, list[bytes](), 0
     for crop in crops:
@@ -36,24 +36,24 @@ def enrolments(gallery: str, crops: Iterable[Crop | Embedded]) -> Iterator[Call[
         yield _call(gallery, first, lines)
 
 
-def _call(gallery: str, first: int, lines: list[bytes]) -> Call[Answered]:
+def _call(gallery: str, first: int, lines: list[bytes]) -> ApiRequest[ChunkResult]:
     path, read = gallery_path(gallery, "entries", "stream"), partial(_read, first)
-    return Call("POST", path, read, lines=b"".join(lines), accept="application/x-ndjson", key=uuid.uuid4().hex)
+    return ApiRequest("POST", path, read, lines=b"".join(lines), accept="application/x-ndjson", key=uuid.uuid4().hex)
 
 
-def _line(crop: Crop | Embedded) -> bytes:
+def _line(crop: Crop | VectorCrop) -> bytes:
     if isinstance(crop, Crop):
         item = {"image": base64.b64encode(crop.image).decode()}
     else:
         item = {"vector": base64.b64encode(np.asarray(crop.vector, "<f4").tobytes()).decode()}
     known = crop.info.model_dump(exclude_unset=True)
-    return orjson.dumps(item | known, option=orjson.OPT_APPEND_NEWLINE)
+    return to_json(item | known) + b"\n"
 
 
-def _read(first: int, data: bytes) -> Answered:
+def _read(first: int, data: bytes) -> ChunkResult:
     *lines, last = data.splitlines()
-    results = [EnrolResult(**(result | {"index": first + result["index"]})) for result in map(orjson.loads, lines)]
-    end = EnrolEnd.model_validate_json(last)
+    results = [EnrolResult(**(result | {"index": first + result["index"]})) for result in map(from_json, lines)]
+    end = EnrolSummary.model_validate_json(last)
     if end.error is None:
         return results, None
     return results, ClientError(f"{end.error.detail} ({end.error.code}); {first + len(results)} crops were answered")

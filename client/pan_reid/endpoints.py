@@ -1,0 +1,226 @@
+"""Every operation of the API: a function that describes its request. The clients' methods are made of these."""
+
+import base64
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel
+from pydantic_core import to_json
+
+from pan_reid.request import ApiRequest, PagedRequest, entry_path, files, form, gallery_path
+from pan_reid.schemas import (
+    Comparison,
+    Enrolled,
+    Entry,
+    EntryInfo,
+    EntryPage,
+    ErasureReceipt,
+    Explanations,
+    Gallery,
+    GalleryList,
+    IndexKind,
+    Model,
+    Person,
+    PersonPage,
+    ReEmbedding,
+    SearchAnswer,
+)
+
+M = TypeVar("M", bound=BaseModel)
+
+_NOTHING_KNOWN = EntryInfo()
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """The bytes of a picture of one person, and what is known of it."""
+
+    image: bytes
+    info: EntryInfo = _NOTHING_KNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class VectorCrop:
+    """The (dim,) vector of a crop by the model that is loaded, and what is known of it."""
+
+    vector: npt.NDArray[np.float32]
+    info: EntryInfo = _NOTHING_KNOWN
+
+
+def model() -> ApiRequest[Model]:
+    """The model that is loaded."""
+    return ApiRequest("GET", "/v1/model", _as(Model))
+
+
+def embed(
+    images: Sequence[bytes], boxes: Sequence[Sequence[float]] | None = None
+) -> ApiRequest[npt.NDArray[np.float32]]:
+    """(images, dim) unit vectors; or (boxes, dim), of the boxes (x, y, width, height in pixels) in one frame.
+
+    Raises ApiError if any image or box cannot be used.
+    """
+    binary = "application/octet-stream"
+    return ApiRequest("POST", "/v1/embeddings", _array, files=files(images), form=_boxes(boxes), accept=binary)
+
+
+def explain(images: Sequence[bytes], boxes: Sequence[Sequence[float]] | None = None) -> ApiRequest[Explanations]:
+    """Part masks and compatibility maps of a few images, or of boxes in one frame."""
+    return ApiRequest("POST", "/v1/explain", _as(Explanations), files=files(images), form=_boxes(boxes))
+
+
+def compare(a: Sequence[bytes], b: Sequence[bytes], **options: Any) -> ApiRequest[Comparison]:
+    """Do two sets of images show one person? Options are those of `pan_reid.schemas.DecisionOptions`."""
+    both = files(a, "a") + files(b, "b")
+    return ApiRequest("POST", "/v1/compare", _as(Comparison), files=both, form=form(options))
+
+
+def galleries() -> ApiRequest[list[Gallery]]:
+    """Every gallery, by name."""
+    return ApiRequest("GET", "/v1/galleries", lambda data: GalleryList.model_validate_json(data).galleries)
+
+
+def gallery(name: str) -> ApiRequest[Gallery]:
+    """Raises ApiError with status 404 when there is none."""
+    return ApiRequest("GET", gallery_path(name), _as(Gallery))
+
+
+def create_gallery(
+    name: str,
+    purpose: str = "",
+    *,
+    index: IndexKind = "auto",
+    retention_days: float | None = None,
+    keep_crops: bool = False,
+) -> ApiRequest[Gallery]:
+    """Raises ApiError with status 409 when the name is taken."""
+    kept = {"retention_days": retention_days, "keep_crops": keep_crops}
+    wanted = {"name": name, "purpose": purpose, "index": index, **kept}
+    return ApiRequest("POST", "/v1/galleries", _as(Gallery), json=wanted)
+
+
+def update_gallery(name: str, **changes: Any) -> ApiRequest[Gallery]:
+    """Change what is given, and nothing else: members of `pan_reid.schemas.GalleryUpdate`."""
+    return ApiRequest("PATCH", gallery_path(name), _as(Gallery), json=changes)
+
+
+def delete_gallery(name: str) -> ApiRequest[ErasureReceipt]:
+    """Erase a gallery with all it holds."""
+    return ApiRequest("DELETE", gallery_path(name), _as(ErasureReceipt))
+
+
+def purge(gallery: str) -> ApiRequest[ErasureReceipt]:
+    """Erase what has expired now, and know when it is done."""
+    return ApiRequest("POST", gallery_path(gallery, "purge"), _as(ErasureReceipt))
+
+
+def re_embed(gallery: str, *, drop_without_crop: bool = False) -> ApiRequest[ReEmbedding]:
+    """Let the service bring a gallery to the loaded model, from the crops it keeps; it goes on by itself.
+
+    Raises ApiError with status 409 where entries keep none, unless they may be erased at the end.
+    """
+    query = {"drop_without_crop": "true"} if drop_without_crop else {}
+    return ApiRequest("POST", gallery_path(gallery, "re-embed"), _as(ReEmbedding), query=query)
+
+
+def re_embedding(gallery: str) -> ApiRequest[ReEmbedding]:
+    """How far a gallery is on its way to the loaded model."""
+    return ApiRequest("GET", gallery_path(gallery, "re-embed"), _as(ReEmbedding))
+
+
+def enrol(gallery: str, crops: Sequence[Crop]) -> ApiRequest[Enrolled]:
+    """Enrol crops; the answer says for each whether it was. Sent again after a failure, none is enrolled twice."""
+    metadata = to_json([crop.info.model_dump(exclude_unset=True) for crop in crops])
+    return ApiRequest(
+        "POST",
+        gallery_path(gallery, "entries"),
+        _as(Enrolled),
+        files=files([crop.image for crop in crops]),
+        form={"metadata": metadata.decode()},
+        key=uuid.uuid4().hex,
+    )
+
+
+def entries(gallery: str, **filters: str) -> PagedRequest[Entry]:
+    """Every entry in the order of enrolment; filters are person_id and camera_id."""
+
+    def read(data: bytes) -> tuple[Sequence[Entry], str | None]:
+        page = EntryPage.model_validate_json(data)
+        return page.entries, page.next_cursor
+
+    return PagedRequest(gallery_path(gallery, "entries"), filters, read)
+
+
+def entry(gallery: str, entry_id: int) -> ApiRequest[Entry]:
+    """Raises ApiError with status 404 when there is none."""
+    return ApiRequest("GET", entry_path(gallery, entry_id), _as(Entry))
+
+
+def update_entry(gallery: str, entry_id: int, **changes: Any) -> ApiRequest[Entry]:
+    """Change what is given, and nothing else: members of `pan_reid.schemas.EntryUpdate`; None clears one."""
+    return ApiRequest("PATCH", entry_path(gallery, entry_id), _as(Entry), json=changes)
+
+
+def delete_entry(gallery: str, entry_id: int) -> ApiRequest[None]:
+    """Delete an entry and its vector."""
+    return ApiRequest("DELETE", entry_path(gallery, entry_id), lambda _: None)
+
+
+def image(gallery: str, entry_id: int) -> ApiRequest[bytes]:
+    """The kept picture of an entry, JPEG. Raises ApiError with status 404 where none is kept."""
+    return ApiRequest("GET", entry_path(gallery, entry_id, "image"), bytes, accept="image/jpeg")
+
+
+def persons(gallery: str) -> PagedRequest[Person]:
+    """Every person, by id."""
+
+    def read(data: bytes) -> tuple[Sequence[Person], str | None]:
+        page = PersonPage.model_validate_json(data)
+        return page.persons, page.next_cursor
+
+    return PagedRequest(gallery_path(gallery, "persons"), {}, read)
+
+
+def erase_person(gallery: str, person_id: str) -> ApiRequest[ErasureReceipt]:
+    """Erase every entry of a person in this gallery."""
+    return ApiRequest("DELETE", gallery_path(gallery, "persons"), _as(ErasureReceipt), query={"person_id": person_id})
+
+
+def search(gallery: str, *images: bytes, **options: Any) -> ApiRequest[SearchAnswer]:
+    """Search by one image, or by several of one person. Options are those of `pan_reid.schemas.SearchOptions`."""
+    return ApiRequest(
+        "POST", gallery_path(gallery, "search"), _as(SearchAnswer), files=files(images), form=form(options)
+    )
+
+
+def search_vector(gallery: str, vector: npt.NDArray[np.float32], **options: Any) -> ApiRequest[SearchAnswer]:
+    """Search by a (dim,) vector of the same model, or by (n, dim) of one person."""
+    wanted = {"vectors": [_base64(row) for row in np.atleast_2d(vector)], **options}
+    return ApiRequest("POST", gallery_path(gallery, "search"), _as(SearchAnswer), json=wanted)
+
+
+def search_entry(gallery: str, *entry_ids: int, **options: Any) -> ApiRequest[SearchAnswer]:
+    """Search by an entry of the gallery, or several of one person; they are not among their own hits."""
+    wanted = {"entry_ids": entry_ids, **options}
+    return ApiRequest("POST", gallery_path(gallery, "search"), _as(SearchAnswer), json=wanted)
+
+
+def _as(answer: type[M]) -> Callable[[bytes], M]:
+    return answer.model_validate_json
+
+
+def _base64(vector: npt.NDArray[np.float32]) -> str:
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+
+
+def _array(data: bytes) -> npt.NDArray[np.float32]:
+    vectors: npt.NDArray[np.float32] = np.load(BytesIO(data), allow_pickle=False)
+    return vectors
+
+
+def _boxes(boxes: Sequence[Sequence[float]] | None) -> dict[str, Any]:
+    return form({} if boxes is None else {"boxes": boxes})
