@@ -1,6 +1,5 @@
 """Rules of the fuzz: searches, embeddings, and any call at all."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ from hypothesis.stateful import precondition, rule
 
 from benchmarks.fuzz import values
 from benchmarks.fuzz.api import Fault, path
-from benchmarks.fuzz.model import Gallery, Query, best_by_person, ranking_faults, scores
+from benchmarks.fuzz.model import Gallery, Query, best_by_person, parse_time, ranking_faults, scores
 from benchmarks.fuzz.state import State, picks
 
 
@@ -20,7 +19,7 @@ class SearchRules(State):
     @rule(pick=picks, seed=st.integers(0, 200), top_k=st.integers(1, 20), data=st.data())
     def search(self, pick: int, seed: int, top_k: int, data: st.DataObject) -> None:
         name, gallery = self._pick(pick)
-        query, options = data.draw(filters(values.direction(seed), gallery))
+        query, options = data.draw(filters(values.direction(seed)))
         self._search(name, gallery, query, {"vector": query.vector.tolist(), **options}, top_k)
 
     @precondition(lambda self: self._some_entry())
@@ -127,29 +126,25 @@ class SearchRules(State):
 
 
 @st.composite
-def filters(draw: st.DrawFn, vector: values.Vector, gallery: Gallery) -> tuple[Query, dict[str, Any]]:
+def filters(draw: st.DrawFn, vector: values.Vector) -> tuple[Query, dict[str, Any]]:
     """A query with some filters, and the members of the request that ask for it."""
-    names = draw(
-        st.sets(st.sampled_from(["cameras", "persons", "exclude_persons", "window", "attributes"]), max_size=2)
-    )
+    kinds = ["cameras", "persons", "exclude_persons", "window", "attributes"]
+    names = draw(st.sets(st.sampled_from(kinds), max_size=2))
     wanted: dict[str, Any] = {}
     options: dict[str, Any] = {}
-    known = sorted({entry.person_id for entry in gallery.entries.values()} - {None}, key=str) or ["p1"]
     if "cameras" in names:
         options["cameras"] = draw(st.lists(values.camera_ids, max_size=2))
         wanted["cameras"] = frozenset(options["cameras"])
     for member in ("persons", "exclude_persons"):
         if member in names:
-            options[member] = draw(st.lists(st.sampled_from(known), max_size=2))
+            options[member] = draw(st.lists(st.sampled_from(values.PERSONS), max_size=2))
             wanted[member] = frozenset(options[member])
     if "window" in names:
-        times = [entry.captured_at for entry in gallery.entries.values() if entry.captured_at is not None]
-        at = draw(st.sampled_from(times or [datetime(2024, 1, 1, tzinfo=UTC)]))
+        at = draw(st.sampled_from(values.TIMES))
         side = draw(st.sampled_from(["captured_from", "captured_until"]))
-        options[side], wanted[side] = at.isoformat(), at
+        options[side], wanted[side] = at, parse_time(at)
     if "attributes" in names:
-        pairs = [pair for entry in gallery.entries.values() for pair in entry.attributes.items()]
-        name, value = draw(st.sampled_from(pairs or [("coat", "red")]))
+        name, value = draw(st.sampled_from(values.PAIRS))
         options["attributes"] = {name: value}
         wanted["attributes"] = ((name, (value,)),)
     return Query(vector, **wanted), options
