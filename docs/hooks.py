@@ -1,8 +1,11 @@
 """MkDocs hook: generates the reference pages from the code, so that they cannot differ from it."""
 
+import functools
 import importlib
 import importlib.util
+import inspect
 import json
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,18 +17,42 @@ from mkdocs.structure.files import File, Files
 from pydantic import BaseModel
 from typer.cli import get_docs_for_click
 
+ROOT = Path(__file__).parents[1]
 _METHODS = ("get", "post", "put", "patch", "delete")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """List the generated pages in the navigation."""
+    section = next(entry for entry in config.nav or () if "Reference" in entry)
+    section["Reference"] = [{title: f"reference/{name}.md"} for name, (title, _) in reference().items()]
+    return config
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages to those on disk."""
-    document = json.loads((Path(config.docs_dir) / "openapi.json").read_text(encoding="utf-8"))
-    scripts = tomllib.loads((Path(config.docs_dir).parent / "pyproject.toml").read_text(encoding="utf-8"))
-    pages: dict[str, str] = {"settings": training_settings(), "api": http_api(document)}
-    pages |= {name: command_line(name, target) for name, target in scripts["project"]["scripts"].items()}
-    for name, content in pages.items():
+    for name, (_, content) in reference().items():
         files.append(File.generated(config, f"reference/{name}.md", content=content))
     return files
+
+
+@functools.cache
+def reference() -> dict[str, tuple[str, str]]:
+    """Title and Markdown of each generated page, by its name."""
+    document = json.loads((ROOT / "docs" / "openapi.json").read_text(encoding="utf-8"))
+    return {
+        **{name: (name, command_line(name, target)) for name, target in console_scripts().items()},
+        "settings": ("Training settings", training_settings()),
+        "api": ("HTTP API", http_api(document)),
+        "python": ("Python client", python_client()),
+    }
+
+
+def console_scripts() -> dict[str, str]:
+    """The commands that the distributions install, and their entry points."""
+    found: dict[str, str] = {}
+    for path in (ROOT / "pyproject.toml", ROOT / "client" / "pyproject.toml"):
+        found |= tomllib.loads(path.read_text(encoding="utf-8"))["project"].get("scripts", {})
+    return found
 
 
 def training_settings() -> str:
@@ -74,6 +101,30 @@ def application(entry_point: str) -> Any:
         if isinstance(found, typer.Typer):
             return typer.main.get_command(found)
     raise LookupError(f"no Typer application behind {entry_point}")
+
+
+def python_client() -> str:
+    """The public names of `pan_reid`: signatures and docstrings."""
+    import pan_reid
+
+    lines = ["# Python client", "", "```text", inspect.getdoc(pan_reid) or "", "```", ""]
+    for name in pan_reid.__all__:
+        one = getattr(pan_reid, name)
+        lines += [f"## {name}", "", inspect.getdoc(one) or "", ""]
+        if issubclass(one, BaseModel):
+            lines += _properties(one.model_json_schema()["properties"], one.model_json_schema())
+        # The methods of AsyncClient are those of Client.
+        for method, function in inspect.getmembers(one, inspect.isfunction) if name == "Client" else ():
+            if not method.startswith("_"):
+                lines += [f"### {name}.{method}", "", f"```python\n{_signature(method, function)}\n```", ""]
+                lines += [inspect.getdoc(function) or "", ""]
+    return "\n".join(lines)
+
+
+def _signature(name: str, function: Any) -> str:
+    """A signature as it is written, without the modules of its types."""
+    text = re.sub(r"\b[\w.]+\.(?=\w)", "", str(inspect.signature(function)))
+    return name + re.sub(r"^\(self(, /)?(, )?", "(", text).replace("NoneType", "None")
 
 
 def http_api(document: dict[str, Any]) -> str:
