@@ -7,7 +7,7 @@ import inspect
 import json
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,22 +57,32 @@ def console_scripts() -> dict[str, str]:
 
 def training_settings() -> str:
     """Every setting of `pan-train run`, from the pydantic model."""
-    from training.config import RunConfig
+    from training.config import PRESETS, RunConfig
 
-    rows = [f"| `{name}` | {_cell(default)} | {_cell(text)} |" for name, default, text in _settings(RunConfig)]
-    return "\n".join(
-        [
-            "# Training settings",
-            "",
-            "Give a setting on the command line as `group.key=value`, or in a YAML file with `--config`.",
-            "The defaults are those of `preset=paper`; `pan-train run --help` names the other presets.",
-            "",
-            "| setting | default | meaning |",
-            "| --- | --- | --- |",
-            *rows,
-            "",
-        ]
-    )
+    lines = [
+        "# Training settings",
+        "",
+        "Give a setting on the command line as `group.key=value`, or in a YAML file with `--config`; see",
+        "[train](../how-to/training.md). The defaults are those of `preset=paper`.",
+        "",
+        "| setting | default | meaning |",
+        "| --- | --- | --- |",
+    ]
+    lines += [f"| `{name}` | {_cell(default)} | {_cell(text)} |" for name, default, text in _settings(RunConfig)]
+    lines += ["", "## Presets", "", "| preset | changes |", "| --- | --- |"]
+    for preset, changes in PRESETS.items():
+        text = ", ".join(f"`{name}={json.dumps(value)}`" for name, value in _flat(changes))
+        lines.append(f"| `{preset}` | {text or 'none'} |")
+    return "\n".join([*lines, ""])
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values of nested settings."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _settings(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str]]:
