@@ -63,7 +63,7 @@ class Place:
     def __init__(self, folder: Path, kind: IndexKind) -> None:
         self.metrics = Metrics()
         self.database = Database(folder / "pan.sqlite3", self.metrics)
-        self.galleries = Galleries(self.database, "crash", DIM, self.metrics)
+        self.galleries = Galleries(self.database, "c" * 64, DIM, self.metrics)
         self.upkeep = Upkeep(self.database, self.galleries, folder / "snapshots", self.metrics)
         asyncio.run(self._open(kind))
 

@@ -136,7 +136,7 @@ class Place:
     def __init__(self, folder: Path, kind: IndexKind, dim: int) -> None:
         metrics = Metrics()
         self.database = Database(folder / "pan.sqlite3", metrics)
-        self.galleries = Galleries(self.database, "benchmark", dim, metrics)
+        self.galleries = Galleries(self.database, "b" * 64, dim, metrics)
         self.upkeep = Upkeep(self.database, self.galleries, folder / "snapshots", metrics)
         self.metrics = metrics
         asyncio.run(self.galleries.create("benchmark", "lobby", "", kind))

@@ -139,7 +139,7 @@ def opened(folder: Path, dim: int) -> tuple[Database, Galleries, Metrics]:
     """A database and its galleries, not loaded."""
     metrics = Metrics()
     database = Database(folder / "pan.sqlite3", metrics)
-    return database, Galleries(database, "benchmark", dim, metrics), metrics
+    return database, Galleries(database, "b" * 64, dim, metrics), metrics
 
 
 def approximate(rows: int, dim: int, kind: IndexKind) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class Place:
     def __init__(self, folder: Path, kind: IndexKind, dim: int) -> None:
         metrics = Metrics()
         self.database = Database(folder / "pan.sqlite3", metrics)
-        self.galleries = Galleries(self.database, "f", dim, metrics)
+        self.galleries = Galleries(self.database, "f" * 64, dim, metrics)
         self.folder = folder / "snapshots"
         self.metrics = metrics
         self.upkeep = Upkeep(self.database, self.galleries, self.folder, metrics)
