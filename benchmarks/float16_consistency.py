@@ -22,8 +22,8 @@ import torch
 from bundle import ImageArray, InputSpec
 from export.onnx.float16 import to_float16
 from export.onnx.graph import INPUT, OUTPUT, onnx_graph
-from export.parity.agreement import BATCH_SIZES, in_batches, in_words
-from export.parity.samples import measuring_samples
+from export.parity.agreement import BATCH_SIZES, format_cosine, in_batches
+from export.parity.samples import load_samples
 from training.checkpoint import load_checkpoint
 from training.embed import Embed, Floats, torch_embedder
 from training.model import PAN, Normalise, to_planes
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64)
     arguments = parser.parse_args()
     network, card = load_checkpoint(arguments.checkpoint)
-    images = measuring_samples(arguments.data, card.input, arguments.images, 1).images_NHW3
+    images = load_samples(arguments.data, card.input, arguments.images, 1).images_NHW3
     with TemporaryDirectory() as scratch:
         path = Path(scratch) / "float16.onnx"
         onnx.save_model(to_float16(onnx_graph(network, card.input, {})), path)
@@ -61,7 +61,7 @@ def main() -> None:
 
 def _words(pairs: list[tuple[Floats, Floats]]) -> str:
     cosines = np.concatenate([_cosine(a, b) for a, b in pairs])
-    return f"cosine min {in_words(float(cosines.min()))}, mean {in_words(float(cosines.mean()))}"
+    return f"cosine min {format_cosine(float(cosines.min()))}, mean {format_cosine(float(cosines.mean()))}"
 
 
 def _cosine(a_ND: Floats, b_ND: Floats) -> npt.NDArray[np.float64]:

@@ -1,6 +1,5 @@
 """A bundle measured again: on the machine and the crops of whoever runs it."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,17 +7,16 @@ import torch
 
 from bundle import Bundle, EngineFile, load_bundle
 from export.bundles.exporter import model_fingerprint
-from export.bundles.targets import Measuring
+from export.bundles.targets import MeasurementSettings
 from export.engines import onnx_embedder, open_engine
 from export.errors import BuildError, EngineMissing, ExportError, ParityError
-from export.parity.agreement import Agreement, Reference, require
+from export.parity.agreement import Agreement, Reference, check_gates
 from export.parity.gates import DEFAULTS, Gates
-from export.parity.samples import measuring_samples
-from export.tensorrt.runtime import open_built
+from export.parity.samples import load_samples
+from export.tensorrt.runtime import open_tensorrt_engine
+from training.callbacks import StepCallback
 from training.checkpoint import load_checkpoint
 from training.embed import Embed, torch_embedder
-
-Step = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +30,7 @@ class Verdict:
 
 
 def verify_bundle(
-    folder: Path, checkpoint: Path | None, measuring: Measuring, step: Step = lambda _: None
+    folder: Path, checkpoint: Path | None, measuring: MeasurementSettings, step: StepCallback = lambda _: None
 ) -> list[Verdict]:
     """Hold every engine of a bundle to the gates in its manifest.
 
@@ -41,13 +39,13 @@ def verify_bundle(
     """
     bundle = load_bundle(folder)
     step("reading crops" if measuring.data else "rendering synthetic people")
-    samples = measuring_samples(measuring.data, bundle.manifest.input, measuring.images, measuring.ranked)
+    samples = load_samples(measuring.data, bundle.manifest.input, measuring.images, measuring.ranked)
     step("the reference on the crops")
     reference = Reference(_reference(bundle, checkpoint), samples)
     verdicts = []
     for entry in bundle.manifest.files:
         step(f"measuring {entry.label}")
-        verdicts.append(_judge(bundle, entry, reference))
+        verdicts.append(_verify_entry(bundle, entry, reference))
     return verdicts
 
 
@@ -63,7 +61,7 @@ def _reference(bundle: Bundle, checkpoint: Path | None) -> Embed:
     return torch_embedder(network, card.input)
 
 
-def _judge(bundle: Bundle, entry: EngineFile, reference: Reference) -> Verdict:
+def _verify_entry(bundle: Bundle, entry: EngineFile, reference: Reference) -> Verdict:
     if entry.purpose != "embed":
         return Verdict(entry, unseen="gives maps, not descriptors; it was compared when it was exported")
     try:
@@ -75,7 +73,7 @@ def _judge(bundle: Bundle, entry: EngineFile, reference: Reference) -> Verdict:
     agreement = None
     try:
         agreement = reference.compare(engine)
-        require(agreement, _recorded(entry))
+        check_gates(agreement, _recorded(entry))
     except (ParityError, BuildError) as error:
         return Verdict(entry, agreement, problem=str(error))
     return Verdict(entry, agreement)
@@ -83,7 +81,7 @@ def _judge(bundle: Bundle, entry: EngineFile, reference: Reference) -> Verdict:
 
 def _open(entry: EngineFile, path: Path) -> Embed:
     if entry.kind in ("tensorrt", "tensorrt_rtx"):
-        return open_built(entry, path)
+        return open_tensorrt_engine(entry, path)
     return open_engine(entry.kind, entry.precision, path, torch.get_num_threads())
 
 

@@ -31,7 +31,7 @@ class World:
     size: int = 1
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process is the one that writes and prints."""
         return self.rank == 0
 
@@ -39,7 +39,7 @@ class World:
         """The module with gradients that are averaged over the processes."""
         return DistributedDataParallel(module) if self.size > 1 else module
 
-    def apart(self, module: nn.Module) -> AbstractContextManager[None]:
+    def no_sync(self, module: nn.Module) -> AbstractContextManager[None]:
         """Around a forward and backward pass whose gradients wait for the next pass to be averaged."""
         return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
 
@@ -55,27 +55,27 @@ class World:
         """Whether any process says so."""
         return flag if self.size == 1 else self.mean(torch.tensor(float(flag))).item() > 0
 
-    def same_buffers(self, module: nn.Module) -> None:
+    def broadcast_buffers(self, module: nn.Module) -> None:
         """Give every process the first one's batch-norm statistics."""
         if self.size > 1:
             for buffer in module.buffers():
                 dist.broadcast(buffer, 0)
 
-    def share(self, items: Sequence[Item]) -> list[Item]:
+    def shard(self, items: Sequence[Item]) -> list[Item]:
         """This process's part of a list, as long in every process: the list begins again where it is too short."""
         each = -(-len(items) // self.size)
         return [items[index % len(items)] for index in range(self.rank, each * self.size, self.size)]
 
-    def collect(self, rows_nD: Floats, count: int) -> Floats | None:
+    def gather_rows(self, rows_nD: Floats, count: int) -> Floats | None:
         """Rows of the shares of `count` items, in the order of the items, in the first process; None in the others."""
         if self.size == 1:
             return rows_nD
         mine = torch.from_numpy(rows_nD)
-        parts = [torch.empty_like(mine) for _ in range(self.size)] if self.first else None
+        parts = [torch.empty_like(mine) for _ in range(self.size)] if self.is_main else None
         dist.gather(mine, parts)
         return None if parts is None else torch.stack(parts, 1).flatten(0, 1)[:count].numpy()
 
-    def agree(self, value: Item) -> Item:
+    def broadcast(self, value: Item) -> Item:
         """The first process's value, in every process."""
         if self.size == 1:
             return value
@@ -84,14 +84,14 @@ class World:
         return held[0]
 
 
-ALONE = World()
+SINGLE_PROCESS = World()
 
 
-def join(device: str) -> tuple[World, torch.device]:
+def init_process_group(device: str) -> tuple[World, torch.device]:
     """Meet the other processes where torchrun started several; say which device is this one's. Raises ConfigError."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        return ALONE, _device(device)
+        return SINGLE_PROCESS, _device(device)
     if ":" in device:
         raise ConfigError(f"device={device} names one GPU for all {size} processes; use device=cuda or auto")
     chosen = _device(device)
@@ -106,7 +106,7 @@ def join(device: str) -> tuple[World, torch.device]:
     return World(dist.get_rank(), size), chosen
 
 
-def leave() -> None:
+def shutdown() -> None:
     """Part from the other processes, where there are any."""
     if dist.is_initialized():
         dist.destroy_process_group()

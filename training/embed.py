@@ -8,14 +8,14 @@ import numpy.typing as npt
 import torch
 
 from bundle import Evaluation, ImageArray, InputSpec
-from training.data import Crop, CropStore, ReidData, cameras, persons, prefetch, why_not_evaluated
+from training.callbacks import ProgressCallback
+from training.data import Crop, CropStore, ReidData, cameras, not_evaluable_reason, persons, prefetch
 from training.distributed import World
 from training.errors import DataError
 from training.evaluation import Embedded, Labels, evaluate_embeddings
 from training.model import PAN, Normalise, to_planes
 
 Floats = npt.NDArray[np.float32]
-Progress = Callable[[int, int], None]
 Embed = Callable[[ImageArray], Floats]
 
 
@@ -34,7 +34,7 @@ def torch_embedder(network: PAN, spec: InputSpec, device: torch.device | str = "
 
 
 def embed_crops(
-    embed: Embed, crops: Sequence[Crop], spec: InputSpec, batch: int = 64, progress: Progress | None = None
+    embed: Embed, crops: Sequence[Crop], spec: InputSpec, batch: int = 64, progress: ProgressCallback | None = None
 ) -> Floats:
     """Descriptors of a list of crops, (n, D). The next batches are decoded while one is embedded."""
     store = CropStore(crops, spec, cache_gib=0)
@@ -48,31 +48,31 @@ def embed_crops(
     return np.concatenate(rows)
 
 
-def evaluate_on(embed: Embed, data: ReidData, spec: InputSpec, progress: Progress | None = None) -> Evaluation:
+def evaluate_on(embed: Embed, data: ReidData, spec: InputSpec, progress: ProgressCallback | None = None) -> Evaluation:
     """Embed query and gallery of a data set and score the ranking by the official rules."""
     return evaluate_embeddings(*embed_data(embed, data, spec, progress))
 
 
-def embed_data(embed: Embed, data: ReidData, spec: InputSpec, progress: Progress | None = None) -> Embedded:
+def embed_data(embed: Embed, data: ReidData, spec: InputSpec, progress: ProgressCallback | None = None) -> Embedded:
     """Embed query and gallery of a data set, its junk left out.
 
     Raises DataError, before anything is computed, where nothing can be ranked.
     """
     data = data.without_junk()
-    if why := why_not_evaluated(data):
+    if why := not_evaluable_reason(data):
         raise DataError(f"{why}; nothing can be measured")
-    return _arranged(embed_crops(embed, [*data.query, *data.gallery], spec, progress=progress), data)
+    return _split_rows(embed_crops(embed, [*data.query, *data.gallery], spec, progress=progress), data)
 
 
-def embed_share(embed: Embed, data: ReidData, spec: InputSpec, world: World) -> Embedded | None:
+def embed_shard(embed: Embed, data: ReidData, spec: InputSpec, world: World) -> Embedded | None:
     """As `embed_data`, by all processes of a run together: the first gets every row, the others get None."""
     data = data.without_junk()
     crops = [*data.query, *data.gallery]
-    rows = world.collect(embed_crops(embed, world.share(crops), spec), len(crops))
-    return None if rows is None else _arranged(rows, data)
+    rows = world.gather_rows(embed_crops(embed, world.shard(crops), spec), len(crops))
+    return None if rows is None else _split_rows(rows, data)
 
 
-def _arranged(rows: Floats, data: ReidData) -> Embedded:
+def _split_rows(rows: Floats, data: ReidData) -> Embedded:
     split = len(data.query)
     query = Labels(persons(data.query), cameras(data.query))
     gallery = Labels(persons(data.gallery), cameras(data.gallery))

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from bundle import EngineFile, PanError, load_bundle, save_manifest
 from export.batch.plan import COMPILED, EXPLAIN, Job
-from export.batch.state import Row, label_of
+from export.batch.state import Row, engine_label
 from export.bundles.attach import attach_engine
 from export.bundles.exporter import Exported, export_checkpoint
 from export.bundles.targets import FLOAT32
@@ -17,10 +17,10 @@ from export.bundles.writer import new_bundle
 from export.tensorrt.build import BuildSettings
 from export.tensorrt.export import export_tensorrt
 
-Tell = Callable[[str | Row], None]  # what is being done, or what became of an engine
+Emit = Callable[[str | Row], None]  # what is being done, or what became of an engine
 
 
-def make(job: Job, keys: Mapping[str, str], held: Sequence[Row], outdated: Sequence[Row], tell: Tell) -> None:
+def make(job: Job, keys: Mapping[str, str], held: Sequence[Row], outdated: Sequence[Row], emit: Emit) -> None:
     """Make every engine of the job that has no row in `held`; those of `outdated` leave the bundle first.
 
     An engine that fails is told as a row and does not stop the others.
@@ -40,27 +40,27 @@ def make(job: Job, keys: Mapping[str, str], held: Sequence[Row], outdated: Seque
                 reduction=job.reduction,
                 explain=job.explain,
                 overwrite=True,
-                step=tell,
+                step=emit,
             )
-            _tell_exported(job, keys, missing, exported, tell)
+            _emit_exported(job, keys, missing, exported, emit)
         else:
-            _withdraw(job.folder, outdated)
+            _remove_entries(job.folder, outdated)
             if targets:
-                _add(job, keys, missing, tell)
+                _add(job, keys, missing, emit)
     except Exception as error:
         for row in failures(job, missing if whole else [target.label for target in targets], keys, error):
-            tell(row)
+            emit(row)
         if whole:
             return
     for label in job.compiled:
         if label in missing:
-            _compile(job, label, keys, tell)
+            _compile(job, label, keys, emit)
 
 
 def copy_bundle(source: Path, job: Job) -> None:
     """Begin the job's bundle with what another one of its checkpoint holds: all it asks for but TensorRT."""
     manifest = load_bundle(source).manifest
-    files = tuple(entry for entry in manifest.files if entry.built_for is None and label_of(entry) in job.labels)
+    files = tuple(entry for entry in manifest.files if entry.built_for is None and engine_label(entry) in job.labels)
     with new_bundle(job.folder, overwrite=True) as draft:
         for name in {entry.name for entry in files}:
             shutil.copyfile(source / name, draft / name)
@@ -78,22 +78,22 @@ def failures(job: Job, labels: Sequence[str], keys: Mapping[str, str], error: Ex
     ]
 
 
-def _add(job: Job, keys: Mapping[str, str], missing: Sequence[str], tell: Tell) -> None:
+def _add(job: Job, keys: Mapping[str, str], missing: Sequence[str], emit: Emit) -> None:
     """Make the missing engines in a bundle of their own, and move them into the one that stands."""
     targets = [target for target in job.targets if target.label in missing]
     with TemporaryDirectory(prefix=f".{job.name}.", dir=job.folder.parent) as scratch:
         made = Path(scratch) / "bundle"
-        exported = export_checkpoint(job.checkpoint, made, targets=targets, measuring=job.measuring, step=tell)
+        exported = export_checkpoint(job.checkpoint, made, targets=targets, measuring=job.measuring, step=emit)
         fingerprint = exported.manifest.model.fingerprint
         for entry in exported.manifest.files:
-            if label_of(entry) in missing:
+            if engine_label(entry) in missing:
                 draft = Path(scratch) / entry.name
                 shutil.copyfile(made / entry.name, draft)  # another entry may name the same file
                 attach_engine(job.folder, draft, entry, fingerprint, overwrite=True)
-        _tell_exported(job, keys, [target.label for target in targets], exported, tell)
+        _emit_exported(job, keys, [target.label for target in targets], exported, emit)
 
 
-def _compile(job: Job, label: str, keys: Mapping[str, str], tell: Tell) -> None:
+def _compile(job: Job, label: str, keys: Mapping[str, str], emit: Emit) -> None:
     library, precision = COMPILED[label]
     target = job.compute_capability if library == "tensorrt_rtx" else None
     settings = BuildSettings(batch=job.batch, compute_capability=target)
@@ -106,23 +106,23 @@ def _compile(job: Job, label: str, keys: Mapping[str, str], tell: Tell) -> None:
             library=library,
             measuring=job.measuring,
             overwrite=True,
-            step=lambda text: tell(f"{label}: {text}"),
+            step=lambda text: emit(f"{label}: {text}"),
         )
     except Exception as error:
-        tell(*failures(job, [label], keys, error))
+        emit(*failures(job, [label], keys, error))
         return
-    tell(_row(job, built.entry, keys[label], time.monotonic() - start, reason=built.unverified))
+    emit(_row(job, built.entry, keys[label], time.monotonic() - start, reason=built.unverified))
 
 
-def _tell_exported(job: Job, keys: Mapping[str, str], labels: Sequence[str], exported: Exported, tell: Tell) -> None:
-    entries = {label_of(entry): entry for entry in exported.manifest.files}
+def _emit_exported(job: Job, keys: Mapping[str, str], labels: Sequence[str], exported: Exported, emit: Emit) -> None:
+    entries = {engine_label(entry): entry for entry in exported.manifest.files}
     for label in labels:
         seconds, milliseconds = exported.seconds.get(label), exported.milliseconds.get(label)
         if label in entries:
-            tell(_row(job, entries[label], keys[label], seconds, milliseconds))
+            emit(_row(job, entries[label], keys[label], seconds, milliseconds))
         elif reason := exported.refused.get(label):
             row = Row(bundle=job.name, engine=label, verdict="failed", reason=reason, key=keys[label], seconds=seconds)
-            tell(row)
+            emit(row)
 
 
 def _row(
@@ -135,7 +135,7 @@ def _row(
 ) -> Row:
     return Row(
         bundle=job.name,
-        engine=label_of(entry),
+        engine=engine_label(entry),
         verdict="pass" if entry.parity else "unverified",
         reason=reason,
         key=key,
@@ -149,11 +149,11 @@ def _row(
     )
 
 
-def _withdraw(folder: Path, rows: Sequence[Row]) -> None:
+def _remove_entries(folder: Path, rows: Sequence[Row]) -> None:
     """Take engines out of the bundle that were made for another plan; float32 stays, so something always does."""
     goes = {(row.engine, row.sha256) for row in rows}
     manifest = load_bundle(folder).manifest
-    stays = tuple(entry for entry in manifest.files if (label_of(entry), entry.sha256) not in goes)
+    stays = tuple(entry for entry in manifest.files if (engine_label(entry), entry.sha256) not in goes)
     if len(stays) == len(manifest.files):
         return
     save_manifest(folder, manifest.model_copy(update={"files": stays}))

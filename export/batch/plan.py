@@ -10,12 +10,13 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Validati
 from bundle import BatchProfile, Precision
 from bundle.manifest import Strict
 from export.bundles.projection import Reduction
-from export.bundles.targets import FLOAT32, TARGETS, Measuring, Target
-from export.cli.tensorrt import parse_batch
+from export.bundles.targets import FLOAT32, TARGETS, MeasurementSettings, Target, full_label
+from export.cli.tensorrt import parse_batch_profile
 from export.errors import BuildError, PlanError
 from export.parity.gates import DEFAULTS, Gates
-from export.tensorrt.library import EXTRAS, LibraryName, why_no_rtx_target
+from export.tensorrt.library import EXTRAS, LibraryName, rtx_target_problem
 from training.config import unknown_name
+from training.precision import full_precision_name
 
 COMPILED: dict[str, tuple[LibraryName, Precision]] = {
     f"{library}:{precision}": (library, precision) for library in EXTRAS for precision in ("float32", "float16", "int8")
@@ -26,16 +27,16 @@ DEFAULT_BATCH = BatchProfile(min=1, opt=8, max=64)
 
 def _engine(label: str) -> str:
     known = [*TARGETS, *COMPILED]
-    if label not in known:
+    if full_label(label) not in known:
         raise ValueError(unknown_name(label, known))
-    return label
+    return full_label(label)
 
 
 def _profile(text: object) -> BatchProfile:
     if not isinstance(text, str):
         raise ValueError('not MIN:OPT:MAX, such as "1:8:64"')
     try:
-        profile = parse_batch(text)
+        profile = parse_batch_profile(text)
     except BuildError:
         raise ValueError(f"{text!r} is not MIN:OPT:MAX, three whole numbers from 1, such as 1:8:64") from None
     if not profile.min <= (profile.opt or 0) <= (profile.max or 0):
@@ -44,7 +45,7 @@ def _profile(text: object) -> BatchProfile:
 
 
 def _rtx_target(text: str) -> str:
-    if why := why_no_rtx_target(text):
+    if why := rtx_target_problem(text):
         raise ValueError(why)
     return text
 
@@ -100,7 +101,7 @@ class Plan(Strict):
     engines: tuple[Engine, ...] = ()
     batch: Annotated[tuple[Profile, ...], BeforeValidator(_one_or_more), Field(min_length=1)] = (DEFAULT_BATCH,)
     compute_capability: RtxTarget | None = Field(default=None, description="the one target of TensorRT-RTX engines")
-    gates: dict[Precision, GateChange] = Field(default_factory=dict)
+    gates: dict[Annotated[Precision, BeforeValidator(full_precision_name)], GateChange] = Field(default_factory=dict)
     images: int = Field(default=64, ge=2)
     ranked: int = Field(default=2000, ge=2)
     calibration: int = Field(default=128, ge=8)
@@ -119,7 +120,7 @@ class Job:
     compute_capability: str | None  # of TensorRT-RTX engines; None: all that it compiles for by itself
     explain: bool
     reduction: Reduction | None
-    measuring: Measuring
+    measuring: MeasurementSettings
 
     @property
     def name(self) -> str:
@@ -168,7 +169,7 @@ def _jobs(plan: Plan, model: Model, base: Path) -> list[Job]:
         compute_capability=model.compute_capability or plan.compute_capability,
         explain=model.explain,
         reduction=Reduction(model.dim, model.whiten) if model.dim else None,
-        measuring=Measuring(
+        measuring=MeasurementSettings(
             data=base / data if data else None,
             images=plan.images,
             ranked=plan.ranked,

@@ -14,43 +14,43 @@ from typing import Literal
 from bundle import PanError
 from export.batch.job import copy_bundle, failures, make
 from export.batch.plan import Job
-from export.batch.state import Row, State, finished, keys_of, load_state, save_state
-from export.batch.subprocess_runner import call_apart
+from export.batch.state import Row, State, engine_keys, finished, load_state, save_state
+from export.batch.subprocess_runner import run_in_process
 from export.bundles.targets import FLOAT32
 from export.errors import ExportError, PlanError, TargetError
+from training.callbacks import StepCallback
 
-Step = Callable[[str], None]
-Fate = Literal["kept", "failed before", "inputs changed", "file lost", "to make"]
+Action = Literal["kept", "failed before", "inputs changed", "file lost", "to make"]
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ResultRow:
     """A row of the summary; `kept` where an earlier run made the engine."""
 
     row: Row
     kept: bool = False
 
 
-def foresee(out: Path, jobs: Sequence[Job]) -> list[tuple[Job, str, str]]:
+def plan_actions(out: Path, jobs: Sequence[Job]) -> list[tuple[Job, str, str]]:
     """Job, label and what a run would do with it. Writes nothing."""
     state = load_state(out)
-    return [(job, label, fate) for job in jobs for label, fate in _fates(job, state).items()]
+    return [(job, label, action) for job in jobs for label, action in _actions(job, state).items()]
 
 
 def run_batch(
-    out: Path, jobs: Sequence[Job], step: Step = lambda _: None, call: Callable[..., None] = call_apart
-) -> Iterator[list[Seen]]:
+    out: Path, jobs: Sequence[Job], step: StepCallback = lambda _: None, call: Callable[..., None] = run_in_process
+) -> Iterator[list[ResultRow]]:
     """Make what is missing; yields the rows of each bundle when it is done.
 
-    `call(function, *arguments, tell=...)` runs the making of a bundle. Raises PlanError where the folder is in use.
+    `call(function, *arguments, emit=...)` runs the making of a bundle. Raises PlanError where the folder is in use.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with _alone(out):
+    with _exclusive_lock(out):
         record = _Recorder(out)
         made: dict[str, Job] = {}  # by float32's key: bundles of this run that others may begin as a copy of
         for job in jobs:
             try:
-                keys = keys_of(job)
+                keys = engine_keys(job)
                 record.begin(job)
                 held = finished(job, keys, record.passed(job))
                 twin = made.setdefault(keys[FLOAT32.label], job)
@@ -58,7 +58,7 @@ def run_batch(
                 copied = record.copied(twin, job, keys) if alike else {}
                 yield record.make(job, keys, held, copied, step, call)
             except Exception as error:  # what an earlier run recorded of this bundle stays true
-                yield [Seen(row) for row in failures(job, job.labels, {}, error)]
+                yield [ResultRow(row) for row in failures(job, job.labels, {}, error)]
 
 
 class _Recorder:
@@ -72,7 +72,7 @@ class _Recorder:
 
     def begin(self, job: Job) -> None:
         """Note that the bundle is of this batch, before there is anything of it. Raises TargetError."""
-        _require_ours(job, self.state)
+        _check_owned(job, self.state)
         if job.name not in self.state.bundles:
             self._save(job.name, [])
 
@@ -95,13 +95,13 @@ class _Recorder:
         keys: Mapping[str, str],
         held: Mapping[str, Row],
         copied: Mapping[str, Row],
-        step: Step,
+        step: StepCallback,
         call: Callable[..., None],
-    ) -> list[Seen]:
+    ) -> list[ResultRow]:
         """The rows of a job: held since earlier, copied now, and of what was missing, made by `call`."""
         told = dict(copied)
 
-        def hear(message: str | Row) -> None:
+        def on_message(message: str | Row) -> None:
             if isinstance(message, str):
                 step(f"{job.name}: {message}")
             else:
@@ -112,28 +112,28 @@ class _Recorder:
             known = {row.engine for row in there}
             outdated = [row for row in self.passed(job) if row.engine in job.labels and row.engine not in known]
             try:
-                call(make, job, keys, there, outdated, tell=hear)
+                call(make, job, keys, there, outdated, emit=on_message)
             except ExportError as error:  # the process crashed
                 lost = [label for label in job.labels if label not in told and label not in held]
                 for row in failures(job, lost, keys, error):
-                    hear(row)
-        return [Seen(told[label]) if label in told else Seen(held[label], kept=True) for label in job.labels]
+                    on_message(row)
+        return [ResultRow(told[label]) if label in told else ResultRow(held[label], kept=True) for label in job.labels]
 
     def _save(self, bundle: str, rows: Sequence[Row]) -> None:
         self.state = self.state.with_rows(bundle, rows)
         save_state(self.out, self.state)
 
 
-def _fates(job: Job, state: State) -> dict[str, str]:
+def _actions(job: Job, state: State) -> dict[str, str]:
     rows = {row.engine: row for row in state.bundles.get(job.name, ())}
     try:
-        keys = keys_of(job)
-        _require_ours(job, state)
+        keys = engine_keys(job)
+        _check_owned(job, state)
     except PanError as error:
         return dict.fromkeys(job.labels, f"fails: {error}")
     held = finished(job, keys, list(rows.values()))
 
-    def fate(label: str) -> Fate:
+    def action(label: str) -> Action:
         if label in held:
             return "kept"
         if label not in rows:
@@ -142,10 +142,10 @@ def _fates(job: Job, state: State) -> dict[str, str]:
             return "inputs changed"
         return "failed before" if rows[label].verdict == "failed" else "file lost"
 
-    return {label: fate(label) for label in job.labels}
+    return {label: action(label) for label in job.labels}
 
 
-def _require_ours(job: Job, state: State) -> None:
+def _check_owned(job: Job, state: State) -> None:
     """Raise TargetError where the bundle's folder holds what no batch has made."""
     if job.folder.exists() and job.name not in state.bundles:
         raise TargetError(
@@ -154,7 +154,7 @@ def _require_ours(job: Job, state: State) -> None:
 
 
 @contextmanager
-def _alone(out: Path) -> Iterator[None]:
+def _exclusive_lock(out: Path) -> Iterator[None]:
     directory = os.open(out, os.O_RDONLY)
     try:
         try:

@@ -75,12 +75,12 @@ def save_state(out: Path, state: State) -> None:
     draft.replace(out / STATE)
 
 
-def label_of(entry: EngineFile) -> str:
+def engine_label(entry: EngineFile) -> str:
     """The row that an entry of a manifest belongs to."""
     return EXPLAIN if entry.purpose == "explain" else f"{entry.kind}:{entry.precision}"
 
 
-def keys_of(job: Job) -> dict[str, str]:
+def engine_keys(job: Job) -> dict[str, str]:
     """By label: SHA-256 over all that decides the engine. float32's is over what the whole bundle is made from.
 
     Raises ExportError or DataError where the checkpoint or the data set is not there.
@@ -110,7 +110,7 @@ def finished(job: Job, keys: Mapping[str, str], rows: Sequence[Row]) -> dict[str
         entries = load_bundle(job.folder).manifest.files
     except BundleError:
         return {}
-    held = {(label_of(entry), entry.sha256) for entry in entries}
+    held = {(engine_label(entry), entry.sha256) for entry in entries}
     return {row.engine: row for row in rows if (row.engine, row.sha256) in held and keys.get(row.engine) == row.key}
 
 

@@ -32,11 +32,11 @@ def attach_engine(folder: Path, draft: Path, entry: EngineFile, fingerprint: str
     `fingerprint` is the model the draft was made from. With `overwrite` the entry of the same slot goes, with its file
     unless others name it. Raises TargetError, BundleError; then nothing has changed.
     """
-    with _alone(folder):
+    with _exclusive_lock(folder):
         manifest = load_bundle(folder).manifest  # others may have attached since the caller read it
         if manifest.model.fingerprint != fingerprint:
             raise TargetError(f"{folder} was replaced by another model meanwhile; run the command again")
-        require_free_slot(manifest, Slot.of(entry), overwrite)
+        check_free_slot(manifest, Slot.of(entry), overwrite)
         stays = tuple(file for file in manifest.files if Slot.of(file) != Slot.of(entry))
         if any(file.name == entry.name and file.sha256 != entry.sha256 for file in stays):
             raise TargetError(f"{entry.name} belongs to another entry of {folder} as well; write a new bundle instead")
@@ -53,7 +53,7 @@ def attach_engine(folder: Path, draft: Path, entry: EngineFile, fingerprint: str
         return manifest
 
 
-def require_free_slot(manifest: Manifest, slot: Slot, overwrite: bool = False) -> None:
+def check_free_slot(manifest: Manifest, slot: Slot, overwrite: bool = False) -> None:
     """Raise TargetError where the slot is taken and not to be overwritten, or nothing else is in the bundle."""
     held = [file for file in manifest.files if Slot.of(file) == slot]
     if held and not overwrite:
@@ -68,7 +68,7 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _exclusive_lock(folder: Path) -> Iterator[None]:
     """Exports of several precisions may run at once, and each reads the manifest before it writes it."""
     directory = os.open(folder, os.O_RDONLY)
     try:

@@ -8,23 +8,24 @@ import onnx
 import torch
 
 from bundle import BatchProfile, EngineFile, InputSpec, Precision, sha256_file
-from export.bundles.targets import Measuring, Step, Target
+from export.bundles.targets import MeasurementSettings, Target
 from export.bundles.writer import save_onnx
 from export.engines import onnx_embedder, open_engine
 from export.errors import EngineMissing, ParityError
 from export.onnx.explain import compare_maps, explain_graph
-from export.onnx.float16 import require_room, to_float16
-from export.parity.agreement import Agreement, Reference, require
+from export.onnx.float16 import check_float16_range, to_float16
+from export.parity.agreement import Agreement, Reference, check_gates
 from export.parity.samples import calibration_crops
 from export.quantisation.qdq import calibrate
 from export.quantisation.sensitivity import quantise_to_pass
+from training.callbacks import StepCallback
 from training.embed import Embed
 from training.model import PAN
 
 EXPLAIN = "explain.float32.onnx"
 
 
-class Bench:
+class BundleBuilder:
     """A bundle folder in the making: ONNX files are made when first needed, and every target is measured."""
 
     def __init__(
@@ -33,8 +34,8 @@ class Bench:
         graph: onnx.ModelProto,
         spec: InputSpec,
         reference: Reference,
-        measuring: Measuring,
-        step: Step,
+        measuring: MeasurementSettings,
+        step: StepCallback,
     ) -> None:
         self.folder, self.graph, self.spec = folder, graph, spec
         self.reference, self.measuring, self.step = reference, measuring, step
@@ -62,7 +63,7 @@ class Bench:
         self.step(f"comparing {target.label} with PyTorch")
         engine = open_engine(target.kind, target.precision, path, self.threads)
         agreement = self.reference.compare(engine)
-        require(agreement, gates)
+        check_gates(agreement, gates)
         self.engines[target.label], self.agreement[target.label] = engine, agreement
         self.entries.append(
             EngineFile(
@@ -76,7 +77,7 @@ class Bench:
             )
         )
 
-    def add_maps(self, network: PAN, opset: int) -> None:
+    def add_explain_graph(self, network: PAN, opset: int) -> None:
         """Enter the graph of maps. Raises ParityError."""
         self.step("making the explain graph")
         path = self.folder / EXPLAIN
@@ -95,7 +96,7 @@ class Bench:
             )
         )
 
-    def remove_strays(self) -> None:
+    def remove_unnamed_files(self) -> None:
         """Delete files that no entry names: those of targets that failed."""
         named = {entry.name for entry in self.entries}
         for path in self.folder.iterdir():
@@ -113,7 +114,7 @@ class Bench:
         match precision:
             case "float16":
                 half = to_float16(self.graph)
-                require_room(self.graph, half, self.reference.samples.images_NHW3)
+                check_float16_range(self.graph, half, self.reference.samples.images_NHW3)
                 return half
             case "int8":
                 crops = calibration_crops(self.measuring.data, self.spec, self.measuring.calibration)

@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bundle import InputSpec, Manifest, ModelInfo, OutputSpec, fingerprint, save_manifest
-from export.bundles.builder import Bench
-from export.bundles.projection import Reduction, SizeCost, reduce_network
-from export.bundles.targets import FLOAT32, SYNTHETIC, Measuring, Step, Target
-from export.bundles.writer import new_bundle, require_free
+from export.bundles.builder import BundleBuilder
+from export.bundles.projection import Reduction, SizeAccuracy, reduce_network
+from export.bundles.targets import FLOAT32, SYNTHETIC, MeasurementSettings, Target
+from export.bundles.writer import check_free, new_bundle
 from export.onnx.graph import OPSET, onnx_graph
 from export.parity.agreement import Agreement, Reference
-from export.parity.latency import milliseconds_a_crop
-from export.parity.samples import measuring_samples
+from export.parity.latency import ms_per_crop
+from export.parity.samples import load_samples
+from training.callbacks import StepCallback
 from training.checkpoint import Card, load_checkpoint, weights_of
 from training.embed import torch_embedder
 from training.evaluation import calibrate
@@ -37,7 +38,7 @@ class Exported:
     seconds: dict[str, float]  # by label, of those left out too: making the file (once) and measuring the engine
     refused: dict[str, str] = field(default_factory=dict)  # label -> why it is not in the bundle
     float_blocks: str | None = None  # of the INT8 graph, where some had to stay in float
-    sizes: list[SizeCost] = field(default_factory=list)  # what smaller descriptors cost, where one was asked for
+    sizes: list[SizeAccuracy] = field(default_factory=list)  # what smaller descriptors cost, where one was asked for
     no_thresholds: str = ""  # why the bundle states none, where its training did
 
 
@@ -46,12 +47,12 @@ def export_checkpoint(
     out: Path,
     *,
     targets: Sequence[Target] = (),
-    measuring: Measuring = SYNTHETIC,
+    measuring: MeasurementSettings = SYNTHETIC,
     reduction: Reduction | None = None,
     explain: bool = False,
     opset: int = OPSET,
     overwrite: bool = False,
-    step: Step = lambda _: None,
+    step: StepCallback = lambda _: None,
 ) -> Exported:
     """Write the bundle of a checkpoint: float32 ONNX, and of `targets` whatever passes its gates.
 
@@ -59,11 +60,11 @@ def export_checkpoint(
 
     `step` is told what is being done. Raises ExportError, CheckpointError or DataError; then `out` is as it was.
     """
-    require_free(out.resolve(), overwrite)  # before the minutes that the rest takes
+    check_free(out.resolve(), overwrite)  # before the minutes that the rest takes
     network, card = load_checkpoint(checkpoint)
     spec = card.input
     step("reading crops" if measuring.data else "rendering synthetic people")
-    samples = measuring_samples(measuring.data, spec, measuring.images, measuring.ranked)
+    samples = load_samples(measuring.data, spec, measuring.images, measuring.ranked)
     sizes = reduce_network(network, spec, reduction, measuring.data, samples, step) if reduction else []
     info = model_info(network, card)
     embed = torch_embedder(network, spec)
@@ -77,36 +78,36 @@ def export_checkpoint(
         step("tracing the network")
         start = time.monotonic()
         graph = onnx_graph(network, spec, {"fingerprint": info.fingerprint, "variant": info.variant}, opset)
-        bench = Bench(folder, graph, spec, reference, measuring, step)
-        bench.add(FLOAT32)
-        bench.seconds[FLOAT32.label] = time.monotonic() - start
+        builder = BundleBuilder(folder, graph, spec, reference, measuring, step)
+        builder.add(FLOAT32)
+        builder.seconds[FLOAT32.label] = time.monotonic() - start
         if explain:
-            bench.add_maps(network, opset)
+            builder.add_explain_graph(network, opset)
         for target in dict.fromkeys(targets):
             if target != FLOAT32:
-                bench.try_to_add(target)
+                builder.try_to_add(target)
         manifest = Manifest(
             model=info,
             input=spec,
             output=OutputSpec(dim=info.embedding_size),
-            files=tuple(bench.entries),
+            files=tuple(builder.entries),
             evaluation=card.evaluation,
             calibration=card.calibration,
             provenance=card.provenance,
         )
-        bench.remove_strays()
+        builder.remove_unnamed_files()
         save_manifest(folder, manifest)
         step("timing")
-        engines = {"PyTorch": embed, **bench.engines}
-        milliseconds = milliseconds_a_crop(engines, samples.images_NHW3[:TIMED_BATCH], TIMED_ROUNDS)
+        engines = {"PyTorch": embed, **builder.engines}
+        milliseconds = ms_per_crop(engines, samples.images_NHW3[:TIMED_BATCH], TIMED_ROUNDS)
     return Exported(
         out,
         manifest,
-        bench.agreement,
+        builder.agreement,
         milliseconds,
-        bench.seconds,
-        refused=bench.refused,
-        float_blocks=bench.float_blocks,
+        builder.seconds,
+        refused=builder.refused,
+        float_blocks=builder.float_blocks,
         sizes=sizes,
         no_thresholds=samples.few_strangers if reduction else "",
     )

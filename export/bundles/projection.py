@@ -3,7 +3,7 @@
 Shapes: N embeddings, D numbers of a descriptor, K of a smaller one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +14,12 @@ import torch
 from bundle import InputSpec
 from export.errors import ExportError
 from export.parity.samples import Samples, training_crops
+from training.callbacks import StepCallback
 from training.embed import Floats, embed_crops, torch_embedder
 from training.evaluation import Embedded, evaluate_embeddings
 from training.model import PAN
 
 SIZES = (1536, 768, 512, 256, 128)
-
-Step = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class Projection:
 
 
 @dataclass(frozen=True, slots=True)
-class SizeCost:
+class SizeAccuracy:
     """What a size of descriptor is worth: figures in per cent, plain and whitened."""
 
     dim: int
@@ -65,8 +64,8 @@ class SizeCost:
 
 
 def reduce_network(
-    network: PAN, spec: InputSpec, reduction: Reduction, data: Path | None, samples: Samples, step: Step
-) -> list[SizeCost]:
+    network: PAN, spec: InputSpec, reduction: Reduction, data: Path | None, samples: Samples, step: StepCallback
+) -> list[SizeAccuracy]:
     """Learn the projection from training crops of `data`, install it, and tell what each size costs on `samples`.
 
     Raises ExportError without `data`, or where its crops do not determine so many numbers; DataError.
@@ -77,10 +76,10 @@ def reduce_network(
     step("PyTorch on training crops, for the projection")
     train_ND = embed_crops(embed, training_crops(data, reduction.crops), spec)
     plain, whitened = learn_projection(train_ND, whiten=False), learn_projection(train_ND, whiten=True)
-    require_size(plain, reduction.dim)
+    check_size(plain, reduction.dim)
     step("ranking with descriptors of several sizes")
     sizes = sorted({*SIZES, reduction.dim}, reverse=True)
-    costs = cost_of_sizes(samples.embedded(embed), plain, whitened, sizes)
+    costs = measure_sizes(samples.embedded(embed), plain, whitened, sizes)
     (whitened if reduction.whiten else plain).first(reduction.dim).install(network)
     return costs
 
@@ -99,7 +98,7 @@ def learn_projection(train_ND: Floats, whiten: bool) -> Projection:
     return Projection(mean_D, weight_KD / deviation_K[:, None] if whiten else weight_KD)
 
 
-def require_size(projection: Projection, dim: int) -> None:
+def check_size(projection: Projection, dim: int) -> None:
     """Raise ExportError where the training crops do not determine as many numbers."""
     held = len(projection.weight_KD)
     if dim > held:
@@ -109,7 +108,9 @@ def require_size(projection: Projection, dim: int) -> None:
         )
 
 
-def cost_of_sizes(embedded: Embedded, plain: Projection, whitened: Projection, sizes: Sequence[int]) -> list[SizeCost]:
+def measure_sizes(
+    embedded: Embedded, plain: Projection, whitened: Projection, sizes: Sequence[int]
+) -> list[SizeAccuracy]:
     """mAP and rank-1 of the projected embeddings, for every size that the projections have."""
     costs = []
     for dim in sizes:
@@ -120,5 +121,5 @@ def cost_of_sizes(embedded: Embedded, plain: Projection, whitened: Projection, s
                 )
                 for project in (plain.first(dim), whitened.first(dim))
             ]
-            costs.append(SizeCost(dim, figures[0].mAP, figures[0].cmc[1], figures[1].mAP, figures[1].cmc[1]))
+            costs.append(SizeAccuracy(dim, figures[0].mAP, figures[0].cmc[1], figures[1].mAP, figures[1].cmc[1]))
     return costs

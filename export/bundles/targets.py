@@ -1,14 +1,13 @@
 """What an export is asked for: engines, and on what they are measured."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bundle import Kind, Precision
 from export.errors import ExportError
 from export.parity.gates import DEFAULTS, Gates
-
-Step = Callable[[str], None]  # told what is being done
+from training.precision import full_precision_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +44,20 @@ TARGETS = {
 
 def parse_target(text: str) -> Target:
     """`onnx:int8` -> the target. Raises ExportError naming those there are."""
-    if text not in TARGETS:
-        raise ExportError(f"{text!r} is not an engine that can be made from a checkpoint: {', '.join(TARGETS)}")
-    return TARGETS[text]
+    label = full_label(text)
+    if label not in TARGETS:
+        raise ExportError(f"{text!r} is not an engine that can be made from a checkpoint; these can: {', '.join(TARGETS)}")
+    return TARGETS[label]
+
+
+def full_label(text: str) -> str:
+    """`onnx:fp16` -> `onnx:float16`; other labels are returned as they are."""
+    kind, separator, precision = text.partition(":")
+    return f"{kind}{separator}{full_precision_name(precision)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Measuring:
+class MeasurementSettings:
     """On what engines are measured, and what they must reach. Without `data` it is synthetic people."""
 
     data: Path | None = None
@@ -61,4 +67,4 @@ class Measuring:
     gates: Mapping[Precision, Gates] = field(default_factory=lambda: DEFAULTS)
 
 
-SYNTHETIC = Measuring()  # on synthetic people, by the default gates
+SYNTHETIC = MeasurementSettings()  # on synthetic people, by the default gates

@@ -20,19 +20,19 @@ def new_bundle(out: Path, overwrite: bool = False) -> Iterator[Path]:
     With `overwrite` a bundle that is there stays until the new one is complete. Raises TargetError.
     """
     out = out.resolve()
-    require_free(out, overwrite)
+    check_free(out, overwrite)
     draft = _sibling(out, "draft")
     draft.mkdir(parents=True)
     try:
         yield draft
         load_bundle(draft)  # what a service would refuse gets no name
-        require_free(out, overwrite)  # somebody may have written there meanwhile
+        check_free(out, overwrite)  # somebody may have written there meanwhile
         _swap_in(draft, out)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def require_free(out: Path, overwrite: bool) -> None:
+def check_free(out: Path, overwrite: bool) -> None:
     """Raise TargetError unless `out` may be written: new, empty, or a bundle that may be replaced."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return

@@ -1,10 +1,14 @@
 """The `pan-export` command: one module per command. `main` is the entry point."""
 
+from training.missing_package import exit_for_missing_package
+
 __all__ = ["main"]
 
 
 def main() -> None:
-    """Run `pan-export`."""
-    from export.cli.app import run_app
-
+    """Run `pan-export`. If a package of an extra is missing, the error is one line that names the extra."""
+    try:
+        from export.cli.app import run_app
+    except ModuleNotFoundError as error:
+        exit_for_missing_package("pan-export", error)
     run_app()

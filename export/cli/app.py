@@ -11,7 +11,7 @@ from rich.console import Console
 from bundle import PanError
 from export.bundles.exporter import export_checkpoint
 from export.bundles.projection import Reduction
-from export.bundles.targets import TARGETS, Measuring, parse_target
+from export.bundles.targets import TARGETS, MeasurementSettings, parse_target
 from export.cli.batch import batch
 from export.cli.options import AsJson, Crops, Data, Gate, Images, Ranked
 from export.cli.tables import (
@@ -26,7 +26,7 @@ from export.errors import ParityError
 from export.onnx.diff import compare_graphs, first_departure, input_spec, read_graph
 from export.onnx.graph import OPSET
 from export.parity.gates import parse_gates
-from export.parity.samples import measuring_samples
+from export.parity.samples import load_samples
 from export.verification import verify_bundle
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -76,7 +76,7 @@ def onnx(
     """
     targets = list(map(parse_target, engine or ()))
     gates = parse_gates(gate or ())
-    measuring = Measuring(data=data, images=images, ranked=ranked, calibration=calibration, gates=gates)
+    measuring = MeasurementSettings(data=data, images=images, ranked=ranked, calibration=calibration, gates=gates)
     with errors.status("loading the checkpoint") as status:
         exported = export_checkpoint(
             checkpoint,
@@ -110,7 +110,7 @@ def verify(
 ) -> None:
     """Measure every engine of a bundle again, on this machine, against the gates in its manifest."""
     with errors.status("reading the bundle") as status:
-        measuring = Measuring(data=data, images=images, ranked=ranked)
+        measuring = MeasurementSettings(data=data, images=images, ranked=ranked)
         verdicts = verify_bundle(bundle, checkpoint, measuring, status.update)
     if as_json:
         print(json.dumps(verdicts_as_json(verdicts)))
@@ -133,7 +133,7 @@ def diff(
     """Compare two graphs of one network layer by layer, and name the first tensor of B that departs from A."""
     with errors.status("running both graphs"):
         graph_a, graph_b = read_graph(a), read_graph(b)
-        samples = measuring_samples(data, input_spec(graph_a), max(images, 2), 1)
+        samples = load_samples(data, input_spec(graph_a), max(images, 2), 1)
         departures = compare_graphs(graph_a, graph_b, samples.images_NHW3[:images])
     first = first_departure(departures, threshold)
     if as_json:

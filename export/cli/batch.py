@@ -8,8 +8,8 @@ import typer
 from rich.console import Console
 
 from export.batch.plan import read_plan
-from export.batch.runner import Seen, foresee, run_batch
-from export.batch.summary import failed, foreseen, reasons, summary_as_json, table, write_summary
+from export.batch.runner import ResultRow, plan_actions, run_batch
+from export.batch.summary import actions_table, failed, reasons, summary_as_json, table, write_summary
 from export.cli.options import AsJson
 from export.errors import ExportError
 
@@ -25,25 +25,27 @@ def batch(
     """
     out, jobs = read_plan(plan)
     if dry_run:
-        fates = foresee(out, jobs)
+        actions = plan_actions(out, jobs)
         if as_json:
-            print(json.dumps([{"bundle": job.name, "engine": label, "fate": fate} for job, label, fate in fates]))
+            print(
+                json.dumps([{"bundle": job.name, "engine": label, "action": action} for job, label, action in actions])
+            )
         else:
-            Console().print(foreseen(fates))
+            Console().print(actions_table(actions))
         return
-    seen: list[Seen] = []
+    results: list[ResultRow] = []
     with Console(stderr=True, highlight=False).status("reading the plan") as status:
         for rows in run_batch(out, jobs, status.update):
-            seen += rows
-            write_summary(out, seen)
+            results += rows
+            write_summary(out, results)
     if as_json:
-        print(json.dumps(summary_as_json(seen)))
+        print(json.dumps(summary_as_json(results)))
     else:
-        Console().print(table(seen))
-        for reason in reasons(seen):
+        Console().print(table(results))
+        for reason in reasons(results):
             print(reason)
         print(f"wrote {out}: {len(jobs)} bundles, summary.json, summary.md")
-    if wrong := failed(seen):
+    if wrong := failed(results):
         raise ExportError(
-            f"{len(wrong)} of {len(seen)} engines failed; mend that and run the same command again, the rest is kept"
+            f"{len(wrong)} of {len(results)} engines failed; mend that and run the same command again, the rest is kept"
         )

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from export.bundles.exporter import TIMED_BATCH, Exported
 from export.onnx.diff import Departure
-from export.parity.agreement import Agreement, in_words
+from export.parity.agreement import Agreement, format_cosine
 from export.verification import Verdict
 
 # 1 - cosine with PyTorch, its greatest and mean; of a crop with itself in other batches; points of mAP and rank-1
@@ -108,7 +108,7 @@ def show_departures(departures: Sequence[Departure], first: Departure | None, ro
         table.add_column(column, justify="left" if column in ("tensor", "operator") else "right")
     for departure in departures[begin : begin + rows]:
         style = "bold red" if departure is first else None
-        cells = (departure.tensor, departure.operator, in_words(departure.cosine), f"{departure.largest:.3g}")
+        cells = (departure.tensor, departure.operator, format_cosine(departure.cosine), f"{departure.largest:.3g}")
         table.add_row(*cells, style=style)
     Console().print(table)
 

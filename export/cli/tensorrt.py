@@ -9,28 +9,23 @@ from rich.console import Console
 from rich.table import Table
 
 from bundle import RTX_CAPABILITIES, RTX_DEFAULT_CAPABILITIES, TURING, BatchProfile, Precision
-from export.bundles.targets import Measuring
+from export.bundles.targets import MeasurementSettings
 from export.cli.options import AsJson, Crops, Data, Gate, Images, Ranked
 from export.errors import BuildError
-from export.parity.agreement import Agreement, in_words
+from export.parity.agreement import Agreement, format_cosine
 from export.parity.gates import parse_gates
 from export.tensorrt.build import BuildSettings, HardwareCompatibility
 from export.tensorrt.export import BuiltEngine, export_tensorrt
 from export.tensorrt.library import LibraryName
+from training.precision import full_precision_name
 
-PRECISIONS: dict[str, Precision] = {
-    "float32": "float32",
-    "fp32": "float32",
-    "float16": "float16",
-    "fp16": "float16",
-    "int8": "int8",
-}
+PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")
 MIB = 1 << 20
 
 
 def tensorrt(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle that `pan-export onnx` wrote.")],
-    precision: Annotated[str, typer.Option(help=f"{', '.join(PRECISIONS)}.")] = "float16",
+    precision: Annotated[str, typer.Option(help=f"{', '.join(PRECISIONS)}; fp32 and fp16 are accepted.")] = "float16",
     batch: Annotated[str, typer.Option(help="MIN:OPT:MAX, the batch sizes it takes and the one it is fastest at.")] = (
         "1:8:64"
     ),
@@ -63,14 +58,14 @@ def tensorrt(
     Where no GPU can run the engine it is added all the same, marked unverified: a service verifies it on its GPU first.
     """
     settings = BuildSettings(
-        batch=parse_batch(batch),
+        batch=parse_batch_profile(batch),
         workspace=workspace and workspace * MIB,
         version_compatible=version_compatible,
         hardware_compatibility=hardware_compatibility,
         compute_capability=compute_capability,
     )
     gates = parse_gates(gate or ())
-    measuring = Measuring(data=data, images=images, ranked=ranked, calibration=calibration, gates=gates)
+    measuring = MeasurementSettings(data=data, images=images, ranked=ranked, calibration=calibration, gates=gates)
     with Console(stderr=True, highlight=False).status("loading the library") as status:
         built = export_tensorrt(
             bundle,
@@ -89,12 +84,13 @@ def tensorrt(
 
 def parse_precision(text: str) -> Precision:
     """`fp16` -> `float16`. Raises BuildError."""
-    if text not in PRECISIONS:
-        raise BuildError(f"--precision {text!r} is none of {', '.join(PRECISIONS)}")
-    return PRECISIONS[text]
+    for precision in PRECISIONS:
+        if precision == full_precision_name(text):
+            return precision
+    raise BuildError(f"--precision {text!r} is not one of {', '.join(PRECISIONS)}")
 
 
-def parse_batch(text: str) -> BatchProfile:
+def parse_batch_profile(text: str) -> BatchProfile:
     """`1:8:64` -> the profile. Raises BuildError; their order is checked with the other settings."""
     try:
         low, opt, high = (int(word) for word in text.split(":"))
@@ -137,8 +133,8 @@ def _show(bundle: Path, built: BuiltEngine) -> None:
         "precision": entry.precision + (f", {blocks} residual blocks in float16" if blocks else ""),
         "batch": f"{batch.min} to {batch.max}, fastest at {batch.opt}",
         "measured on": f"{graph.data}: {graph.images} crops, against the bundle's float32 file",
-        "typed graph, ONNX Runtime": _in_words(graph),
-        "engine": _in_words(built.agreement) if built.agreement else f"UNVERIFIED: {built.unverified}",
+        "typed graph, ONNX Runtime": _format(graph),
+        "engine": _format(built.agreement) if built.agreement else f"UNVERIFIED: {built.unverified}",
     }
     table = Table(title=f"{entry.name}, {entry.bytes / 1e6:.1f} MB", show_header=False)
     for name, value in rows.items():
@@ -147,5 +143,5 @@ def _show(bundle: Path, built: BuiltEngine) -> None:
     print(f"added to {bundle}: {entry.label}, sidecar {entry.name}.json")
 
 
-def _in_words(agreement: Agreement) -> str:
-    return f"cosine min {in_words(agreement.cosine_min)}, mean {in_words(agreement.cosine_mean)}"
+def _format(agreement: Agreement) -> str:
+    return f"cosine min {format_cosine(agreement.cosine_min)}, mean {format_cosine(agreement.cosine_mean)}"

@@ -77,7 +77,7 @@ def first_departure(departures: list[Departure], threshold: float) -> Departure 
     return next((departure for departure in departures if departure.cosine < threshold), None)
 
 
-def largest(model: onnx.ModelProto, names: Sequence[str], images_NHW3: ImageArray) -> tuple[str, float]:
+def largest_magnitude(model: onnx.ModelProto, names: Sequence[str], images_NHW3: ImageArray) -> tuple[str, float]:
     """The tensor of `names` that reaches the greatest magnitude over the crops, and that magnitude."""
     reached = np.zeros(len(names))
     for start in range(0, len(images_NHW3), PASS):  # every tensor of a pass is in memory

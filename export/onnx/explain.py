@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from bundle import ImageArray, InputSpec, Parity
 from export.errors import ParityError
 from export.onnx.graph import INPUT, PixelsIn, trace
-from export.parity.agreement import BATCH_SIZES, in_words
+from export.parity.agreement import BATCH_SIZES, format_cosine
 from export.parity.gates import DEFAULTS
 from training.model import PAN
 from training.model.explain import explain
@@ -65,7 +65,7 @@ def compare_maps(network: PAN, spec: InputSpec, path: Path, images_NHW3: ImageAr
             cosine = _cosine(ours, theirs)
             if cosine.min() < DEFAULTS["float32"].min_cosine:
                 raise ParityError(
-                    f"{name} of the explain graph departs from PyTorch: min cosine {in_words(cosine.min())}"
+                    f"{name} of the explain graph departs from PyTorch: min cosine {format_cosine(cosine.min())}"
                 )
             cosines.append(cosine)
     every = np.concatenate(cosines)

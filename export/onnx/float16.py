@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bundle import ImageArray
 from export.errors import GraphError, ParityError
-from export.onnx.diff import largest
+from export.onnx.diff import largest_magnitude
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 HEADROOM = 4  # other crops reach further than those that were measured
@@ -28,7 +28,7 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     half.CopyFrom(model)
     graph = half.graph
     types = _float_tensors(model)
-    exact = _exact_nodes(graph.node)
+    exact = _float32_nodes(graph.node)
     weights = {weight.name: weight for weight in graph.initializer if weight.data_type == TensorProto.FLOAT}
     shared = {name for index in exact for name in graph.node[index].input if name in weights}
     produced_exactly = {name for index in exact for name in graph.node[index].output}
@@ -58,7 +58,9 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     graph.ClearField("node")
     graph.node.extend(nodes)
     kept = [weight for weight in graph.initializer if weight.name not in narrow or weight.name in shared]
-    halves = [_narrowed(weights[name], f"{name}.float16" if name in shared else name) for name in sorted(narrow)]
+    halves = [
+        _to_float16_weight(weights[name], f"{name}.float16" if name in shared else name) for name in sorted(narrow)
+    ]
     graph.ClearField("initializer")
     graph.initializer.extend([*kept, *halves])
     graph.ClearField("value_info")  # the types of before
@@ -66,7 +68,7 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     return onnx.shape_inference.infer_shapes(half, strict_mode=True)
 
 
-def require_room(model: onnx.ModelProto, half: onnx.ModelProto, images_NHW3: ImageArray) -> None:
+def check_float16_range(model: onnx.ModelProto, half: onnx.ModelProto, images_NHW3: ImageArray) -> None:
     """Measure in the float32 graph what the tensors of the float16 graph have to hold.
 
     On a CPU, ONNX Runtime computes float16 in float32 and would not show an overflow. Raises ParityError where a
@@ -74,7 +76,7 @@ def require_room(model: onnx.ModelProto, half: onnx.ModelProto, images_NHW3: Ima
     """
     narrow = [value.name for value in half.graph.value_info if value.type.tensor_type.elem_type == TensorProto.FLOAT16]
     made = {output for node in model.graph.node for output in node.output}
-    name, magnitude = largest(model, [tensor for tensor in narrow if tensor in made], images_NHW3)
+    name, magnitude = largest_magnitude(model, [tensor for tensor in narrow if tensor in made], images_NHW3)
     if magnitude * HEADROOM > FLOAT16_MAX:
         raise ParityError(
             f"float16 may overflow: {name} reaches {magnitude:.3g} on {len(images_NHW3)} crops, float16 ends at "
@@ -82,7 +84,7 @@ def require_room(model: onnx.ModelProto, half: onnx.ModelProto, images_NHW3: Ima
         )
 
 
-def _exact_nodes(nodes: Iterable[onnx.NodeProto]) -> set[int]:
+def _float32_nodes(nodes: Iterable[onnx.NodeProto]) -> set[int]:
     """Indices of the nodes that stay in float32: all before the first convolution, and the tail with all it feeds."""
     exact: set[int] = set()
     tail: set[str] = set()
@@ -103,7 +105,7 @@ def _float_tensors(model: onnx.ModelProto) -> set[str]:
     return {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
 
 
-def _narrowed(weight: onnx.TensorProto, name: str) -> onnx.TensorProto:
+def _to_float16_weight(weight: onnx.TensorProto, name: str) -> onnx.TensorProto:
     array = numpy_helper.to_array(weight)
     if array.size and np.abs(array).max() > FLOAT16_MAX:
         raise GraphError(

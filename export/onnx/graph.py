@@ -78,7 +78,7 @@ def trace(
         )
     assert program is not None  # only the dynamo=False exporter, which writes a file, returns None
     model: onnx.ModelProto = program.model_proto
-    _drop_traces(model)
+    _clear_metadata(model)
     onnx.helper.set_model_props(model, dict(metadata))
     check_graph(model, opset)
     return model
@@ -114,7 +114,7 @@ def _describe(value: onnx.ValueInfoProto) -> tuple[str, int, tuple[str | int, ..
     return value.name, tensor.elem_type, tuple(axis.dim_param or axis.dim_value for axis in tensor.shape.dim)
 
 
-def _drop_traces(model: onnx.ModelProto) -> None:
+def _clear_metadata(model: onnx.ModelProto) -> None:
     """Remove the exporter's notes on every node and value: they hold stack traces with paths of this machine."""
     graph = model.graph
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):

@@ -1,9 +1,9 @@
 """Comparison of an engine with PyTorch: the crops, the measurement, the gates that an engine must pass, and latency."""
 
-from export.parity.agreement import Agreement, Reference, require
+from export.parity.agreement import Agreement, Reference, check_gates
 from export.parity.gates import DEFAULTS, Gates, parse_gates
-from export.parity.latency import milliseconds_a_crop
-from export.parity.samples import Samples, measuring_samples
+from export.parity.latency import ms_per_crop
+from export.parity.samples import Samples, load_samples
 
 __all__ = [
     "DEFAULTS",
@@ -11,8 +11,8 @@ __all__ = [
     "Gates",
     "Reference",
     "Samples",
-    "measuring_samples",
-    "milliseconds_a_crop",
+    "check_gates",
+    "load_samples",
+    "ms_per_crop",
     "parse_gates",
-    "require",
 ]

@@ -77,7 +77,7 @@ class Reference:
         """Run an engine on the samples. Raises ParityError where its rows are not descriptors at all."""
         rows = {size: in_batches(engine, self.samples.images_NHW3, size) for size in self.batch_sizes}
         for size, row_ND in rows.items():
-            _require_descriptors(row_ND, self.rows_ND.shape, size)
+            _check_descriptors(row_ND, self.rows_ND.shape, size)
         alike = {size: _cosine(row_ND, self.rows_ND) for size, row_ND in rows.items()}
         first = rows[self.batch_sizes[0]]
         ranked = evaluate_embeddings(*self.samples.embedded(engine))
@@ -106,23 +106,23 @@ def in_batches(embed: Embed, images_NHW3: ImageArray, size: int) -> Floats:
     return np.concatenate(rows)[:count]
 
 
-def require(agreement: Agreement, gates: Gates) -> None:
+def check_gates(agreement: Agreement, gates: Gates) -> None:
     """The gates. Raises ParityError that says what was measured, what was asked and by how much it failed."""
     if agreement.spread >= gates.min_cosine:
         raise ParityError(
-            f"different crops give nearly one vector (mean cosine {in_words(agreement.spread)}), so agreement proves "
-            "nothing; the network has collapsed: train it again, or measure on other crops with --data"
+            f"different crops have nearly one vector (mean cosine {format_cosine(agreement.spread)}), so agreement "
+            "proves nothing; the network has collapsed: train it again, or measure on other crops with --data"
         )
     for size, (low, _) in agreement.cosine.items():
         if low < gates.min_cosine:
             raise ParityError(
-                f"the engine departs from PyTorch: min cosine {in_words(low)} at batch {size}, the gate is "
-                f"{in_words(gates.min_cosine)}; measured on {agreement.images} crops"
+                f"the engine departs from PyTorch: min cosine {format_cosine(low)} at batch {size}, the gate is "
+                f"{format_cosine(gates.min_cosine)}; measured on {agreement.images} crops"
             )
     if agreement.consistency < gates.min_consistency:
         raise ParityError(
-            f"a crop's vector depends on its batch: min cosine {in_words(agreement.consistency)} with itself over "
-            f"batch sizes {', '.join(map(str, agreement.cosine))}, the gate is {in_words(gates.min_consistency)}"
+            f"a crop's vector depends on its batch: min cosine {format_cosine(agreement.consistency)} with itself over "
+            f"batch sizes {', '.join(map(str, agreement.cosine))}, the gate is {format_cosine(gates.min_consistency)}"
         )
     if agreement.ranking_counts and -agreement.mAP_difference > gates.max_mAP_loss:
         raise ParityError(
@@ -131,12 +131,12 @@ def require(agreement: Agreement, gates: Gates) -> None:
         )
 
 
-def in_words(cosine: float) -> str:
+def format_cosine(cosine: float) -> str:
     """A cosine so that its distance to 1 can be read: `0.98213`, `1 - 2.4e-07`."""
     return f"{cosine:.5f}" if cosine < 0.999 else f"1 - {1 - cosine:.1e}"
 
 
-def _require_descriptors(row_ND: Floats, shape: tuple[int, ...], size: int) -> None:
+def _check_descriptors(row_ND: Floats, shape: tuple[int, ...], size: int) -> None:
     if row_ND.shape != shape:
         raise ParityError(f"at batch {size} the engine gives {row_ND.shape} where PyTorch gives {shape}")
     if not np.isfinite(row_ND).all():

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from bundle import Precision
 from export.errors import ExportError
+from training.precision import full_precision_name
 
 MIN_QUERIES = 100  # with fewer, one query that changes its rank is more than any gate allows
 
@@ -35,7 +36,8 @@ def parse_gate(text: str) -> tuple[Precision, Gates]:
     """
     name, *numbers = text.split(":")
     try:
-        precision = next(precision for precision in DEFAULTS if precision == name)
+        full_name = full_precision_name(name)
+        precision = next(precision for precision in DEFAULTS if precision == full_name)
         values = dict(zip(("min_cosine", "max_mAP_loss", "min_consistency"), map(float, numbers), strict=False))
         gates = replace(DEFAULTS[precision], **values)
         cosines = gates.min_cosine, gates.min_consistency

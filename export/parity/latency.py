@@ -8,7 +8,7 @@ from bundle import ImageArray
 from training.embed import Embed
 
 
-def milliseconds_a_crop(engines: Mapping[str, Embed], images_BHW3: ImageArray, rounds: int) -> dict[str, float]:
+def ms_per_crop(engines: Mapping[str, Embed], images_BHW3: ImageArray, rounds: int) -> dict[str, float]:
     """Median over `rounds` of the time for the batch, divided by its size; each engine runs once beforehand."""
     taken: dict[str, list[float]] = {name: [] for name in engines}
     for embed in engines.values():

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bundle import ImageArray, InputSpec
-from training.data import Crop, CropStore, ReidData, read_data, unmatched, why_not_evaluated
+from training.data import Crop, CropStore, ReidData, not_evaluable_reason, read_data, unmatched
 from training.data.crops import DISTRACTOR
 from training.embed import Embed, embed_data
 from training.errors import DataError
@@ -34,7 +34,7 @@ class Samples:
     few_strangers: str = ""
 
 
-def measuring_samples(data: Path | None, spec: InputSpec, images: int, ranked: int) -> Samples:
+def load_samples(data: Path | None, spec: InputSpec, images: int, ranked: int) -> Samples:
     """Crops of `data`, or synthetic people without: `images` for descriptors, at most `ranked` to rank. See below."""
     return read_samples(data, spec, images, ranked) if data else synthetic_samples(spec, images)
 
@@ -45,7 +45,7 @@ def read_samples(path: Path, spec: InputSpec, images: int, ranked: int = 2000) -
     Raises DataError: descriptors alone can be compared on any crops, but rankings take a test split.
     """
     data = read_data(path).without_junk()
-    if why := why_not_evaluated(data):
+    if why := not_evaluable_reason(data):
         raise DataError(f"{why}; an engine is measured on the ranking of a test split")
     some = fewer_persons(data, ranked)
     shares = _stranger_share(some), _stranger_share(data)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import onnx
 
 from export.errors import ParityError
-from export.parity.agreement import Agreement, Reference, require
+from export.parity.agreement import Agreement, Reference, check_gates
 from export.parity.gates import Gates
 from export.quantisation.qdq import Calibrated, Scheme, quantise
 from training.embed import Embed
@@ -41,14 +41,14 @@ def quantise_to_pass(
     blocks = [block for block in calibrated.blocks if block not in always_float]
     given = {name for block in always_float for name in block}
 
-    def judged(kept: set[str], count: int) -> Quantised:
+    def attempt(kept: set[str], count: int) -> Quantised:
         model = quantise(calibrated, given | kept, scheme)
         agreement = reference.compare(open_model(model))
-        require(agreement, gates)
+        check_gates(agreement, gates)
         return Quantised(model, agreement, len(always_float) + count, len(calibrated.blocks))
 
     try:
-        return judged(set(), 0)
+        return attempt(set(), 0)
     except ParityError as error:
         first = error
     everything = {name for block in calibrated.blocks for name in block}
@@ -58,7 +58,7 @@ def quantise_to_pass(
     while count <= len(blocks) // 2:
         kept = {name for index in worst_first[:count] for name in blocks[index]}
         try:
-            return judged(kept, count)
+            return attempt(kept, count)
         except ParityError:
             count *= 2
     raise ParityError(f"{first}; leaving the {count // 2} most sensitive of {len(blocks)} blocks in float did not help")

@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bundle import BatchProfile, InputSpec
-from export.bundles.targets import Step
 from export.errors import BuildError
 from export.onnx.graph import INPUT
 from export.tensorrt import timing_cache
-from export.tensorrt.library import Library, why_no_rtx_target
+from export.tensorrt.library import Library, rtx_target_problem
 from export.tensorrt.network import ParsedNetwork
+from training.callbacks import StepCallback
 
 HardwareCompatibility = Literal["none", "ampere_plus", "same_compute_capability"]
 
 
 @dataclass(frozen=True, slots=True)
 class BuildSettings:
-    """What a build may use and what its engine must run on; `require_possible` comes before a build."""
+    """What a build may use and what its engine must run on; `validate` comes before a build."""
 
     batch: BatchProfile
     workspace: int | None = None  # bytes; None: the library's own limit, the memory of the device
@@ -26,7 +26,7 @@ class BuildSettings:
     hardware_compatibility: HardwareCompatibility = "none"
     compute_capability: str | None = None  # TensorRT-RTX, such as "8.9"; None: every one it builds for by default
 
-    def require_possible(self, library: Library) -> None:
+    def validate(self, library: Library) -> None:
         """Raise BuildError for what the library would ignore or fail at the end of a long build."""
         batch = self.batch
         if batch.opt is None or batch.max is None or not batch.min <= batch.opt <= batch.max:
@@ -47,7 +47,7 @@ class BuildSettings:
                 "a TensorRT-RTX engine runs on every RTX card it was compiled for; leave --hardware-compatibility out, "
                 "or name one target by --compute-capability"
             )
-        elif why := why_no_rtx_target(self.compute_capability):
+        elif why := rtx_target_problem(self.compute_capability):
             raise BuildError(why)
 
 
@@ -57,18 +57,18 @@ def build(
     spec: InputSpec,
     settings: BuildSettings,
     timings: Path,
-    step: Step = lambda _: None,
+    step: StepCallback = lambda _: None,
 ) -> bytes:
     """Compile the engine, minutes for a large network. `timings` is the timing cache to use and to update.
 
     Raises BuildError with the library's own reason.
     """
     monitor = _monitor(library.trt, step)
-    with library.listening() as said, ThreadPoolExecutor(1, "tensorrt-build") as thread:
+    with library.capture_log() as log, ThreadPoolExecutor(1, "tensorrt-build") as thread:
         config = _configure(library, parsed, spec, settings)
         config.progress_monitor = monitor
         if library.name == "tensorrt":  # TensorRT-RTX times nothing while it builds
-            timing_cache.use(config, timings)
+            timing_cache.load(config, timings)
         # the builder holds its own thread for minutes, and the main one is where Ctrl-C arrives
         future = thread.submit(parsed.builder.build_serialized_network, parsed.network, config)
         try:
@@ -77,10 +77,10 @@ def build(
             monitor.stopped = True
             raise
         if library.name == "tensorrt" and serialised is not None:
-            timing_cache.keep(config, timings)
-    inconsistent = [text for text in said.warnings if "not self-consistent" in text]
+            timing_cache.save(config, timings)
+    inconsistent = [text for text in log.warnings if "not self-consistent" in text]
     if serialised is None or inconsistent:
-        raise BuildError(_explain(library, settings, said.why() if serialised is None else inconsistent[0]))
+        raise BuildError(_explain(library, settings, log.error_text() if serialised is None else inconsistent[0]))
     return bytes(serialised)
 
 
@@ -117,7 +117,7 @@ def _explain(library: Library, settings: BuildSettings, reason: str) -> str:
     return f"{library.title} cannot build the engine: {reason}{advice}"
 
 
-def _monitor(trt: Any, step: Step) -> Any:
+def _monitor(trt: Any, step: StepCallback) -> Any:
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc]  # as in library.py
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)

@@ -11,19 +11,20 @@ from pathlib import Path
 import torch
 
 from bundle import BatchProfile, Bundle, EngineFile, Precision, load_bundle
-from export.bundles.attach import Slot, attach_engine, require_free_slot
-from export.bundles.targets import SYNTHETIC, Measuring, Step
+from export.bundles.attach import Slot, attach_engine, check_free_slot
+from export.bundles.targets import SYNTHETIC, MeasurementSettings
 from export.engines import onnx_embedder
 from export.errors import TargetError
-from export.parity.agreement import BATCH_SIZES, Agreement, Reference, require
-from export.parity.samples import measuring_samples
+from export.parity.agreement import BATCH_SIZES, Agreement, Reference, check_gates
+from export.parity.samples import load_samples
 from export.tensorrt import timing_cache
 from export.tensorrt.build import BuildSettings, build
 from export.tensorrt.engine_file import Sidecar, built_for, engine_name, write_sidecar
 from export.tensorrt.graph import TypedGraph, typed_graph
 from export.tensorrt.library import LibraryName, find_library
 from export.tensorrt.network import parse
-from export.tensorrt.runtime import engine_embedder, find_gpu, why_not_here, within
+from export.tensorrt.runtime import cannot_run_reason, engine_embedder, find_gpu, split_and_pad
+from training.callbacks import StepCallback
 
 LARGEST_COMPARED = 64  # larger batches take memory on the CPU and show nothing new
 
@@ -46,9 +47,9 @@ def export_tensorrt(
     settings: BuildSettings,
     *,
     library: LibraryName | None = None,
-    measuring: Measuring = SYNTHETIC,
+    measuring: MeasurementSettings = SYNTHETIC,
     overwrite: bool = False,
-    step: Step = lambda _: None,
+    step: StepCallback = lambda _: None,
 ) -> BuiltEngine:
     """Add a TensorRT engine to a bundle. What is compiled passes the gates in ONNX Runtime first, without any GPU.
 
@@ -56,11 +57,11 @@ def export_tensorrt(
     Raises ExportError, BundleError or DataError; then the bundle is as it was.
     """
     trt = find_library(library)
-    settings.require_possible(trt)
+    settings.validate(trt)
     bundle = load_bundle(folder)
     gpu = find_gpu()
     target = built_for(trt, settings, gpu)
-    require_free_slot(bundle.manifest, Slot(trt.name, precision, built_for=target), overwrite)
+    check_free_slot(bundle.manifest, Slot(trt.name, precision, built_for=target), overwrite)
     spec, gates = bundle.manifest.input, measuring.gates[precision]
 
     step("the bundle's float32 file on the crops")
@@ -71,16 +72,16 @@ def export_tensorrt(
     parsed = parse(trt, serialised, spec, bundle.manifest.output.dim)
 
     start = time.monotonic()
-    engine = build(trt, parsed, spec, settings, timing_cache.path_beside(folder), step)
+    engine = build(trt, parsed, spec, settings, timing_cache.cache_path(folder), step)
     seconds = time.monotonic() - start
 
-    unverified = why_not_here(trt, gpu, settings.compute_capability)
+    unverified = cannot_run_reason(trt, gpu, settings.compute_capability)
     agreement = None
     if unverified is None:
         step("comparing the engine with the bundle's float32 file")
         embed = engine_embedder(trt, engine, settings.version_compatible)
-        agreement = reference.compare(within(embed, settings.batch))
-        require(agreement, gates)
+        agreement = reference.compare(split_and_pad(embed, settings.batch))
+        check_gates(agreement, gates)
 
     entry = EngineFile(
         name=engine_name(trt, precision, target),
@@ -106,9 +107,9 @@ def export_tensorrt(
     return BuiltEngine(entry, sidecar, trt.title, graph, agreement, unverified)
 
 
-def _reference(bundle: Bundle, batch: BatchProfile, measuring: Measuring) -> Reference:
+def _reference(bundle: Bundle, batch: BatchProfile, measuring: MeasurementSettings) -> Reference:
     """The bundle's float32 file, itself measured against PyTorch, over batch sizes that the engine takes."""
-    samples = measuring_samples(measuring.data, bundle.manifest.input, measuring.images, measuring.ranked)
+    samples = load_samples(measuring.data, bundle.manifest.input, measuring.images, measuring.ranked)
     largest = min(batch.max or LARGEST_COMPARED, LARGEST_COMPARED)
     sizes = {size for size in (*BATCH_SIZES, batch.min, batch.opt, largest) if size and batch.min <= size <= largest}
     embed = onnx_embedder(bundle.file("onnx", "float32")[1], torch.get_num_threads())

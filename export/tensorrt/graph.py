@@ -8,11 +8,11 @@ import onnx
 import torch
 
 from bundle import Bundle, BundleFileError, Precision
-from export.bundles.targets import Measuring
+from export.bundles.targets import MeasurementSettings
 from export.engines import onnx_embedder
 from export.errors import BuildError, ParityError
-from export.onnx.float16 import require_room, to_float16
-from export.parity.agreement import Agreement, Reference, require
+from export.onnx.float16 import check_float16_range, to_float16
+from export.parity.agreement import Agreement, Reference, check_gates
 from export.parity.samples import calibration_crops
 from export.quantisation.qdq import calibrate
 from export.quantisation.sensitivity import quantise_to_pass
@@ -35,7 +35,11 @@ RTX_KERNEL_BYTES = 200_000
 
 
 def typed_graph(
-    bundle: Bundle, precision: Precision, reference: Reference, measuring: Measuring, library: LibraryName = "tensorrt"
+    bundle: Bundle,
+    precision: Precision,
+    reference: Reference,
+    measuring: MeasurementSettings,
+    library: LibraryName = "tensorrt",
 ) -> TypedGraph:
     """The bundle's network in float32, float16 or int8, as TensorRT can read it, past its gates without any GPU.
 
@@ -50,8 +54,8 @@ def typed_graph(
     try:
         if precision == "int8":
             crops = calibration_crops(measuring.data, bundle.manifest.input, measuring.calibration)
-            float32 = _held(bundle, "float32")
-            require_room(float32, to_float16(float32), reference.samples.images_NHW3)
+            float32 = _load_graph(bundle, "float32")
+            check_float16_range(float32, to_float16(float32), reference.samples.images_NHW3)
             calibrated = calibrate(float32, crops)
             light = calibrated.light_blocks(RTX_KERNEL_BYTES) if library == "tensorrt_rtx" else []
             if len(light) == len(calibrated.blocks):
@@ -62,11 +66,11 @@ def typed_graph(
             found = quantise_to_pass(calibrated, reference, gates, _open, "tensorrt", light)
             kept = f"{found.float_blocks} of {found.blocks}" if found.float_blocks else None
             return TypedGraph(found.model, found.agreement, kept)
-        model = _in_float(bundle, precision)
+        model = _float_graph(bundle, precision)
         if precision == "float16":
-            require_room(_held(bundle, "float32"), model, reference.samples.images_NHW3)
+            check_float16_range(_load_graph(bundle, "float32"), model, reference.samples.images_NHW3)
         agreement = reference.compare(_open(model))
-        require(agreement, gates)
+        check_gates(agreement, gates)
         return TypedGraph(model, agreement)
     except ParityError as error:
         raise ParityError(
@@ -74,20 +78,20 @@ def typed_graph(
         ) from error
 
 
-def _in_float(bundle: Bundle, precision: Precision) -> onnx.ModelProto:
+def _float_graph(bundle: Bundle, precision: Precision) -> onnx.ModelProto:
     match precision:
         case "float32":
-            return _held(bundle, "float32")
+            return _load_graph(bundle, "float32")
         case "float16":
             try:
-                return _held(bundle, "float16")
+                return _load_graph(bundle, "float16")
             except BundleFileError:
-                return to_float16(_held(bundle, "float32"))
+                return to_float16(_load_graph(bundle, "float32"))
         case _:
             raise BuildError(f"no TensorRT engine is built in {precision}; choose float32, float16 or int8")
 
 
-def _held(bundle: Bundle, precision: Precision) -> onnx.ModelProto:
+def _load_graph(bundle: Bundle, precision: Precision) -> onnx.ModelProto:
     return onnx.load_model(bundle.file("onnx", precision)[1])
 
 

@@ -1,4 +1,4 @@
-"""Which TensorRT is here, and what it says: one object per library, its log collected instead of printed."""
+"""Finds the installed TensorRT library and collects its log instead of printing it."""
 
 import functools
 import importlib
@@ -15,19 +15,19 @@ from export.errors import BuildError, EngineMissing
 LibraryName = Literal["tensorrt", "tensorrt_rtx"]
 EXTRAS: dict[LibraryName, Extra] = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
 
-# without a GPU driver every error is followed by a second one that says only so
+# without a GPU driver, every error is followed by a second one about the driver
 _NO_DRIVER = re.compile(r"catchCudaError|ScopedCudaStream")
 _LOCATION = re.compile(r"\[\w+\.cpp:[^\]]*\] ?|\.? +In [\w()]+ at /\S+?:\d+")
 
 
 @dataclass(slots=True)
-class Said:
-    """What a library logged while `Library.listening`."""
+class LogCapture:
+    """Warnings and errors that the library logged inside `Library.capture_log`."""
 
     warnings: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
-    def why(self) -> str:
+    def error_text(self) -> str:
         """The errors as one line."""
         return readable(self.errors) or "it gives no reason"
 
@@ -51,20 +51,20 @@ class Library:
         return f"{'TensorRT' if self.name == 'tensorrt' else 'TensorRT-RTX'} {self.version}"
 
     def create(self, what: Literal["Builder", "Runtime"]) -> Any:
-        """One of the library's two entrances. Raises BuildError where it finds no driver that it can use."""
+        """A builder or runtime of the library. Raises BuildError if there is no usable driver."""
         try:
             return getattr(self.trt, what)(self.log)
-        except TypeError as error:  # what the bindings make of a null pointer
-            raise BuildError(f"{self.title} does not start on this machine: {self.log.said.why()}") from error
+        except TypeError as error:  # the bindings turn a null pointer into this
+            raise BuildError(f"{self.title} does not start on this machine: {self.log.capture.error_text()}") from error
 
     @contextmanager
-    def listening(self) -> Iterator[Said]:
-        """Collect what the library logs meanwhile, from any of its threads."""
-        self.log.said = said = Said()
-        yield said
+    def capture_log(self) -> Iterator[LogCapture]:
+        """Collect the library's log inside the block, from all of its threads."""
+        self.log.capture = capture = LogCapture()
+        yield capture
 
 
-def why_no_rtx_target(compute_capability: str | None) -> str | None:
+def rtx_target_problem(compute_capability: str | None) -> str | None:
     """Why TensorRT-RTX cannot compile for this compute capability; None where it can. Without one it takes its own."""
     if compute_capability is None or compute_capability in RTX_CAPABILITIES:
         return None
@@ -86,7 +86,7 @@ def find_library(name: LibraryName | None = None) -> Library:
 
 @functools.cache
 def _load(name: LibraryName) -> Library:
-    """Once: a second logger in one process would be ignored by the library."""
+    """Cached, because the library ignores a second logger in one process."""
     try:
         trt = importlib.import_module(name)
     except (ImportError, OSError) as error:
@@ -101,19 +101,19 @@ def _logger(trt: Any) -> Any:
     class Log(trt.ILogger):  # type: ignore[misc]  # the base class is known once the library is
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self.said = Said()
+            self.capture = LogCapture()
 
         def log(self, severity: Any, text: str) -> None:
             if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                self.said.errors.append(text)
+                self.capture.errors.append(text)
             elif severity == trt.ILogger.WARNING:
-                self.said.warnings.append(text)
+                self.capture.warnings.append(text)
 
     return Log()
 
 
 def readable(texts: Sequence[str]) -> str:
-    """The messages as one line: without places in the source, repetitions and the echo of a missing driver."""
+    """The messages as one line, without source locations, repetitions and follow-up errors of a missing driver."""
     lines = [line.strip() for text in texts for line in text.splitlines() if line.strip()]
     telling = [line for line in lines if not _NO_DRIVER.search(line)] or lines
     return "; ".join(dict.fromkeys(_LOCATION.sub("", line) for line in telling))

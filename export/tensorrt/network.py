@@ -9,7 +9,7 @@ from export.onnx.graph import INPUT, OUTPUT
 from export.tensorrt.library import Library, readable
 
 Described = list[list[tuple[str, Any, tuple[int, ...]]]]  # inputs and outputs: name, type, shape
-WAY_OUT = "export the checkpoint again with `pan-export onnx`, or use another version of the library"
+ADVICE = "export the checkpoint again with `pan-export onnx`, or use another version of the library"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,19 +24,19 @@ class ParsedNetwork:
 def parse(library: Library, serialised: bytes, spec: InputSpec, dim: int) -> ParsedNetwork:
     """Read a typed ONNX file. Raises GraphError with every error of the parser: node, operator and why; BuildError."""
     trt = library.trt
-    with library.listening() as said:
+    with library.capture_log() as log:
         builder = library.create("Builder")
         # always so in TensorRT 11 and TensorRT-RTX; TensorRT 10 must be told
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, library.log)
         if not parser.parse(serialised):
-            found = "; ".join(_in_words(parser, parser.get_error(index)) for index in range(parser.num_errors))
-            raise GraphError(f"{library.title} cannot take the graph: {found or said.why()}; {WAY_OUT}")
-    _require_signature(library, network, spec, dim)
+            found = "; ".join(_format(parser, parser.get_error(index)) for index in range(parser.num_errors))
+            raise GraphError(f"{library.title} cannot take the graph: {found or log.error_text()}; {ADVICE}")
+    _check_signature(library, network, spec, dim)
     return ParsedNetwork(builder, network, parser)
 
 
-def _in_words(parser: Any, error: Any) -> str:
+def _format(parser: Any, error: Any) -> str:
     """`node 60 'node_sigmoid' (Det): unsupported node: no such operator here`."""
     reason = readable([error.desc()])
     kind = error.code().name.lower().replace("_", " ")
@@ -49,7 +49,7 @@ def _in_words(parser: Any, error: Any) -> str:
     return f"node {error.node()} {error.node_name()!r} ({operator}{functions}): {kind}: {reason}"
 
 
-def _require_signature(library: Library, network: Any, spec: InputSpec, dim: int) -> None:
+def _check_signature(library: Library, network: Any, spec: InputSpec, dim: int) -> None:
     """The parser takes an empty file without an error, and names a profile does not meet fail much later."""
     types = library.trt.DataType
     found: Described = [
@@ -66,5 +66,5 @@ def _require_signature(library: Library, network: Any, spec: InputSpec, dim: int
             for tensors in (*found, *expected)
         ]
         raise GraphError(
-            "the graph's inputs and outputs are {} and {}, the bundle's are {} and {}; ".format(*described) + WAY_OUT
+            "the graph's inputs and outputs are {} and {}, the bundle's are {} and {}; ".format(*described) + ADVICE
         )

@@ -30,7 +30,7 @@ def find_gpu() -> Gpu | None:
     return Gpu(torch.cuda.get_device_name(0), f"{major}.{minor}")
 
 
-def why_not_here(library: Library, gpu: Gpu | None, compute_capability: str | None) -> str | None:
+def cannot_run_reason(library: Library, gpu: Gpu | None, compute_capability: str | None) -> str | None:
     """Why an engine that this machine can build does not run on it; None where it does."""
     if gpu is None:
         return "PyTorch sees no GPU here"
@@ -42,7 +42,7 @@ def why_not_here(library: Library, gpu: Gpu | None, compute_capability: str | No
     return None
 
 
-def within(embed: Embed, batch: BatchProfile) -> Embed:
+def split_and_pad(embed: Embed, batch: BatchProfile) -> Embed:
     """The same function for any number of images: cut at the profile's maximum, filled up to its minimum."""
 
     def embed_any(images_BHW3: ImageArray) -> Floats:
@@ -57,7 +57,7 @@ def within(embed: Embed, batch: BatchProfile) -> Embed:
     return embed_any
 
 
-def open_built(entry: EngineFile, path: Path) -> Embed:
+def open_tensorrt_engine(entry: EngineFile, path: Path) -> Embed:
     """The engine of a bundle on this machine's GPU, for any number of images.
 
     Raises EngineMissing where it is for another machine, BuildError where it is for this one and does not load.
@@ -68,33 +68,33 @@ def open_built(entry: EngineFile, path: Path) -> Embed:
     library = find_library(entry.kind)
     if library.version != target.library_version and not target.version_compatible:
         raise EngineMissing(f"it was built by version {target.library_version}, this is {library.title}; build it here")
-    if why := why_not_here(library, find_gpu(), target.compute_capability):
+    if why := cannot_run_reason(library, find_gpu(), target.compute_capability):
         raise EngineMissing(why)
-    return within(engine_embedder(library, path.read_bytes(), target.version_compatible), entry.batch)
+    return split_and_pad(engine_embedder(library, path.read_bytes(), target.version_compatible), entry.batch)
 
 
 def engine_embedder(library: Library, serialised: bytes, version_compatible: bool = False) -> Embed:
     """A function (B, H, W, 3) uint8 -> (B, D) float32 that runs an engine of ours. Raises BuildError."""
-    with library.listening() as said:
+    with library.capture_log() as log:
         runtime = library.create("Runtime")
         # a version-compatible engine brings its own small runtime, which is code
         runtime.engine_host_code_allowed = version_compatible
         engine = runtime.deserialize_cuda_engine(serialised)
         context = None if engine is None else _context(library, engine)
     if context is None:
-        raise BuildError(f"{library.title} cannot load the engine here: {said.why()}")
+        raise BuildError(f"{library.title} cannot load the engine here: {log.error_text()}")
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def embed(images_BHW3: ImageArray) -> Floats:
-        with library.listening() as said, torch.cuda.stream(stream):
+        with library.capture_log() as log, torch.cuda.stream(stream):
             pixels = torch.from_numpy(images_BHW3).cuda()
             if not context.set_input_shape(INPUT, tuple(pixels.shape)):
-                raise BuildError(f"the engine does not take a batch of shape {tuple(pixels.shape)}: {said.why()}")
+                raise BuildError(f"the engine does not take a batch of shape {tuple(pixels.shape)}: {log.error_text()}")
             rows = torch.empty(tuple(context.get_tensor_shape(OUTPUT)), dtype=torch.float32, device="cuda")
             context.set_tensor_address(INPUT, pixels.data_ptr())
             context.set_tensor_address(OUTPUT, rows.data_ptr())
             if not context.execute_async_v3(stream.cuda_stream):
-                raise BuildError(f"the engine failed: {said.why()}")
+                raise BuildError(f"the engine failed: {log.error_text()}")
             stream.synchronize()
         result: Floats = rows.cpu().numpy()
         return result

@@ -9,8 +9,8 @@ import torch
 
 from bundle import Provenance, load_bundle
 from export.bundles.exporter import export_checkpoint
-from export.bundles.targets import Measuring
-from export.cli.tensorrt import parse_batch
+from export.bundles.targets import MeasurementSettings
+from export.cli.tensorrt import parse_batch_profile
 from export.engines import onnx_embedder
 from export.errors import BuildError
 from export.parity.gates import DEFAULTS, Gates
@@ -19,7 +19,7 @@ from export.tensorrt import timing_cache
 from export.tensorrt.build import BuildSettings
 from export.tensorrt.export import export_tensorrt
 from export.tensorrt.library import Library, find_library
-from export.tensorrt.runtime import engine_embedder, find_gpu, why_not_here
+from export.tensorrt.runtime import cannot_run_reason, engine_embedder, find_gpu
 from tests.export.conftest import SPEC, make_network
 from training.checkpoint import Card, save_checkpoint
 from training.model import PAN
@@ -28,14 +28,14 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU that this PyTorch can use"),
 ]
-FEW = Measuring(images=8, calibration=16, gates={**DEFAULTS, "int8": Gates(0.5, 0.5, 100.0)})
+FEW = MeasurementSettings(images=8, calibration=16, gates={**DEFAULTS, "int8": Gates(0.5, 0.5, 100.0)})
 
 
 @pytest.fixture(params=["tensorrt", "tensorrt_rtx"])
 def library(request: pytest.FixtureRequest) -> Library:
     pytest.importorskip(request.param, reason=f"needs {request.param}", exc_type=ImportError)
     found = find_library(request.param)
-    if why := why_not_here(found, find_gpu(), None):
+    if why := cannot_run_reason(found, find_gpu(), None):
         pytest.skip(why)
     return found
 
@@ -56,14 +56,14 @@ def bundle(network: PAN, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
 def test_an_engine_is_measured_on_the_gpu_before_it_joins(bundle: Path, library: Library, precision: Any) -> None:
-    settings = BuildSettings(parse_batch("1:8:32"))
+    settings = BuildSettings(parse_batch_profile("1:8:32"))
     built = export_tensorrt(bundle, precision, settings, library=library.name, measuring=FEW)
     entry, path = load_bundle(bundle).file(library.name, precision)
     assert built.unverified is None
     assert entry.parity is not None
     assert entry.parity.cosine_min >= FEW.gates[precision].min_cosine
     assert entry.parity.batch_sizes == (1, 2, 7, 8, 32)
-    assert timing_cache.path_beside(bundle).exists() == (library.name == "tensorrt")
+    assert timing_cache.cache_path(bundle).exists() == (library.name == "tensorrt")
 
     images = synthetic_samples(SPEC, 8, seed=5).images_NHW3
     ours = engine_embedder(library, path.read_bytes())(images)
@@ -73,7 +73,7 @@ def test_an_engine_is_measured_on_the_gpu_before_it_joins(bundle: Path, library:
 
 
 def test_a_batch_outside_the_profile_and_a_spoilt_engine_say_so(bundle: Path, library: Library) -> None:
-    settings = BuildSettings(parse_batch("2:4:8"))
+    settings = BuildSettings(parse_batch_profile("2:4:8"))
     built = export_tensorrt(bundle, "float32", settings, library=library.name, measuring=FEW)
     serialised = (bundle / built.entry.name).read_bytes()
     embed = engine_embedder(library, serialised)

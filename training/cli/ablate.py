@@ -12,10 +12,14 @@ from training.experiments.ablation import run_table
 
 
 def ablate(
-    table: Annotated[str, typer.Argument(help="table1 (part extraction) or table2 (PAN and its rivals).")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value, for every run of the table.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the table; a second call goes on with it.")] = Path("runs/table"),
-    config: Annotated[Path | None, typer.Option(help="YAML file; overrides stand above it.")] = None,
+    table: Annotated[
+        str, typer.Argument(help="table1 (part extraction) or table2 (PAN and the methods it is compared with).")
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME=VALUE", help="Settings of every run; see `pan-train settings`.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the table; a second call continues it.")] = Path("runs/table"),
+    config: Annotated[Path | None, typer.Option(help="YAML file with settings; the command line overrides it.")] = None,
     variant: Annotated[list[str] | None, typer.Option(help="Only these variants; may be given several times.")] = None,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant, with seeds 0, 1, ...")] = 2,
 ) -> None:

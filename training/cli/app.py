@@ -13,13 +13,15 @@ from training.cli.evaluate import evaluate
 from training.cli.inspect import inspect
 from training.cli.report import report
 from training.cli.run import resume, run
+from training.cli.settings import CommandWithSettings, settings
 from training.cli.synth import synth
 from training.trainer.interruption import Stopped
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Train and evaluate PAN."
 )
-for command in (run, resume, evaluate, report, ablate, inspect, synth):
+app.command(cls=CommandWithSettings)(run)
+for command in (resume, settings, evaluate, report, ablate, inspect, synth):
     app.command()(command)
 app.add_typer(data_app, name="data")
 

@@ -23,7 +23,7 @@ def check(
     path: Annotated[Path, typer.Argument(metavar="DIR", help="A data set: its folder, or a .csv or .mat file.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:
-    """Decode every crop and list what spoils training or figures. Exit status 1 where something must be mended."""
+    """Decode every crop and list problems for training and evaluation. Exit status 1 if one must be fixed."""
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("decoding", total=None)
@@ -52,7 +52,7 @@ def _show(report: Report, root: str, console: Console) -> None:
             f"height / width {slim} to {stout}, median {usual}"
         )
     if not report.findings:
-        console.print("nothing to remark")
+        console.print("no findings")
         return
     findings = Table("", "finding", show_lines=True)
     findings.add_column("such as", overflow="fold")
@@ -60,6 +60,8 @@ def _show(report: Report, root: str, console: Console) -> None:
         more = len(finding.cases) - SHOWN
         cases = [*finding.cases[:SHOWN], *([f"and {more:,} more"] if more > 0 else [])]
         findings.add_row(
-            "mend" if finding.mend else "remark", escape(finding.message), escape("\n".join(cases).replace(root, ""))
+            "must fix" if finding.must_fix else "note",
+            escape(finding.message),
+            escape("\n".join(cases).replace(root, "")),
         )
     console.print(findings)

@@ -7,16 +7,17 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from training.config.names import unknown_name
+from training.config.names import unknown_name, unknown_setting
 from training.config.presets import PRESETS
+from training.config.reference import list_settings
 from training.config.settings import RunConfig
 from training.errors import ConfigError
 
 
 def load_config(file: Path | None = None, overrides: Sequence[str] = ()) -> RunConfig:
-    """Preset, then the YAML file, then `dotted.key=value` overrides (values in YAML syntax).
+    """Merge the preset, the YAML file and `dotted.key=value` overrides (values in YAML syntax), in this order.
 
-    Raises ConfigError; an unknown key is answered with the nearest known one.
+    Raises ConfigError; for an unknown key the message names the setting that was probably meant.
     """
     given = _read_yaml(file) if file else {}
     for override in overrides:
@@ -24,7 +25,7 @@ def load_config(file: Path | None = None, overrides: Sequence[str] = ()) -> RunC
         if not separator:
             raise ConfigError(f"{override!r} is not of the form key=value, such as optim.lr=0.05")
         given = _merge(given, _nested(key.split("."), _parse(text, override)))
-    _refuse_unknown(given, RunConfig, "")
+    _check_names(given, RunConfig, "")
     preset = given.get("preset", "paper")
     if preset not in PRESETS:
         raise ConfigError(f"preset: {unknown_name(str(preset), list(PRESETS))}")
@@ -34,7 +35,7 @@ def load_config(file: Path | None = None, overrides: Sequence[str] = ()) -> RunC
         problems = "; ".join(f"{'.'.join(map(str, issue['loc']))}: {issue['msg']}" for issue in error.errors())
         raise ConfigError(problems) from None
     config.model.network()
-    _refuse_contradictions(config)
+    _check_combinations(config)
     return config
 
 
@@ -43,11 +44,14 @@ def save_config(config: RunConfig, path: Path) -> None:
     path.write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), encoding="utf-8")
 
 
-def _refuse_contradictions(config: RunConfig) -> None:
+def _check_combinations(config: RunConfig) -> None:
     if config.early_stop and not config.evaluate_every:
         raise ConfigError("early_stop counts evaluations; set evaluate_every too")
     if config.optim.freeze_backbone and config.model.weights is None:
         raise ConfigError("optim.freeze_backbone keeps pre-trained layers; set model.weights too")
+    path = config.data.path
+    if isinstance(path, Path) and "," in str(path) and not path.exists():
+        raise ConfigError(f"data.path: {path} does not exist; give several data sets as a list: data.path='[{path}]'")
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
@@ -75,6 +79,14 @@ def _parse(text: str, override: str) -> Any:
     return value
 
 
+def _first_keys(value: Any) -> list[str]:
+    """The keys on the way to the first leaf of nested mappings."""
+    if not isinstance(value, Mapping) or not value:
+        return []
+    key, inner = next(iter(value.items()))
+    return [str(key), *_first_keys(inner)]
+
+
 def _nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
     return {keys[0]: _nested(keys[1:], value) if len(keys) > 1 else value}
 
@@ -87,10 +99,12 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _refuse_unknown(given: Mapping[str, Any], model: type[BaseModel], prefix: str) -> None:
+def _check_names(given: Mapping[str, Any], model: type[BaseModel], prefix: str) -> None:
     for key, value in given.items():
         if key not in model.model_fields:
-            raise ConfigError(f"{prefix}{unknown_name(key, list(model.model_fields))}")
+            name = ".".join([f"{prefix}{key}", *_first_keys(value)])
+            settings = [setting.name for setting in list_settings()]
+            raise ConfigError(unknown_setting(name, list(model.model_fields), settings))
         inner = model.model_fields[key].annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             if not isinstance(value, Mapping):
@@ -98,4 +112,4 @@ def _refuse_unknown(given: Mapping[str, Any], model: type[BaseModel], prefix: st
                     f"{prefix}{key} is a group; set one of its keys, such as {prefix}{key}."
                     f"{next(iter(inner.model_fields))}"
                 )
-            _refuse_unknown(value, inner, f"{prefix}{key}.")
+            _check_names(value, inner, f"{prefix}{key}.")

@@ -5,11 +5,11 @@ from training.data.crops import (
     Crop,
     ReidData,
     cameras,
-    left_out,
+    describe_excluded,
+    not_evaluable_reason,
     persons,
     trainable,
     unmatched,
-    why_not_evaluated,
 )
 from training.data.prefetch import prefetch
 from training.data.readers import read_data, scan_data
@@ -24,12 +24,12 @@ __all__ = [
     "ReidData",
     "augment",
     "cameras",
-    "left_out",
+    "describe_excluded",
+    "not_evaluable_reason",
     "persons",
     "prefetch",
     "read_data",
     "scan_data",
     "trainable",
     "unmatched",
-    "why_not_evaluated",
 ]

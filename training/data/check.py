@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from bundle import ImageError, decode_image
+from training.callbacks import ProgressCallback
 from training.data.crops import DISTRACTOR, JUNK, Crop, shared_persons, trainable, unmatched
 from training.data.readers import Scan, scan_data
 
 CHUNK = 1024  # files in flight: a data set of 100,000 needs no 100,000 futures
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +24,7 @@ class Finding:
     """`mend`: figures from this data set would be wrong, or training would stop; else only worth knowing."""
 
     code: str
-    mend: bool
+    must_fix: bool
     message: str
     cases: tuple[str, ...] = ()
 
@@ -61,7 +60,7 @@ class Report:
     @property
     def usable(self) -> bool:
         """Whether nothing must be mended."""
-        return not any(finding.mend for finding in self.findings)
+        return not any(finding.must_fix for finding in self.findings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +70,7 @@ class _Picture:
     width: int
 
 
-def check_data(path: Path, progress: Progress | None = None) -> Report:
+def check_data(path: Path, progress: ProgressCallback | None = None) -> Report:
     """Read a data set, decode every file of it and look for what spoils training or figures.
 
     `progress` is told (files done, files in all). Raises DataError where there is no data set to look at.
@@ -92,7 +91,7 @@ def check_data(path: Path, progress: Progress | None = None) -> Report:
     findings = [*_layout(scan), *_identities(scan), *_duplicates(sides, pictures), *_shapes(pictures)]
     if broken:
         findings.append(Finding("broken", True, f"files that cannot be decoded: {len(broken)}", tuple(broken)))
-    findings.sort(key=lambda finding: not finding.mend)
+    findings.sort(key=lambda finding: not finding.must_fix)
     described = {name: _side(side) for name, side in sides.items()}
     return Report(
         data.name, scan.source.title if scan.source else None, described, _sizes(pictures.values()), tuple(findings)
@@ -215,9 +214,9 @@ def _duplicates(sides: dict[str, tuple[Crop, ...]], pictures: dict[Path, _Pictur
     for group in groups.values():
         if len(group) > 1:
             cases[_duplicate(group)].append(" = ".join(str(crop.path) for _, crop in group))
-    for code, (mend, message) in DUPLICATES.items():
+    for code, (must_fix, message) in DUPLICATES.items():
         if cases[code]:
-            yield Finding(code, mend, f"{message}: {len(cases[code])}", tuple(cases[code]))
+            yield Finding(code, must_fix, f"{message}: {len(cases[code])}", tuple(cases[code]))
 
 
 def _duplicate(group: Sequence[tuple[str, Crop]]) -> str:

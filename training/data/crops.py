@@ -68,7 +68,7 @@ def unmatched(query: Sequence[Crop], gallery: Sequence[Crop]) -> list[Crop]:
     return [crop for crop in query if crop.person <= DISTRACTOR or not seen_by[crop.person] - {crop.camera}]
 
 
-def why_not_evaluated(data: ReidData) -> str:
+def not_evaluable_reason(data: ReidData) -> str:
     """Why no figure can be measured on query and gallery; an empty string where one can."""
     if not data.query or not data.gallery:
         counts = f"{len(data.query)} query and {len(data.gallery)} gallery crops"
@@ -86,7 +86,7 @@ def trainable(crops: Sequence[Crop]) -> tuple[list[Crop], IntArray]:
     return kept, labels.astype(np.int64)
 
 
-def left_out(crops: Sequence[Crop]) -> str:
+def describe_excluded(crops: Sequence[Crop]) -> str:
     """What `trainable` leaves out and why; an empty string where it keeps everything."""
     counts = Counter(crop.person for crop in crops)
     nobody = sum(counts[person] for person in (JUNK, DISTRACTOR))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from training.checkpoint import Card, load_checkpoint
 from training.config import RunConfig, load_config
-from training.data import ReidData, read_data, why_not_evaluated
+from training.data import ReidData, not_evaluable_reason, read_data
 from training.errors import ConfigError, DataError
 from training.model import PAN
 from training.trainer import CONFIG, STATE, WEIGHTS
@@ -64,7 +64,7 @@ def read_crops(run: Run, data: Path | None) -> tuple[ReidData | None, str]:
     """
     if data is not None:
         found = read_data(data)
-        if why := why_not_evaluated(found):
+        if why := not_evaluable_reason(found):
             raise DataError(f"{why}; name a data set with a test split")
         return found, ""
     own = run.config.data
@@ -74,6 +74,6 @@ def read_crops(run: Run, data: Path | None) -> tuple[ReidData | None, str]:
         found = read_data(own.path, own.test)
     except DataError as error:
         return None, f"The data set of the run cannot be read ({error}); name the place where it is now with --data."
-    if why := why_not_evaluated(found):
+    if why := not_evaluable_reason(found):
         return found, f"Nothing can be ranked: {why}; name a test set with --data."
     return found, ""

@@ -10,7 +10,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from bundle import Evaluation
-from training.embed import Progress, embed_data, torch_embedder
+from training.callbacks import ProgressCallback
+from training.embed import embed_data, torch_embedder
 from training.errors import ConfigError
 from training.evaluation.calibration import BINS
 from training.experiments.ablation import TABLES, Summary, results, summaries
@@ -61,7 +62,7 @@ class Page(NamedTuple):
 
 
 def render(
-    folder: Path, data: Path | None, table: Path | None, *, crops: bool, progress: Progress | None = None
+    folder: Path, data: Path | None, table: Path | None, *, crops: bool, progress: ProgressCallback | None = None
 ) -> Page:
     """The page of a run.
 

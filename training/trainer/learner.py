@@ -24,7 +24,7 @@ from training.trainer.losses import batch_hard_triplet, mask_health, mask_orthog
 from training.trainer.optimizer import lr_factor, make_optimizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-MICRO_SEEDS = 2**40  # apart from one another by more than seeds and iterations can bridge
+SEED_STRIDE = 2**40  # apart from one another by more than seeds and iterations can bridge
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Update:
     warnings: list[str]
 
 
-class Trained(nn.Module):
+class TrainableModule(nn.Module):
     """Network and classifiers as the one module that is compiled and whose gradients the processes share."""
 
     def __init__(self, network: PAN, heads: PartClassifiers) -> None:
@@ -74,8 +74,8 @@ class Learner:
         self._base_lrs = [group["lr"] for group in self.optimizer.param_groups]
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "float16")
         decay = config.optim.ema
-        self.average = AveragedModel(self.network, avg_fn=_moving(decay), use_buffers=True) if decay else None
-        trained = Trained(self.network, self.heads)
+        self.average = AveragedModel(self.network, avg_fn=_ema(decay), use_buffers=True) if decay else None
+        trained = TrainableModule(self.network, self.heads)
         if config.compile:
             trained.compile()  # in place: the names of the weights stay
         self._trained = trained
@@ -89,7 +89,7 @@ class Learner:
         """The network that is evaluated and saved. Raises FloatingPointError where a weight is not finite."""
         network = self.network if self.average is None else self.average.module
         assert isinstance(network, PAN)
-        _refuse_not_finite(network.state_dict())
+        _check_finite(network.state_dict())
         return network
 
     def update(self, step: int, images: ImageArray, labels: Tensor, health: bool) -> Update:
@@ -104,11 +104,11 @@ class Learner:
         sums: dict[str, Tensor] = {}
         chunks = zip(torch.from_numpy(images).chunk(micro), labels.chunk(micro), strict=True)
         for index, (image, label) in enumerate(chunks):
-            seed = config.seed * 1_000_003 + step + MICRO_SEEDS * (self.world.rank * micro + index)
+            seed = config.seed * 1_000_003 + step + SEED_STRIDE * (self.world.rank * micro + index)
             image = self.normalise(to_planes(image.to(self.device)))
             image = augment(image, config.augment, torch.Generator().manual_seed(seed))
             image, label = image.contiguous(memory_format=torch.channels_last), label.to(self.device)
-            with self.world.apart(self._shared) if index + 1 < micro else nullcontext():
+            with self.world.no_sync(self._shared) if index + 1 < micro else nullcontext():
                 terms, mask_BIN = self._losses(image, label)
                 self.scaler.scale(terms["loss"] / micro).backward()  # type: ignore[no-untyped-call]
             sums = {name: sums.get(name, 0) + term.detach() for name, term in terms.items()}
@@ -138,7 +138,7 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
         }
-        _refuse_not_finite(state["network"])
+        _check_finite(state["network"])
         if self.average is not None:
             state["average"] = self.average.state_dict()
         return state
@@ -189,7 +189,7 @@ class Learner:
         return {"loss": torch.stack(list(terms.values())).sum(), **terms}, features.mask_BIN
 
 
-def _moving(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+def _ema(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
     """An exponential moving average that forgets the random beginning: the first averages are over few updates."""
 
     def step(average: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
@@ -201,7 +201,7 @@ def _moving(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
     return step
 
 
-def _refuse_not_finite(weights: Mapping[str, Tensor]) -> None:
+def _check_finite(weights: Mapping[str, Tensor]) -> None:
     for name, weight in weights.items():
         if not torch.isfinite(weight).all():
             raise FloatingPointError(f"the weights {name} are no longer finite")

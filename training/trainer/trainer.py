@@ -13,9 +13,17 @@ from torch import Tensor
 from bundle import Calibration, Evaluation, ImageArray, Provenance
 from training.checkpoint import Card, load_state, save_checkpoint, save_state
 from training.config import RunConfig, save_config
-from training.data import CropStore, IdentitySampler, left_out, prefetch, read_data, trainable, why_not_evaluated
-from training.distributed import join
-from training.embed import embed_share, torch_embedder
+from training.data import (
+    CropStore,
+    IdentitySampler,
+    describe_excluded,
+    not_evaluable_reason,
+    prefetch,
+    read_data,
+    trainable,
+)
+from training.distributed import init_process_group
+from training.embed import embed_shard, torch_embedder
 from training.errors import CheckpointError, ConfigError, DataError
 from training.evaluation import calibrate, evaluate_embeddings
 from training.trainer.failure_advice import advise
@@ -32,7 +40,7 @@ class Progress:
 
     evaluated: int = 0  # the iteration of the last one
     best: float = -1.0  # mAP
-    without_better: int = 0  # evaluations since the best one
+    evals_without_improvement: int = 0  # evaluations since the best one
 
 
 class Trainer:
@@ -49,25 +57,25 @@ class Trainer:
             raise ConfigError("data.path is not set; it names the data set to train on")
         self.config, self.out = config, out
         self.commit = _commit()  # of the code that is loaded now, whatever is checked out when the run ends
-        self.world, self.device = join(config.device)
+        self.world, self.device = init_process_group(config.device)
         self.console = console or Console(stderr=True)
-        if not self.world.first:
+        if not self.world.is_main:
             self.console = Console(quiet=True)
         torch.set_num_threads(config.threads or torch.get_num_threads())
         self.spec = config.input_spec()
         self.data = read_data(config.data.path, config.data.test)
-        self.not_evaluated = why_not_evaluated(self.data)
+        self.not_evaluated = not_evaluable_reason(self.data)
         if self.not_evaluated and config.evaluate_every:
             raise ConfigError(f"{self.not_evaluated}; set evaluate_every=0 to train without an evaluation")
         if self.not_evaluated:
-            self._say(f"warning: {self.not_evaluated}; this run trains and saves its network without figures")
+            self._print(f"warning: {self.not_evaluated}; this run trains and saves its network without figures")
         if self.data.notice:
-            self._say(self.data.notice)
+            self._print(self.data.notice)
         crops, self.labels = trainable(self.data.train)
         if not crops:
             raise DataError(f"{self.data.name} has no identity with two training crops or more")
-        if lost := left_out(self.data.train):
-            self._say(f"training on {len(crops)} of {len(self.data.train)} crops; left out: {lost}")
+        if lost := describe_excluded(self.data.train):
+            self._print(f"training on {len(crops)} of {len(self.data.train)} crops; left out: {lost}")
         self.store = CropStore(crops, self.spec, config.data.cache_gib, config.data.decode_threads)
         self.sampler = IdentitySampler(self.labels, config.sampler.identities, config.sampler.crops, config.seed)
         self.step = 0
@@ -76,7 +84,7 @@ class Trainer:
         try:
             self.learner = Learner(config, int(self.labels.max()) + 1, self.world, self.device)
         except Exception as error:
-            raise advise(error, config, self._kept()) or error from error
+            raise advise(error, config, self._saved_state_hint()) or error from error
 
     def resume(self) -> None:
         """Go back to the state on disk. Raises CheckpointError."""
@@ -85,9 +93,9 @@ class Trainer:
             self.learner.load_state(state)
             self.step = self._saved = state["step"]
             self.progress = Progress(**state["progress"])
-        except KeyError as missing:
+        except (KeyError, TypeError) as error:
             raise CheckpointError(
-                f"{self.out / STATE} holds no {missing}: it was written by another version or with other settings; "
+                f"{self.out / STATE} was written by another version or with other settings ({error}); "
                 "start the run in a new folder"
             ) from None
 
@@ -97,13 +105,13 @@ class Trainer:
         Raises Stopped after SIGINT or SIGTERM; Diverged, OutOfMemory or ProcessLost, with what to do, where the run
         cannot go on. What is on disk is then the last state saved.
         """
-        if self.world.first:
+        if self.world.is_main:
             self.out.mkdir(parents=True, exist_ok=True)
             save_config(self.config, self.out / CONFIG)
         try:
             return self._run()
         except Exception as error:
-            advice = advise(error, self.config, self._kept())
+            advice = advise(error, self.config, self._saved_state_hint())
             if advice is None:
                 raise
             raise advice from error
@@ -114,12 +122,12 @@ class Trainer:
             stop = stack.enter_context(StopRequest())
             batches = stack.enter_context(closing(self.batches()))
             monitor = None
-            if self.world.first:
+            if self.world.is_main:
                 monitor = stack.enter_context(Monitor(self.out, iterations, self.step, self.console))
             while True:
                 if self._evaluation_due():
                     card = self._evaluate()
-                    self._judge(card, monitor)
+                    self._update_best(card, monitor)
                 if self._done():
                     break
                 images, labels = next(batches)
@@ -129,7 +137,7 @@ class Trainer:
                 if monitor:
                     monitor.update(self.step, update.values, len(labels) * self.world.size)
                     monitor.warn(update.warnings)
-                stopping = self.world.any(stop.asked)
+                stopping = self.world.any(stop.requested)
                 if stopping or self.step % self.config.save_every == 0 or self.step == iterations:
                     self._save_state()
                 if stopping:
@@ -150,7 +158,7 @@ class Trainer:
 
     def _done(self) -> bool:
         patience = self.config.early_stop
-        return self.step == self.config.optim.iterations or 0 < patience <= self.progress.without_better
+        return self.step == self.config.optim.iterations or 0 < patience <= self.progress.evals_without_improvement
 
     def _evaluation_due(self) -> bool:
         every = self.config.evaluate_every
@@ -163,7 +171,7 @@ class Trainer:
         Raises DataError where a test crop cannot be used; the network is kept then, without figures.
         """
         network = self.learner.result
-        self.world.same_buffers(network)
+        self.world.broadcast_buffers(network)
         if self._saved != self.step:
             self._save_state()
         card = self._card(None, None)
@@ -172,31 +180,31 @@ class Trainer:
             return card
         try:
             embedder = torch_embedder(network, self.spec, self.device)
-            embedded = embed_share(embedder, self.data, self.spec, self.world)
+            embedded = embed_shard(embedder, self.data, self.spec, self.world)
             measured = (evaluate_embeddings(*embedded), calibrate(embedded)) if embedded else (None, None)
         except DataError as error:
             raise DataError(
                 f"{error}. {self.out / WEIGHTS} holds the network after {self.step} iterations, without figures; "
                 f"`pan-train resume {self.out}` goes on with its evaluation"
             ) from error
-        card = self.world.agree(self._card(*measured))
+        card = self.world.broadcast(self._card(*measured))
         self._save_checkpoint(WEIGHTS, card)
         return card
 
     def _save_checkpoint(self, name: str, card: Card) -> None:
-        if self.world.first:
+        if self.world.is_main:
             save_checkpoint(self.out / name, self.learner.result, card)
 
-    def _judge(self, card: Card, monitor: Monitor | None) -> None:
+    def _update_best(self, card: Card, monitor: Monitor | None) -> None:
         """Keep the best network, and count the evaluations since."""
         self.progress.evaluated = self.step
         if not self.config.evaluate_every or card.evaluation is None:
             return
         if card.evaluation.mAP > self.progress.best:
-            self.progress.best, self.progress.without_better = card.evaluation.mAP, 0
+            self.progress.best, self.progress.evals_without_improvement = card.evaluation.mAP, 0
             self._save_checkpoint(BEST, card)
         else:
-            self.progress.without_better += 1
+            self.progress.evals_without_improvement += 1
         if monitor:
             figures = {"mAP": card.evaluation.mAP, "rank-1": card.evaluation.cmc[1], "best mAP": self.progress.best}
             monitor.scalars(self.step, figures)
@@ -226,15 +234,15 @@ class Trainer:
         return "; ".join(note for note in (initialised, self.data.notice) if note)
 
     def _save_state(self) -> None:
-        if self.world.first:
+        if self.world.is_main:
             state = self.learner.state()
             save_state(self.out / STATE, {**state, "step": self.step, "progress": asdict(self.progress)})
         self._saved = self.step
 
-    def _say(self, words: str) -> None:
+    def _print(self, words: str) -> None:
         self.console.print(words, markup=False, highlight=False, soft_wrap=True)
 
-    def _kept(self) -> str:
+    def _saved_state_hint(self) -> str:
         if self._saved is None:
             return "Nothing was saved yet: start again"
         return (

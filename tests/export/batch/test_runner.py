@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 import export.bundles.exporter
 from bundle import load_bundle
 from export.batch.plan import read_plan
-from export.batch.runner import Seen, foresee, run_batch
-from export.batch.subprocess_runner import call_apart
+from export.batch.runner import ResultRow, plan_actions, run_batch
+from export.batch.subprocess_runner import run_in_process
 from export.batch.summary import write_summary
 from export.cli.app import app
 from export.errors import ExportError, PlanError
@@ -44,12 +44,12 @@ class Batch:
     def plan(self, text: str) -> None:
         (self.folder / "plan.yaml").write_text(text)
 
-    def run(self) -> list[Seen]:
+    def run(self) -> list[ResultRow]:
         self.steps.clear()
         out, jobs = read_plan(self.folder / "plan.yaml")
-        seen = [row for rows in run_batch(out, jobs, self.steps.append, directly) for row in rows]
-        write_summary(out, seen)
-        return seen
+        results = [row for rows in run_batch(out, jobs, self.steps.append, directly) for row in rows]
+        write_summary(out, results)
+        return results
 
     def verdicts(self) -> dict[str, str]:
         """Run, and tell what became of each engine."""
@@ -65,8 +65,8 @@ class Batch:
         save_checkpoint(self.folder / model / "model.safetensors", network, card)
 
 
-def directly(function: Callable[..., None], *arguments: Any, tell: Callable[[Any], None]) -> None:
-    function(*arguments, tell)
+def directly(function: Callable[..., None], *arguments: Any, emit: Callable[[Any], None]) -> None:
+    function(*arguments, emit)
 
 
 def written(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -184,10 +184,10 @@ def test_a_dry_run_writes_nothing(batch: Batch) -> None:
     batch.plan(SMALL + IMPOSSIBLE + MODELS + "  - checkpoint: nowhere\n  - {checkpoint: one, name: three}\n")
     (batch.out / "three").mkdir()
     before = everything(batch.folder)
-    fates = [fate for *_, fate in foresee(*read_plan(batch.folder / "plan.yaml"))]
-    assert fates[:3] == ["inputs changed", "kept", "failed before"]
-    assert fates[3].startswith("fails: there is no checkpoint")
-    assert "is there and is not of this batch" in fates[4]
+    actions = [action for *_, action in plan_actions(*read_plan(batch.folder / "plan.yaml"))]
+    assert actions[:3] == ["inputs changed", "kept", "failed before"]
+    assert actions[3].startswith("fails: there is no checkpoint")
+    assert "is there and is not of this batch" in actions[4]
     assert everything(batch.folder) == before
 
 
@@ -234,15 +234,15 @@ def test_two_batches_do_not_write_to_one_folder(batch: Batch) -> None:
 # in processes of their own
 
 
-def _tell_and_die(word: str, tell: Callable[[Any], None]) -> None:
-    tell(word)
+def _emit_and_die(word: str, emit: Callable[[Any], None]) -> None:
+    emit(word)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_a_crash_is_told_with_its_signal() -> None:
     told: list[str] = []
     with pytest.raises(ExportError, match="the process that made it was ended by SIGKILL"):
-        call_apart(_tell_and_die, "working", tell=told.append)
+        run_in_process(_emit_and_die, "working", emit=told.append)
     assert told == ["working"]
 
 
@@ -266,8 +266,8 @@ def test_a_killed_run_leaves_no_one_behind_and_goes_on(batch: Batch) -> None:
     assert process.wait() == -signal.SIGKILL
     eventually(lambda: not any(batch.out.glob(".two.*")))  # whoever made it has tidied up
     assert not (batch.out / "two").exists()
-    fates = [fate for *_, fate in foresee(*read_plan(batch.folder / "plan.yaml"))]
-    assert fates == ["kept", "to make", "to make"]
+    actions = [action for *_, action in plan_actions(*read_plan(batch.folder / "plan.yaml"))]
+    assert actions == ["kept", "to make", "to make"]
 
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 1

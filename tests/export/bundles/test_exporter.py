@@ -12,7 +12,7 @@ import pytest
 import export.bundles.exporter
 from bundle import BundleFileError, load_bundle
 from export.bundles.exporter import export_checkpoint
-from export.bundles.targets import Measuring
+from export.bundles.targets import MeasurementSettings
 from export.bundles.writer import new_bundle
 from export.errors import ParityError, TargetError
 from tests.export.conftest import Traced
@@ -99,15 +99,18 @@ def test_a_graph_of_other_weights_fails_and_leaves_nothing(
     reuse(pan_c, monkeypatch)
     before = everything(tmp_path)
     with pytest.raises(ParityError, match=r"departs from PyTorch: min cosine .* the gate is 1 - 1\.0e-05"):
-        export_checkpoint(tmp_path / "nudged.safetensors", tmp_path / "bundle", measuring=Measuring(images=8))
+        export_checkpoint(tmp_path / "nudged.safetensors", tmp_path / "bundle", measuring=MeasurementSettings(images=8))
     assert everything(tmp_path) == before
     assert not (tmp_path / "bundle").exists()
 
-    export_checkpoint(checkpoint, tmp_path / "bundle", measuring=Measuring(images=8))
+    export_checkpoint(checkpoint, tmp_path / "bundle", measuring=MeasurementSettings(images=8))
     before = everything(tmp_path)
     with pytest.raises(ParityError):
         export_checkpoint(
-            tmp_path / "nudged.safetensors", tmp_path / "bundle", measuring=Measuring(images=8), overwrite=True
+            tmp_path / "nudged.safetensors",
+            tmp_path / "bundle",
+            measuring=MeasurementSettings(images=8),
+            overwrite=True,
         )
     assert everything(tmp_path) == before  # the old bundle stays, and nothing beside it
 
@@ -117,12 +120,12 @@ def test_overwrite_replaces_the_whole_bundle(
 ) -> None:
     reuse(pan_c, monkeypatch)
     out = tmp_path / "bundle"
-    export_checkpoint(checkpoint, out, measuring=Measuring(images=4))
+    export_checkpoint(checkpoint, out, measuring=MeasurementSettings(images=4))
     first = load_bundle(out).manifest
     (out / "of-the-old-one").touch()
     with pytest.raises(TargetError, match="--overwrite"):
-        export_checkpoint(checkpoint, out, measuring=Measuring(images=4))
-    export_checkpoint(checkpoint, out, measuring=Measuring(images=6), overwrite=True)
+        export_checkpoint(checkpoint, out, measuring=MeasurementSettings(images=4))
+    export_checkpoint(checkpoint, out, measuring=MeasurementSettings(images=6), overwrite=True)
     second = load_bundle(out).manifest
     assert second.files[0].parity is not None
     assert second.files[0].parity.images == 6

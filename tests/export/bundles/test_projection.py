@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bundle import load_bundle
-from export.bundles.projection import learn_projection, require_size
+from export.bundles.projection import check_size, learn_projection
 from export.engines import onnx_embedder
 from export.errors import ExportError
 from export.parity.samples import synthetic_samples
@@ -81,9 +81,9 @@ def test_whitening_makes_every_direction_weigh_the_same() -> None:
 
 def test_more_numbers_than_the_crops_determine_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     rows = np.random.default_rng(0).normal(size=(10, 32)).astype(np.float32)
-    require_size(learn_projection(rows, whiten=False), 9)
+    check_size(learn_projection(rows, whiten=False), 9)
     with pytest.raises(ExportError, match="more than the 9 directions"):
-        require_size(learn_projection(rows, whiten=False), 10)
+        check_size(learn_projection(rows, whiten=False), 10)
     done = run(PAN_EXPORT, "onnx", checkpoint, tmp_path / "bundle", "--dim", 16, "--images", 4)
     assert (done.returncode, done.stdout) == (1, "")
     assert "give the data set it was trained on with --data" in done.stderr

@@ -13,7 +13,7 @@ from onnx.shape_inference import infer_shapes
 from export.engines import onnx_embedder
 from export.errors import GraphError
 from export.onnx.graph import INPUT, OUTPUT, check_graph, check_signature
-from export.parity.agreement import BATCH_SIZES, require
+from export.parity.agreement import BATCH_SIZES, check_gates
 from export.parity.gates import DEFAULTS
 from export.parity.samples import read_samples, synthetic_samples
 from tests.export.conftest import SPEC, Traced, compare, trace
@@ -59,7 +59,7 @@ def require_small_transposes(traced: Traced) -> None:
 def test_every_construction_passes_the_gate(traced: Traced) -> None:
     people = synthetic_samples(SPEC, 9).images_NHW3
     agreement = compare(torch_embedder(traced.network, SPEC), onnx_embedder(traced.path, threads=1), people)
-    require(agreement, DEFAULTS["float32"])
+    check_gates(agreement, DEFAULTS["float32"])
     assert tuple(agreement.cosine) == BATCH_SIZES
     assert agreement.spread < 0.999
     require_small_transposes(traced)
@@ -69,14 +69,14 @@ def test_pan_c_passes_the_gate_on_batches_never_seen_at_export(pan_c: Traced) ->
     people = synthetic_samples(SPEC, 35).images_NHW3
     engine = onnx_embedder(pan_c.path, threads=1)
     agreement = compare(torch_embedder(pan_c.network, SPEC), engine, people, (1, 2, 3, 7, 32, 33))
-    require(agreement, DEFAULTS["float32"])
+    check_gates(agreement, DEFAULTS["float32"])
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"no real crops at {DATA}; set PAN_REID_DATA")
 def test_pan_c_passes_the_gate_on_real_crops(pan_c: Traced) -> None:
     samples = read_samples(DATA, SPEC, 48)
     agreement = compare(torch_embedder(pan_c.network, SPEC), onnx_embedder(pan_c.path, threads=1), samples.images_NHW3)
-    require(agreement, DEFAULTS["float32"])
+    check_gates(agreement, DEFAULTS["float32"])
     assert (samples.name, agreement.images) == ("market751", 48)
 
 

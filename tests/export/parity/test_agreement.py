@@ -5,7 +5,7 @@ import pytest
 
 from bundle import ImageArray
 from export.errors import ExportError, ParityError
-from export.parity.agreement import in_batches, in_words, require
+from export.parity.agreement import check_gates, format_cosine, in_batches
 from export.parity.gates import DEFAULTS, Gates, parse_gate
 from tests.export.conftest import compare
 from training.embed import Floats
@@ -33,9 +33,9 @@ def test_a_known_angle_is_measured_and_judged() -> None:
     agreement = compare(exact, lambda images: turned(images, 0.9999), IMAGES, (1, 4))
     assert agreement.cosine_min == pytest.approx(0.9999, abs=1e-7)
     assert agreement.cosine_mean == pytest.approx(0.9999, abs=1e-7)
-    require(agreement, Gates(0.9998, 0.999999, 0.0))
+    check_gates(agreement, Gates(0.9998, 0.999999, 0.0))
     with pytest.raises(ParityError, match=r"min cosine 1 - 1\.0e-04 at batch 1, the gate is 1 - 1\.0e-05"):
-        require(agreement, DEFAULTS["float32"])
+        check_gates(agreement, DEFAULTS["float32"])
 
 
 def test_one_bad_crop_at_one_batch_size_is_found() -> None:
@@ -49,7 +49,7 @@ def test_one_bad_crop_at_one_batch_size_is_found() -> None:
     assert agreement.cosine[2][0] > 0.999999
     assert agreement.cosine[4][0] == pytest.approx(0.99, abs=1e-6)
     with pytest.raises(ParityError, match="at batch 4"):
-        require(agreement, DEFAULTS["float32"])
+        check_gates(agreement, DEFAULTS["float32"])
 
 
 def test_a_vector_that_depends_on_its_batch_fails_within_the_cosine_gate() -> None:
@@ -59,7 +59,7 @@ def test_a_vector_that_depends_on_its_batch_fails_within_the_cosine_gate() -> No
     agreement = compare(exact, engine, IMAGES, (1, 5))
     assert agreement.cosine_min > 0.99999
     with pytest.raises(ParityError, match="depends on its batch"):
-        require(agreement, DEFAULTS["float32"])
+        check_gates(agreement, DEFAULTS["float32"])
 
 
 def test_a_collapsed_network_is_refused() -> None:
@@ -67,7 +67,7 @@ def test_a_collapsed_network_is_refused() -> None:
         return np.repeat(np.eye(1, 16, dtype=np.float32), len(images), axis=0)
 
     with pytest.raises(ParityError, match="collapsed"):
-        require(compare(constant, constant, IMAGES), DEFAULTS["float32"])
+        check_gates(compare(constant, constant, IMAGES), DEFAULTS["float32"])
 
 
 @pytest.mark.parametrize(
@@ -97,8 +97,8 @@ def test_batches_are_always_full() -> None:
 
 
 def test_cosines_near_one_can_be_read() -> None:
-    assert in_words(0.98213) == "0.98213"
-    assert in_words(1 - 2.4e-7) == "1 - 2.4e-07"
+    assert format_cosine(0.98213) == "0.98213"
+    assert format_cosine(1 - 2.4e-7) == "1 - 2.4e-07"
 
 
 def test_a_worse_ranking_fails_where_there_are_queries_enough() -> None:
@@ -114,18 +114,19 @@ def test_a_worse_ranking_fails_where_there_are_queries_enough() -> None:
 
     few = compare(exact, confused, people[:10], (4,), people=5)
     assert few.mAP_difference == 0.0
-    require(few, DEFAULTS["int8"])
+    check_gates(few, DEFAULTS["int8"])
     many = compare(exact, confused, people, (4,), people=150)
     assert (many.queries, many.cosine_min > 0.999999) == (150, True)
     assert many.mAP_difference < -90
     with pytest.raises(ParityError, match=r"ranks worse than PyTorch: mAP -9\d\.\d\d points over 150 queries"):
-        require(many, DEFAULTS["int8"])
+        check_gates(many, DEFAULTS["int8"])
     parity = many.parity(DEFAULTS["int8"])
     assert (parity.mAP_difference, parity.gate_mAP_loss) == (many.mAP_difference, 0.5)
 
 
 def test_a_gate_is_read_as_it_is_written() -> None:
     assert parse_gate("int8:0.97") == ("int8", Gates(0.97, 0.9999, 0.5))
+    assert parse_gate("fp16:0.99:1.5") == parse_gate("float16:0.99:1.5")
     assert parse_gate("float16:0.99:1.5") == ("float16", Gates(0.99, 0.9999, 1.5))
     assert parse_gate("float16:0.99:1.5:0.99999") == ("float16", Gates(0.99, 0.99999, 1.5))
     for wrong in ("int8", "int4:0.9", "int8:high", "int8:2", "int8:0.9:-1", "int8:0.9:0.5:3", "int8:0.9:0.5:0.9:1"):

@@ -12,8 +12,8 @@ from bundle import ImageArray
 from export.bundles.targets import parse_target
 from export.engines import onnx_embedder, openvino_embedder
 from export.errors import ExportError, GraphError, ParityError
-from export.onnx.float16 import require_room, to_float16
-from export.parity.agreement import Reference, require
+from export.onnx.float16 import check_float16_range, to_float16
+from export.parity.agreement import Reference, check_gates
 from export.parity.gates import DEFAULTS, Gates
 from export.parity.samples import Samples, synthetic_samples
 from export.quantisation.qdq import Calibrated, calibrate, quantise
@@ -59,7 +59,7 @@ def test_float16_is_typed_half_the_size_and_casts_twice(pan_c: Traced, people: S
     float32 = {value.name for value in half.graph.value_info if value.type.tensor_type.elem_type == TensorProto.FLOAT}
     assert {kinds["BatchNormalization"].output[0], kinds["ReduceL2"].output[0]} <= float32
     agreement = compare(torch_embedder(pan_c.network, SPEC), opened(half, tmp_path), people.images_NHW3)
-    require(agreement, DEFAULTS["float16"])
+    check_gates(agreement, DEFAULTS["float16"])
     assert agreement.cosine_min < 1 - 1e-8  # it is another arithmetic, or nothing was converted
 
 
@@ -74,13 +74,13 @@ def test_a_weight_that_float16_cannot_hold_is_refused(pan_c: Traced) -> None:
 
 def test_activations_that_float16_cannot_hold_are_found_on_a_cpu(pan_c: Traced, people: Samples) -> None:
     """Weights that fit, and a product of them that does not."""
-    require_room(pan_c.model, to_float16(pan_c.model), people.images_NHW3)
+    check_float16_range(pan_c.model, to_float16(pan_c.model), people.images_NHW3)
     loud = onnx.ModelProto()
     loud.CopyFrom(pan_c.model)
     weight = next(weight for weight in loud.graph.initializer if weight.name == "network.pams.0.psi.weight")
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(3e4), weight.name))
     with pytest.raises(ParityError, match=r"float16 may overflow: matmul_\d+ reaches .* on 16 crops"):
-        require_room(loud, to_float16(loud), people.images_NHW3)
+        check_float16_range(loud, to_float16(loud), people.images_NHW3)
 
 
 def test_pooling_does_not_overflow_float16(pan_c: Traced) -> None:
@@ -110,7 +110,7 @@ def test_int8_runs_the_backbone_on_eight_bits(calibrated: Calibrated, people: Sa
     per_channel = [node for node in model.graph.node if node.op_type == "DequantizeLinear" and node.attribute]
     assert len(per_channel) >= 20  # a scale a channel for every convolution of a ResNet-18
     reference, engine = opened(calibrated.model, tmp_path), opened(model, tmp_path)
-    require(compare(reference, engine, people.images_NHW3), Gates(0.95, 0.9999, 0.5))
+    check_gates(compare(reference, engine, people.images_NHW3), Gates(0.95, 0.9999, 0.5))
 
 
 def test_int8_for_tensorrt_is_symmetric(calibrated: Calibrated) -> None:
@@ -147,20 +147,22 @@ def test_openvino_computes_what_it_is_told_to(pan_c: Traced, people: Samples) ->
     pytest.importorskip("openvino", reason="the extra [openvino] is not installed")
     torch_engine = torch_embedder(pan_c.network, SPEC)
     exact = compare(torch_engine, openvino_embedder(pan_c.path, "float32", 1), people.images_NHW3)
-    require(exact, DEFAULTS["float32"])
+    check_gates(exact, DEFAULTS["float32"])
 
     import openvino
 
     if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("this CPU has no bfloat16")
     rough = compare(torch_engine, openvino_embedder(pan_c.path, "bfloat16", 1), people.images_NHW3)
-    require(rough, DEFAULTS["bfloat16"])
+    check_gates(rough, DEFAULTS["bfloat16"])
     assert 1 - rough.cosine_mean > 100 * (1 - exact.cosine_mean)
 
 
 def test_an_engine_that_does_not_exist_is_named_with_those_that_do() -> None:
     with pytest.raises(ExportError, match="onnx:int8, openvino:float32"):
         parse_target("onnx:bfloat16")
+    assert parse_target("onnx:fp16") == parse_target("onnx:float16")
+    assert parse_target("openvino:bf16") == parse_target("openvino:bfloat16")
 
 
 def test_openvino_vectors_survive_the_next_call(pan_c: Traced) -> None:

@@ -30,8 +30,8 @@ from bundle import (
     sha256_file,
 )
 from export.bundles.exporter import model_info
-from export.bundles.targets import Measuring
-from export.cli.tensorrt import parse_batch, parse_precision
+from export.bundles.targets import MeasurementSettings
+from export.cli.tensorrt import parse_batch_profile, parse_precision
 from export.errors import BuildError, EngineMissing, GraphError, ParityError, TargetError
 from export.onnx.float16 import to_float16
 from export.parity.gates import DEFAULTS, Gates
@@ -43,7 +43,7 @@ from export.tensorrt.engine_file import built_for, engine_name
 from export.tensorrt.export import BuiltEngine, export_tensorrt
 from export.tensorrt.library import Library, find_library
 from export.tensorrt.network import ParsedNetwork, parse
-from export.tensorrt.runtime import Gpu, engine_embedder, why_not_here
+from export.tensorrt.runtime import Gpu, cannot_run_reason, engine_embedder
 from tests.export.bundles.test_exporter import PAN_EXPORT, everything, run
 from tests.export.conftest import SPEC, Traced
 
@@ -51,7 +51,7 @@ pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx (extra [rtx])", e
 
 NAME = "model.{}.tensorrt_rtx-{}-{}.engine"
 # a network of random weights is worth no more in eight bits; what it must reach is not what is tested here
-LOOSE = Measuring(images=4, calibration=8, gates={**DEFAULTS, "int8": Gates(0.5, 0.5, 100.0)})
+LOOSE = MeasurementSettings(images=4, calibration=8, gates={**DEFAULTS, "int8": Gates(0.5, 0.5, 100.0)})
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def typed(pan_c: Traced) -> dict[str, onnx.ModelProto]:
 
 
 def settings(batch: str = "1:2:4", **others: Any) -> BuildSettings:
-    return BuildSettings(batch=parse_batch(batch), **others)
+    return BuildSettings(batch=parse_batch_profile(batch), **others)
 
 
 def read(library: Library, model: onnx.ModelProto, dim: int = 1536) -> ParsedNetwork:
@@ -370,12 +370,12 @@ def test_cards_that_tensorrt_rtx_does_not_compile_for_are_told(rtx: Library) -> 
     names = [name for name in rtx.trt.ComputeCapability.__members__ if name.startswith("SM")]
     assert [f"SM{capability.replace('.', '')}" for capability in RTX_CAPABILITIES] == names
     for capability in ("9.0", "10.0", "8.7", "7.5"):
-        why = why_not_here(rtx, Gpu("a card", capability), None)
+        why = cannot_run_reason(rtx, Gpu("a card", capability), None)
         assert why == (
             f"it is built for compute capability 8.0, 8.6, 8.9, 12.0, 12.1, the a card here has {capability}"
         )
-    assert why_not_here(rtx, Gpu("a card", "12.1"), None) is None
-    assert why_not_here(rtx, Gpu("a card", "7.5"), "7.5") is None
+    assert cannot_run_reason(rtx, Gpu("a card", "12.1"), None) is None
+    assert cannot_run_reason(rtx, Gpu("a card", "7.5"), "7.5") is None
 
 
 def test_an_engine_is_measured_with_the_kernels_that_stay(rtx: Library, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -410,7 +410,7 @@ def test_tensorrt_builds_for_the_gpu_it_builds_on() -> None:
     with pytest.raises(BuildError, match=r"PyTorch sees none here; .* --library tensorrt_rtx"):
         built_for(tensorrt, compatible, None)
     with pytest.raises(BuildError, match="leave --compute-capability out"):
-        settings(compute_capability="8.9").require_possible(tensorrt)
+        settings(compute_capability="8.9").validate(tensorrt)
 
 
 # what stops a build leaves the bundle as it was
@@ -438,7 +438,7 @@ def test_settings_that_cannot_be_built(untouched: Path, given: BuildSettings, me
 
 
 def test_a_graph_that_fails_its_gate_is_not_compiled(untouched: Path) -> None:
-    strict = Measuring(images=4, calibration=8, gates={**DEFAULTS, "float16": Gates(1.0, 0.5, 100.0)})
+    strict = MeasurementSettings(images=4, calibration=8, gates={**DEFAULTS, "float16": Gates(1.0, 0.5, 100.0)})
     with pytest.raises(
         ParityError, match=r"float16 graph fails in ONNX Runtime already, nothing was built: .* gate is"
     ):
@@ -473,7 +473,7 @@ def test_ctrl_c_ends_a_build(untouched: Path) -> None:
 @pytest.mark.parametrize("text", ["8", "1:8", "1:8:64:128", "1:x:8", "0:8:64", "-1:8:64", ""])
 def test_a_batch_that_is_no_profile(text: str) -> None:
     with pytest.raises(BuildError, match=r"is not MIN:OPT:MAX, three whole numbers from 1, such as 1:8:64"):
-        parse_batch(text)
+        parse_batch_profile(text)
 
 
 def test_a_precision_that_no_engine_has() -> None:
@@ -505,7 +505,7 @@ def test_measurements_of_kernels_are_kept_and_rubbish_is_replaced(
     rtx: Library, typed: dict[str, onnx.ModelProto], tmp_path: Path
 ) -> None:
     """TensorRT-RTX has the calls, deprecated and without effect; TensorRT has the effect."""
-    path = timing_cache.path_beside(tmp_path / "bundle")
+    path = timing_cache.cache_path(tmp_path / "bundle")
     assert path == tmp_path / "bundle.tensorrt-timings"
     parsed = read(rtx, typed["float32"])
     with warnings.catch_warnings():
@@ -514,8 +514,8 @@ def test_measurements_of_kernels_are_kept_and_rubbish_is_replaced(
             if content:
                 path.write_bytes(content)
             config = parsed.builder.create_builder_config()
-            timing_cache.use(config, path)
-            timing_cache.keep(config, path)
+            timing_cache.load(config, path)
+            timing_cache.save(config, path)
             assert path.read_bytes().startswith(b"ptrt")
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 

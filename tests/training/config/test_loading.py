@@ -35,9 +35,14 @@ def test_a_saved_configuration_reads_back_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("optim.learning_rate=1", "optim.learning_rate is unknown"),
-        ("optm.lr=1", "did you mean optim"),
-        ("optim.iteration=5", "did you mean iterations"),
+        ("optim.learning_rate=1", "optim.learning_rate is unknown; did you mean optim.lr?"),
+        ("lr=1", "lr is unknown; did you mean optim.lr?"),
+        ("batch_size=32", "did you mean sampler.identities?"),
+        ("optm.lr=1", "optm.lr is unknown; did you mean optim.lr?"),
+        ("zzz=1", "zzz is unknown; the configuration has preset, data.*see `pan-train settings`"),
+        ("data.path=a,b", r"give several data sets as a list: data.path=.\[a,b\]."),
+        ("precision=fp8", "precision: Input should be .float32., .bfloat16. or .float16."),
+        ("optim.iteration=5", "did you mean optim.iterations"),
         ("model.variant=panc", "did you mean pan_c"),
         ("preset=papper", "did you mean paper"),
         ("optim.lr=fast", "optim.lr"),
@@ -58,3 +63,8 @@ def test_bad_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("- 1\n")
     with pytest.raises(ConfigError, match="key: value"):
         load_config(tmp_path / "list.yaml")
+
+
+@pytest.mark.parametrize(("short", "full"), [("fp16", "float16"), ("bf16", "bfloat16"), ("FP32", "float32")])
+def test_short_names_of_precisions_are_accepted(short: str, full: str) -> None:
+    assert load_config(None, [f"precision={short}"]).precision == full

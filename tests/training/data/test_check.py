@@ -20,11 +20,11 @@ def crops(market: Path, tmp_path: Path) -> Path:
 
 
 def faults(report: Report) -> dict[str, tuple[str, ...]]:
-    return {finding.code: finding.cases for finding in report.findings if finding.mend}
+    return {finding.code: finding.cases for finding in report.findings if finding.must_fix}
 
 
 def remarks(report: Report) -> dict[str, tuple[str, ...]]:
-    return {finding.code: finding.cases for finding in report.findings if not finding.mend}
+    return {finding.code: finding.cases for finding in report.findings if not finding.must_fix}
 
 
 def test_a_sound_set_is_described_and_told_from_the_official_one(crops: Path) -> None:
@@ -81,7 +81,7 @@ def test_somebody_in_train_and_test(crops: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("copy", "code", "mend"),
+    ("copy", "code", "must_fix"),
     [
         ("bounding_box_test/0007_c1s1_000044_00.jpg", "same-picture-train-test", True),
         ("bounding_box_train/0002_c1s1_000044_00.jpg", "same-picture-two-people", True),
@@ -90,7 +90,7 @@ def test_somebody_in_train_and_test(crops: Path) -> None:
         ("bounding_box_test/-1_c1s1_000044_00.jpg", None, False),  # junk has no influence
     ],
 )
-def test_the_same_picture_twice(crops: Path, copy: str, code: str | None, mend: bool) -> None:
+def test_the_same_picture_twice(crops: Path, copy: str, code: str | None, must_fix: bool) -> None:
     original = crops / "bounding_box_train" / "0001_c1s1_000000_00.jpg"
     shutil.copyfile(original, crops / copy)
     report = check_data(crops)
@@ -99,7 +99,7 @@ def test_the_same_picture_twice(crops: Path, copy: str, code: str | None, mend: 
         assert not found
         return
     assert list(found) == [code]
-    assert found[code].mend is mend is not report.usable
+    assert found[code].must_fix is must_fix is not report.usable
     assert {Path(file).name for file in found[code].cases[0].split(" = ")} == {original.name, Path(copy).name}
 
 
@@ -197,7 +197,7 @@ def test_the_command_prints_tables_and_its_exit_status_says_whether_to_mend(crop
     answer = json.loads(told.stdout)
     assert not answer["usable"]
     assert answer["sides"]["train"] == {"crops": 24, "identities": 6, "cameras": 2}
-    assert [finding["code"] for finding in answer["findings"] if finding["mend"]] == ["not-understood"]
+    assert [finding["code"] for finding in answer["findings"] if finding["must_fix"]] == ["not-understood"]
 
 
 def test_the_command_says_what_it_looked_for(tmp_path: Path) -> None:
