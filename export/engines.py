@@ -1,4 +1,4 @@
-"""Engine files as functions from pixels to descriptors, with the signature of `training.embed.torch_embedder`."""
+"""Opens engine files as functions from pixels to descriptors, like `training.embed.torch_embedder`."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from training.embed import Embed, Floats
 def open_engine(kind: Kind, precision: Precision, path: Path, threads: int) -> Embed:
     """The function (B, H, W, 3) uint8 -> (B, D) float32 of a file, run by the runtime `kind` on the CPU.
 
-    Raises EngineMissing where the runtime is not installed or cannot compute in the precision.
+    Raises EngineMissing if the runtime is not installed or does not support the precision.
     """
     match kind:
         case "onnx":
@@ -34,7 +34,9 @@ def onnx_embedder(path: Path, threads: int) -> Embed:
         ) from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 3  # errors; what it warns of is how it optimises float16, and results are measured
+    options.log_severity_level = (
+        3  # errors only; its warnings concern float16 optimisations, and results are measured here
+    )
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def embed(images_BHW3: ImageArray) -> Floats:
@@ -45,26 +47,24 @@ def onnx_embedder(path: Path, threads: int) -> Embed:
 
 
 def openvino_embedder(path: Path, precision: Precision, threads: int) -> Embed:
-    """An ONNX file in OpenVINO. Its precision is always set: left alone, it takes bfloat16 where the CPU has it."""
+    """An ONNX file in OpenVINO. The precision is set explicitly: the default is bfloat16 on CPUs that support it."""
     try:
         import openvino
     except ImportError:
         raise EngineMissing(f"OpenVINO is not installed; run {pip_install('openvino')}") from None
     core = openvino.Core()
     if precision == "bfloat16" and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-        raise EngineMissing(
-            "this CPU has no bfloat16, so it cannot be measured here; leave it out, or export elsewhere"
-        )
+        raise EngineMissing("this CPU does not support bfloat16; leave the engine out, or export on another machine")
     hint = "bf16" if precision == "bfloat16" else "f32"
     settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
     compiled = core.compile_model(core.read_model(path), "CPU", settings)
     taken = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     if taken != hint:
-        raise EngineMissing(f"OpenVINO computes in {taken} where {hint} was asked; leave {precision} out")
+        raise EngineMissing(f"OpenVINO computes in {taken}, not {hint}; leave {precision} out")
     request = compiled.create_infer_request()
 
     def embed(images_BHW3: ImageArray) -> Floats:
         (descriptor,) = request.infer([images_BHW3]).values()
-        return np.array(descriptor, np.float32)  # a copy: the next call writes into the same memory
+        return np.array(descriptor, np.float32)  # a copy, because the next call overwrites this memory
 
     return embed

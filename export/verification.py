@@ -1,4 +1,4 @@
-"""A bundle measured again: on the machine and the crops of whoever runs it."""
+"""Measures the engines of a bundle again, on this machine and the given crops."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from training.embed import Embed, torch_embedder
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of an entry: `agreement` if it ran, `problem` if it failed, `unseen` if it cannot run here."""
+    """The result for an entry: `agreement` if it ran, `problem` if it failed, `unseen` if it cannot run here."""
 
     entry: EngineFile
     agreement: Agreement | None = None
@@ -32,10 +32,10 @@ class Verdict:
 def verify_bundle(
     folder: Path, checkpoint: Path | None, measuring: MeasurementSettings, step: StepCallback = lambda _: None
 ) -> list[Verdict]:
-    """Hold every engine of a bundle to the gates in its manifest.
+    """Measure every engine of a bundle against the gates in its manifest.
 
-    The reference is the checkpoint in PyTorch, or without one the bundle's own float32 ONNX file.
-    Raises BundleError where the bundle is not whole, ExportError where the checkpoint is another model.
+    The reference is the checkpoint in PyTorch, or without a checkpoint the bundle's float32 ONNX file.
+    Raises BundleError if the bundle is damaged, ExportError if the checkpoint is another model.
     """
     bundle = load_bundle(folder)
     step("reading crops" if measuring.data else "rendering synthetic people")
@@ -55,15 +55,15 @@ def _reference(bundle: Bundle, checkpoint: Path | None) -> Embed:
     network, card = load_checkpoint(checkpoint)
     if model_fingerprint(network, card.input) != bundle.manifest.model.fingerprint:
         raise ExportError(
-            f"{checkpoint} is not the model of {bundle.path}: their fingerprints differ; give the checkpoint it was "
-            "exported from, or none"
+            f"{checkpoint} is not the model of {bundle.path}: their fingerprints differ; give the checkpoint of the "
+            "export, or none"
         )
     return torch_embedder(network, card.input)
 
 
 def _verify_entry(bundle: Bundle, entry: EngineFile, reference: Reference) -> Verdict:
     if entry.purpose != "embed":
-        return Verdict(entry, unseen="gives maps, not descriptors; it was compared when it was exported")
+        return Verdict(entry, unseen="outputs maps, not descriptors; it was compared at export")
     try:
         engine = _open(entry, bundle.path / entry.name)
     except EngineMissing as error:
@@ -94,7 +94,7 @@ def _recorded(entry: EngineFile) -> Gates:
     return replace(
         gates,
         min_cosine=entry.parity.gate_cosine_min,
-        # the manifest has no gate of consistency: what was let pass under another one may depart twice as far here
+        # the manifest does not state a consistency gate: allow twice the deviation that was measured at export
         min_consistency=min(gates.min_consistency, 1 if consistency is None else 2 * consistency - 1),
         max_mAP_loss=gates.max_mAP_loss if loss is None else loss,
     )

@@ -1,7 +1,7 @@
-"""Weights on disk: a safetensors file that says what it is, and the state from which a run goes on.
+"""Checkpoints: the weights as a safetensors file with metadata, and the state for resuming a run.
 
-`model.safetensors` holds the network that is exported; its header carries a `Card`. `resume.pt` holds optimiser and
-classifiers besides; it is read with weights_only=True, so no file of ours can run code.
+`model.safetensors` contains the network for export; its header contains a `Card`. `resume.pt` also contains optimiser
+and classifiers; it is read with weights_only=True, so that it cannot run code.
 """
 
 import os
@@ -24,7 +24,7 @@ HEADER = "pan_reid"
 
 
 class Card(Strict):
-    """What a checkpoint is: enough to rebuild the network, and where it came from."""
+    """Metadata of a checkpoint: enough to rebuild the network, and its provenance."""
 
     variant: str
     network: NetworkConfig
@@ -35,7 +35,7 @@ class Card(Strict):
 
 
 def save_checkpoint(path: Path, network: PAN, card: Card) -> None:
-    """Write weights and card as one safetensors file; a reader sees the old file or the new one."""
+    """Write weights and card atomically as one safetensors file."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     _replace(path, lambda file: save_file(tensors, file, metadata={HEADER: card.model_dump_json()}))
 
@@ -43,7 +43,7 @@ def save_checkpoint(path: Path, network: PAN, card: Card) -> None:
 def load_checkpoint(path: Path) -> tuple[PAN, Card]:
     """Read a checkpoint (a .safetensors file, or the folder of a run) -> network in eval mode, and its card.
 
-    Raises CheckpointError saying what is wrong with the file.
+    Raises CheckpointError with the problem of the file.
     """
     if path.is_dir():
         path = path / "model.safetensors"
@@ -53,12 +53,12 @@ def load_checkpoint(path: Path) -> tuple[PAN, Card]:
         with safe_open(path, framework="pt") as file:
             header = (file.metadata() or {}).get(HEADER)
         if header is None:
-            raise CheckpointError(f"{path} holds tensors but was not written by pan-train; it has no card")
+            raise CheckpointError(f"{path} was not written by pan-train: its header has no card")
         card = Card.model_validate_json(header)
         network = PAN(card.network)
         network.load_state_dict(load_file(path))
     except SafetensorError as error:
-        raise CheckpointError(f"{path} is not a whole safetensors file ({error}); copy it again") from None
+        raise CheckpointError(f"{path} is not a complete safetensors file ({error}); copy it again") from None
     except ValidationError as error:
         raise CheckpointError(f"{path} was written by another version ({error.error_count()} fields differ)") from None
     except RuntimeError as error:
@@ -75,22 +75,22 @@ def load_state(path: Path) -> dict[str, Any]:
     """Read what `save_state` wrote. Raises CheckpointError."""
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # truncated zip, foreign pickle, wrong type: one answer to all
-        raise CheckpointError(f"{path} cannot be resumed from ({error}); start the run in a new folder") from None
+    except Exception as error:  # truncated zip, foreign pickle, wrong type
+        raise CheckpointError(f"{path} cannot be resumed ({error}); start the run in a new folder") from None
     return state
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     write(temporary)
-    temporary.chmod(0o644)  # safetensors writes for the owner alone; who exports may be somebody else
+    temporary.chmod(0o644)  # safetensors writes with mode 0600; another user may run the export
     with temporary.open("rb") as stream:
         os.fsync(stream.fileno())
     temporary.replace(path)
 
 
 def weights_of(network: PAN) -> dict[str, Tensor]:
-    """Every tensor of the network that decides an embedding, by name, on the CPU."""
+    """All tensors of the network that affect an embedding, by name, on the CPU."""
     return {
         name: tensor.detach().cpu()
         for name, tensor in network.state_dict().items()

@@ -1,7 +1,7 @@
-"""One process or several: everything that `torchrun` changes about a run.
+"""Distributed training with `torchrun`.
 
-Every process draws the same batch, works on its own share of the identities, and makes the same update. Gradients
-meet in DistributedDataParallel; numbers, embeddings and decisions meet on the CPU, over gloo.
+Every process draws the same batch, computes its shard of the identities, and makes the same update.
+DistributedDataParallel averages the gradients; metrics, embeddings and decisions are exchanged on the CPU over gloo.
 """
 
 import os
@@ -25,22 +25,22 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The processes of a run, and which of them this one is. One process alone communicates nothing."""
+    """Rank and number of the processes of a run. With one process, every method works without communication."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def is_main(self) -> bool:
-        """Whether this process is the one that writes and prints."""
+        """Whether this is rank 0, the process that writes and prints."""
         return self.rank == 0
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """The module with gradients that are averaged over the processes."""
+        """Wrap the module so that its gradients are averaged over the processes."""
         return DistributedDataParallel(module) if self.size > 1 else module
 
     def no_sync(self, module: nn.Module) -> AbstractContextManager[None]:
-        """Around a forward and backward pass whose gradients wait for the next pass to be averaged."""
+        """Context manager: accumulate gradients without averaging them over the processes."""
         return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
 
     def mean(self, values: Tensor) -> Tensor:
@@ -52,22 +52,22 @@ class World:
         return values
 
     def any(self, flag: bool) -> bool:
-        """Whether any process says so."""
+        """Whether the flag is set in any process."""
         return flag if self.size == 1 else self.mean(torch.tensor(float(flag))).item() > 0
 
     def broadcast_buffers(self, module: nn.Module) -> None:
-        """Give every process the first one's batch-norm statistics."""
+        """Copy the buffers (batch-norm statistics) of rank 0 to all processes."""
         if self.size > 1:
             for buffer in module.buffers():
                 dist.broadcast(buffer, 0)
 
     def shard(self, items: Sequence[Item]) -> list[Item]:
-        """This process's part of a list, as long in every process: the list begins again where it is too short."""
+        """This process's shard of a list. All shards have the same length: items are repeated where needed."""
         each = -(-len(items) // self.size)
         return [items[index % len(items)] for index in range(self.rank, each * self.size, self.size)]
 
     def gather_rows(self, rows_nD: Floats, count: int) -> Floats | None:
-        """Rows of the shares of `count` items, in the order of the items, in the first process; None in the others."""
+        """Gather the rows of all shards of `count` items, in order, on rank 0; None in the other processes."""
         if self.size == 1:
             return rows_nD
         mine = torch.from_numpy(rows_nD)
@@ -76,7 +76,7 @@ class World:
         return None if parts is None else torch.stack(parts, 1).flatten(0, 1)[:count].numpy()
 
     def broadcast(self, value: Item) -> Item:
-        """The first process's value, in every process."""
+        """The value of rank 0, in every process."""
         if self.size == 1:
             return value
         held = [value]
@@ -88,7 +88,7 @@ SINGLE_PROCESS = World()
 
 
 def init_process_group(device: str) -> tuple[World, torch.device]:
-    """Meet the other processes where torchrun started several; say which device is this one's. Raises ConfigError."""
+    """Join the process group if torchrun started several processes, and choose the device. Raises ConfigError."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return SINGLE_PROCESS, _device(device)
@@ -98,7 +98,7 @@ def init_process_group(device: str) -> tuple[World, torch.device]:
     if chosen.type == "cuda":
         local, here = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local >= here:
-            raise ConfigError(f"process {local} has no GPU of its own: this machine has {here}; lower --nproc-per-node")
+            raise ConfigError(f"there is no GPU for process {local}: this machine has {here}; lower --nproc-per-node")
         chosen = torch.device("cuda", local)
         torch.cuda.set_device(chosen)
     if not dist.is_initialized():
@@ -107,7 +107,7 @@ def init_process_group(device: str) -> tuple[World, torch.device]:
 
 
 def shutdown() -> None:
-    """Part from the other processes, where there are any."""
+    """Leave the process group, if there is one."""
     if dist.is_initialized():
         dist.destroy_process_group()
 
@@ -120,5 +120,5 @@ def _device(name: str) -> torch.device:
     except RuntimeError:
         raise ConfigError(f"device {name!r} is unknown; use auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device=cuda was asked for and this PyTorch finds no CUDA GPU; use device=cpu or auto")
+        raise ConfigError("device=cuda: PyTorch finds no CUDA GPU; use device=cpu or auto")
     return device

@@ -1,4 +1,4 @@
-"""Crops to descriptors with a PyTorch network, and the evaluation of a data set with them."""
+"""Computes descriptors of crops with a PyTorch network, and evaluates data sets with them."""
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -49,14 +49,14 @@ def embed_crops(
 
 
 def evaluate_on(embed: Embed, data: ReidData, spec: InputSpec, progress: ProgressCallback | None = None) -> Evaluation:
-    """Embed query and gallery of a data set and score the ranking by the official rules."""
+    """Embed query and gallery of a data set and evaluate the ranking by the official protocol."""
     return evaluate_embeddings(*embed_data(embed, data, spec, progress))
 
 
 def embed_data(embed: Embed, data: ReidData, spec: InputSpec, progress: ProgressCallback | None = None) -> Embedded:
-    """Embed query and gallery of a data set, its junk left out.
+    """Embed query and gallery of a data set, without junk.
 
-    Raises DataError, before anything is computed, where nothing can be ranked.
+    Raises DataError before any computation if nothing can be ranked.
     """
     data = data.without_junk()
     if why := not_evaluable_reason(data):
@@ -65,7 +65,7 @@ def embed_data(embed: Embed, data: ReidData, spec: InputSpec, progress: Progress
 
 
 def embed_shard(embed: Embed, data: ReidData, spec: InputSpec, world: World) -> Embedded | None:
-    """As `embed_data`, by all processes of a run together: the first gets every row, the others get None."""
+    """As `embed_data`, distributed over all processes of a run: rank 0 gets all rows, the others None."""
     data = data.without_junk()
     crops = [*data.query, *data.gallery]
     rows = world.gather_rows(embed_crops(embed, world.shard(crops), spec), len(crops))

@@ -6,7 +6,7 @@ PanError
 +-- CheckpointError    a checkpoint or weights file that does not fit
 +-- Diverged           a loss or weights that are no longer finite
 +-- OutOfMemory        a batch that does not fit into memory
-+-- ProcessLost        one of several processes of a run ended, so that this one cannot go on
++-- ProcessLost        another process of a distributed run ended
 """
 
 from bundle import PanError

@@ -1,4 +1,4 @@
-"""One bundle of the plan: whatever of it is missing is made, and a row is told for each engine as soon as it stands."""
+"""Makes one bundle of the plan: exports the missing engines and emits a row for each engine when it is finished."""
 
 import shutil
 import time
@@ -17,17 +17,17 @@ from export.bundles.writer import new_bundle
 from export.tensorrt.build import BuildSettings
 from export.tensorrt.export import export_tensorrt
 
-Emit = Callable[[str | Row], None]  # what is being done, or what became of an engine
+Emit = Callable[[str | Row], None]  # the text of the next step, or the row of a finished engine
 
 
 def make(job: Job, keys: Mapping[str, str], held: Sequence[Row], outdated: Sequence[Row], emit: Emit) -> None:
-    """Make every engine of the job that has no row in `held`; those of `outdated` leave the bundle first.
+    """Make every engine of the job that has no row in `held`; engines in `outdated` are removed from the bundle first.
 
-    An engine that fails is told as a row and does not stop the others.
+    An engine that fails is emitted as a row and does not stop the others.
     """
     missing = [label for label in job.labels if label not in {row.engine for row in held}]
     targets = [target for target in job.targets if target.label in missing]
-    # a projection is learnt anew by every export, and the graph of maps is made beside float32
+    # each export fits the projection again, and the explain graph is made together with float32
     whole = FLOAT32.label in missing or EXPLAIN in missing or bool(targets and job.reduction)
     try:
         if whole:
@@ -58,7 +58,7 @@ def make(job: Job, keys: Mapping[str, str], held: Sequence[Row], outdated: Seque
 
 
 def copy_bundle(source: Path, job: Job) -> None:
-    """Begin the job's bundle with what another one of its checkpoint holds: all it asks for but TensorRT."""
+    """Copy the engines that the job needs, except TensorRT ones, from another bundle of the same checkpoint."""
     manifest = load_bundle(source).manifest
     files = tuple(entry for entry in manifest.files if entry.built_for is None and engine_label(entry) in job.labels)
     with new_bundle(job.folder, overwrite=True) as draft:
@@ -68,7 +68,7 @@ def copy_bundle(source: Path, job: Job) -> None:
 
 
 def failures(job: Job, labels: Sequence[str], keys: Mapping[str, str], error: Exception) -> list[Row]:
-    """The rows of engines that could not be made; what nobody foresaw is traced on stderr besides."""
+    """The rows of engines that could not be made; an unexpected error is printed with its traceback as well."""
     reason = str(error)
     if not isinstance(error, PanError):
         traceback.print_exception(error)
@@ -79,7 +79,7 @@ def failures(job: Job, labels: Sequence[str], keys: Mapping[str, str], error: Ex
 
 
 def _add(job: Job, keys: Mapping[str, str], missing: Sequence[str], emit: Emit) -> None:
-    """Make the missing engines in a bundle of their own, and move them into the one that stands."""
+    """Export the missing engines to a temporary bundle, then attach them to the existing one."""
     targets = [target for target in job.targets if target.label in missing]
     with TemporaryDirectory(prefix=f".{job.name}.", dir=job.folder.parent) as scratch:
         made = Path(scratch) / "bundle"
@@ -88,7 +88,7 @@ def _add(job: Job, keys: Mapping[str, str], missing: Sequence[str], emit: Emit) 
         for entry in exported.manifest.files:
             if engine_label(entry) in missing:
                 draft = Path(scratch) / entry.name
-                shutil.copyfile(made / entry.name, draft)  # another entry may name the same file
+                shutil.copyfile(made / entry.name, draft)  # two entries may share one file
                 attach_engine(job.folder, draft, entry, fingerprint, overwrite=True)
         _emit_exported(job, keys, [target.label for target in targets], exported, emit)
 
@@ -150,7 +150,7 @@ def _row(
 
 
 def _remove_entries(folder: Path, rows: Sequence[Row]) -> None:
-    """Take engines out of the bundle that were made for another plan; float32 stays, so something always does."""
+    """Remove engines that were made for another plan. The float32 engine stays, so the bundle is never empty."""
     goes = {(row.engine, row.sha256) for row in rows}
     manifest = load_bundle(folder).manifest
     stays = tuple(entry for entry in manifest.files if (engine_label(entry), entry.sha256) not in goes)

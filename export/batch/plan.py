@@ -1,4 +1,4 @@
-"""The plan: a YAML file that names checkpoints, engines, batch profiles and gates. Nothing in it is guessed."""
+"""The plan: a YAML file with checkpoints, engines, batch profiles and gates, read into one job for each bundle."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from training.precision import full_precision_name
 COMPILED: dict[str, tuple[LibraryName, Precision]] = {
     f"{library}:{precision}": (library, precision) for library in EXTRAS for precision in ("float32", "float16", "int8")
 }
-EXPLAIN = "explain"  # the row of the graph of maps; every other row is called as its engine is
+EXPLAIN = "explain"  # the label of the explain graph; other labels are engines
 DEFAULT_BATCH = BatchProfile(min=1, opt=8, max=64)
 
 
@@ -60,7 +60,7 @@ RtxTarget = Annotated[str, AfterValidator(_rtx_target)]
 
 
 class GateChange(Strict):
-    """What a precision must reach, where it is not `export.parity.gates.DEFAULTS`."""
+    """Gates of a precision that differ from `export.parity.gates.DEFAULTS`."""
 
     min_cosine: float | None = Field(default=None, ge=0, le=1)
     min_consistency: float | None = Field(default=None, ge=0, le=1)
@@ -68,7 +68,7 @@ class GateChange(Strict):
 
 
 class Model(Strict):
-    """One checkpoint. What it leaves out is as the plan says for all."""
+    """One checkpoint. Values that it leaves out are those of the plan."""
 
     checkpoint: Path
     name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][\w.+-]*$", description="the bundle's folder")
@@ -83,18 +83,18 @@ class Model(Strict):
     @model_validator(mode="after")
     def _whitens_a_projection(self) -> Self:
         if self.whiten and self.dim is None:
-            raise ValueError("whiten is about the projection of dim; set dim too")
+            raise ValueError("whiten applies to the projection of dim; set dim too")
         return self
 
     @property
     def called(self) -> str:
-        """Its name, or that of the folder the checkpoint is in."""
+        """The bundle's name: `name`, or the folder of the checkpoint."""
         path = self.checkpoint
         return self.name or (path.parent if path.suffix == ".safetensors" else path).name
 
 
 class Plan(Strict):
-    """The file. Relative paths start at its folder."""
+    """The content of the file. Relative paths start at its folder."""
 
     out: Path
     data: Path | None = None
@@ -110,14 +110,14 @@ class Plan(Strict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One bundle to make: a checkpoint and, for its TensorRT engines, one batch profile."""
+    """One bundle to make from one checkpoint, with one batch profile for its TensorRT engines."""
 
     folder: Path
     checkpoint: Path
     targets: tuple[Target, ...]  # besides float32
     compiled: tuple[str, ...]  # labels in COMPILED
     batch: BatchProfile
-    compute_capability: str | None  # of TensorRT-RTX engines; None: all that it compiles for by itself
+    compute_capability: str | None  # of TensorRT-RTX engines; None: all default targets
     explain: bool
     reduction: Reduction | None
     measuring: MeasurementSettings
@@ -129,13 +129,13 @@ class Job:
 
     @property
     def labels(self) -> list[str]:
-        """What the bundle is to hold, in the order in which it is made."""
+        """The engines of the bundle, in the order in which they are made."""
         maps = [EXPLAIN] if self.explain else []
         return [FLOAT32.label, *maps, *(target.label for target in self.targets), *self.compiled]
 
 
 def read_plan(path: Path) -> tuple[Path, list[Job]]:
-    """The output folder and the bundles to make. Raises PlanError naming line and key of everything that is wrong."""
+    """The output folder and the bundles to make. Raises PlanError with line and key of each mistake."""
     given, lines = _read(path)
     try:
         plan = Plan.model_validate(given)
@@ -145,19 +145,19 @@ def read_plan(path: Path) -> tuple[Path, list[Job]]:
     for index, model in enumerate(plan.models):
         where = f"{path} line {lines['models', index]}, models.{index}"
         if model.dim is not None and model.data is None and plan.data is None:
-            raise PlanError(f"{where}: dim is learnt from training crops; set data to the set it was trained on")
+            raise PlanError(f"{where}: dim is fitted to training crops; set data to the data set of the training")
         if not model.called:
-            raise PlanError(f"{where}: the checkpoint is in no folder that a bundle could be called after; set name")
+            raise PlanError(f"{where}: the checkpoint has no folder to name the bundle after; set name")
     names = [job.name for job in jobs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise PlanError(f"{path}: two bundles would be called {', '.join(twice)}; set name for each model")
+        raise PlanError(f"{path}: two bundles would have the name {', '.join(twice)}; set name for each model")
     return path.resolve().parent / plan.out, jobs
 
 
 def _jobs(plan: Plan, model: Model, base: Path) -> list[Job]:
     labels = dict.fromkeys(plan.engines if model.engines is None else model.engines)
     compiled = tuple(label for label in labels if label in COMPILED)
-    # a service takes one engine of a kind and precision from a bundle, so each profile has a bundle of its own
+    # a service uses one engine per kind and precision of a bundle, so each profile gets its own bundle
     profiles = tuple(dict.fromkeys(model.batch or plan.batch)) if compiled else (DEFAULT_BATCH,)
     data = model.data or plan.data
     job = Job(
@@ -193,9 +193,9 @@ Lines = dict[Place, int]
 
 
 def _read(path: Path) -> tuple[Any, Lines]:
-    """The file as dicts, lists and texts, and the line of every place in it.
+    """The file as dicts, lists and strings, and the line number of every value.
 
-    Every scalar stays text for the models above to convert: YAML by itself takes 1:8:32 for a number in base sixty.
+    Scalars stay strings and pydantic converts them: YAML 1.1 reads 1:8:32 as a number in base sixty.
     """
     try:
         node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
@@ -215,7 +215,7 @@ def _read(path: Path) -> tuple[Any, Lines]:
         for key, value in node.value:
             line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode) or key.value in result:
-                raise PlanError(f"{path} line {line}: a key is given twice or is no plain word; keep one")
+                raise PlanError(f"{path} line {line}: a key is given twice or is not a plain word; keep one")
             lines[(*place, key.value)] = line
             result[key.value] = plain(value, (*place, key.value))
         return result

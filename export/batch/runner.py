@@ -1,6 +1,6 @@
-"""The plan from top to bottom: what is finished is kept, what fails does not stop the rest, every row is recorded.
+"""Runs the jobs of a plan in order: finished engines are kept, failures do not stop the rest, rows are saved at once.
 
-One bundle at a time: an engine that is measured takes all cores, and its milliseconds are worth nothing beside another.
+Bundles are made one at a time: a measurement uses all cores, and timings are only valid without other load.
 """
 
 import fcntl
@@ -25,14 +25,14 @@ Action = Literal["kept", "failed before", "inputs changed", "file lost", "to mak
 
 @dataclass(frozen=True, slots=True)
 class ResultRow:
-    """A row of the summary; `kept` where an earlier run made the engine."""
+    """A row of the summary; `kept` means that an earlier run made the engine."""
 
     row: Row
     kept: bool = False
 
 
 def plan_actions(out: Path, jobs: Sequence[Job]) -> list[tuple[Job, str, str]]:
-    """Job, label and what a run would do with it. Writes nothing."""
+    """For each engine the job, the label and what a run would do. Writes nothing."""
     state = load_state(out)
     return [(job, label, action) for job in jobs for label, action in _actions(job, state).items()]
 
@@ -40,14 +40,16 @@ def plan_actions(out: Path, jobs: Sequence[Job]) -> list[tuple[Job, str, str]]:
 def run_batch(
     out: Path, jobs: Sequence[Job], step: StepCallback = lambda _: None, call: Callable[..., None] = run_in_process
 ) -> Iterator[list[ResultRow]]:
-    """Make what is missing; yields the rows of each bundle when it is done.
+    """Make the missing engines; yields the rows of each bundle when it is finished.
 
-    `call(function, *arguments, emit=...)` runs the making of a bundle. Raises PlanError where the folder is in use.
+    `call(function, *arguments, emit=...)` runs one job. Raises PlanError if the folder is in use.
     """
     out.mkdir(parents=True, exist_ok=True)
     with _exclusive_lock(out):
         record = _Recorder(out)
-        made: dict[str, Job] = {}  # by float32's key: bundles of this run that others may begin as a copy of
+        made: dict[
+            str, Job
+        ] = {}  # bundles of this run by the key of float32: a bundle with the same key starts as a copy
         for job in jobs:
             try:
                 keys = engine_keys(job)
@@ -57,12 +59,12 @@ def run_batch(
                 alike = twin is not job and FLOAT32.label not in held
                 copied = record.copied(twin, job, keys) if alike else {}
                 yield record.make(job, keys, held, copied, step, call)
-            except Exception as error:  # what an earlier run recorded of this bundle stays true
+            except Exception as error:  # the rows that an earlier run saved stay valid
                 yield [ResultRow(row) for row in failures(job, job.labels, {}, error)]
 
 
 class _Recorder:
-    """The record on disk, row by row."""
+    """The state on disk, written after each row."""
 
     def __init__(self, out: Path) -> None:
         self.out, self.state = out, load_state(out)
@@ -71,7 +73,7 @@ class _Recorder:
         return [row for row in self.state.bundles.get(job.name, ()) if row.verdict != "failed"]
 
     def begin(self, job: Job) -> None:
-        """Note that the bundle is of this batch, before there is anything of it. Raises TargetError."""
+        """Save that this batch owns the bundle, before its folder exists. Raises TargetError."""
         _check_owned(job, self.state)
         if job.name not in self.state.bundles:
             self._save(job.name, [])
@@ -82,7 +84,7 @@ class _Recorder:
         return row
 
     def copied(self, twin: Job, job: Job, keys: Mapping[str, str]) -> dict[str, Row]:
-        """Begin a bundle as a copy of one of this run; what failed there is not tried a second time."""
+        """Start a bundle as a copy of another one of this run; engines that failed there are not tried again."""
         rows = [row for row in self.state.bundles[twin.name] if keys.get(row.engine) == row.key]
         if FLOAT32.label not in {row.engine for row in rows if row.verdict == "pass"}:
             return {}
@@ -98,14 +100,14 @@ class _Recorder:
         step: StepCallback,
         call: Callable[..., None],
     ) -> list[ResultRow]:
-        """The rows of a job: held since earlier, copied now, and of what was missing, made by `call`."""
-        told = dict(copied)
+        """The rows of a job: kept from an earlier run, copied from another bundle, or made now by `call`."""
+        finished_rows = dict(copied)
 
         def on_message(message: str | Row) -> None:
             if isinstance(message, str):
                 step(f"{job.name}: {message}")
             else:
-                told[message.engine] = self.put(message)
+                finished_rows[message.engine] = self.put(message)
 
         there = [*held.values(), *copied.values()]
         if len(there) < len(job.labels):
@@ -114,10 +116,13 @@ class _Recorder:
             try:
                 call(make, job, keys, there, outdated, emit=on_message)
             except ExportError as error:  # the process crashed
-                lost = [label for label in job.labels if label not in told and label not in held]
+                lost = [label for label in job.labels if label not in finished_rows and label not in held]
                 for row in failures(job, lost, keys, error):
                     on_message(row)
-        return [ResultRow(told[label]) if label in told else ResultRow(held[label], kept=True) for label in job.labels]
+        return [
+            ResultRow(finished_rows[label]) if label in finished_rows else ResultRow(held[label], kept=True)
+            for label in job.labels
+        ]
 
     def _save(self, bundle: str, rows: Sequence[Row]) -> None:
         self.state = self.state.with_rows(bundle, rows)
@@ -146,10 +151,10 @@ def _actions(job: Job, state: State) -> dict[str, str]:
 
 
 def _check_owned(job: Job, state: State) -> None:
-    """Raise TargetError where the bundle's folder holds what no batch has made."""
+    """Raise TargetError if the bundle's folder exists and this batch did not make it."""
     if job.folder.exists() and job.name not in state.bundles:
         raise TargetError(
-            f"{job.folder} is there and is not of this batch; move it away, or give the model another name"
+            f"{job.folder} exists and does not belong to this batch; move it away, or give the model another name"
         )
 
 
@@ -160,7 +165,7 @@ def _exclusive_lock(out: Path) -> Iterator[None]:
         try:
             fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise PlanError(f"another batch is writing to {out}; wait for it, or choose another out") from None
+            raise PlanError(f"another batch is writing to {out}; wait until it ends, or choose another out") from None
         yield
     finally:
         os.close(directory)

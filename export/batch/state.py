@@ -1,7 +1,7 @@
-"""What a batch has made, from what: the record by which a later run knows what is finished.
+"""The state of a batch on disk, from which a later run resumes.
 
-Everything that decides an engine goes into its key; an engine is finished when the record has its key and the bundle
-still has the very file.
+The key of an engine is a hash of all its inputs. An engine is finished if the state has its key and the bundle still
+has the same file.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ Verdict = Literal["pass", "unverified", "failed"]
 
 
 class Row(Strict):
-    """What became of one engine of one bundle."""
+    """The result of one engine of one bundle."""
 
     bundle: str
     engine: str
@@ -46,44 +46,44 @@ class Row(Strict):
 
 
 class State(Strict):
-    """All rows, by the bundle's name. A name with no row yet is a bundle that was begun."""
+    """All rows, by the bundle's name. A name without rows is a bundle that was started."""
 
     schema_version: Literal[1] = 1
     bundles: dict[str, tuple[Row, ...]] = Field(default_factory=dict)
 
     def with_rows(self, bundle: str, rows: Sequence[Row]) -> "State":
-        """The same with other rows for a bundle."""
+        """A copy with the rows of one bundle replaced."""
         return self.model_copy(update={"bundles": {**self.bundles, bundle: tuple(rows)}})
 
 
 def load_state(out: Path) -> State:
-    """The record in a folder, empty where there is none. Raises PlanError where it cannot be read."""
+    """Read the state of a folder; empty if there is none. Raises PlanError if it cannot be read."""
     path = out / STATE
     try:
         return State.model_validate_json(path.read_bytes()) if path.exists() else State()
     except ValidationError as error:
         raise PlanError(
-            f"{path} is not a record of this version ({error.error_count()} places differ); choose another out, or "
-            "delete the record together with the bundles it is about"
+            f"{path} was written by another version ({error.error_count()} fields differ); choose another out, or "
+            "delete it together with its bundles"
         ) from None
 
 
 def save_state(out: Path, state: State) -> None:
-    """Replace the record whole."""
+    """Write the state atomically."""
     draft = out / f".{STATE}.draft"
     draft.write_text(state.model_dump_json(indent=1) + "\n", encoding="utf-8")
     draft.replace(out / STATE)
 
 
 def engine_label(entry: EngineFile) -> str:
-    """The row that an entry of a manifest belongs to."""
+    """The label of a manifest entry, such as `onnx:float16`."""
     return EXPLAIN if entry.purpose == "explain" else f"{entry.kind}:{entry.precision}"
 
 
 def engine_keys(job: Job) -> dict[str, str]:
-    """By label: SHA-256 over all that decides the engine. float32's is over what the whole bundle is made from.
+    """The key of each engine by label: a SHA-256 over all its inputs. That of float32 covers the whole bundle's inputs.
 
-    Raises ExportError or DataError where the checkpoint or the data set is not there.
+    Raises ExportError or DataError if the checkpoint or the data set does not exist.
     """
     measuring, gates = job.measuring, job.measuring.gates
     bundle = _digest(
@@ -105,7 +105,7 @@ def engine_keys(job: Job) -> dict[str, str]:
 
 
 def finished(job: Job, keys: Mapping[str, str], rows: Sequence[Row]) -> dict[str, Row]:
-    """The recorded rows whose engines the bundle holds, whole, and as the plan asks for them."""
+    """The rows whose engines are in the bundle, undamaged, and have the key that the plan asks for."""
     try:
         entries = load_bundle(job.folder).manifest.files
     except BundleError:
@@ -122,7 +122,7 @@ def _weights(checkpoint: Path) -> Path:
 
 
 def _identity(data: Path) -> list[tuple[str, int, int, int]]:
-    """Names, sizes and labels of all crops: reading a whole data set at every run would cost more than it shows."""
+    """Names, sizes and labels of all crops. Hashing all files at every run would take too long."""
     split = read_data(data)
     try:
         return [
@@ -130,7 +130,7 @@ def _identity(data: Path) -> list[tuple[str, int, int, int]]:
             for crop in (*split.train, *split.query, *split.gallery)
         ]
     except OSError as error:
-        raise DataError(f"{data} is not whole: {error}; `pan-train data check` lists what is wrong") from None
+        raise DataError(f"{data} is incomplete: {error}; `pan-train data check` lists the problems") from None
 
 
 def _digest(*content: object) -> str:

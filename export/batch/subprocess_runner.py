@@ -1,4 +1,4 @@
-"""A function in a process of its own: what crashes there, in whichever library, ends that process and nothing else."""
+"""Runs a function in a process of its own, so that a crash in a native library ends only that process."""
 
 import contextlib
 import multiprocessing
@@ -11,15 +11,15 @@ from typing import Any
 
 from export.errors import ExportError
 
-STOP_TIMEOUT = 60  # seconds for a process that was told to stop
+STOP_TIMEOUT = 60  # seconds until a process that was asked to stop is killed
 
 
 def run_in_process(function: Callable[..., None], *arguments: Any, emit: Callable[[Any], None]) -> None:
-    """Run `function(*arguments, emit)` elsewhere and hand on all that it tells.
+    """Run `function(*arguments, emit)` in another process and pass each message that it emits to `emit` here.
 
-    Raises ExportError where the process ends before the function does.
+    Raises ExportError if the process ends before the function returns.
     """
-    # forked from a server that has imported the package and run nothing: quick, and no threads are copied
+    # a fork server that has only imported the package: starts quickly, and no threads are copied
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([function.__module__])
     ours, theirs = context.Pipe()
@@ -34,7 +34,7 @@ def run_in_process(function: Callable[..., None], *arguments: Any, emit: Callabl
         process.join()
         raise ExportError(f"the process that made it {_describe_exit(process.exitcode)}") from None
     finally:
-        ours.close()  # which tells the process to stop, if it still runs
+        ours.close()  # the process stops when the pipe closes
         process.join(STOP_TIMEOUT)
         process.kill()
 
@@ -42,19 +42,19 @@ def run_in_process(function: Callable[..., None], *arguments: Any, emit: Callabl
 def _child_main(pipe: Connection, function: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, _on_interrupt)
     threading.Thread(target=_exit_with_parent, args=(pipe,), daemon=True).start()
-    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):  # the parent was interrupted too, or is gone
+    with contextlib.suppress(KeyboardInterrupt, BrokenPipeError):  # the parent was interrupted too, or has ended
         function(*arguments, pipe.send)
         pipe.send(None)
 
 
 def _on_interrupt(number: int, _frame: object) -> None:
-    """Ctrl-C comes twice, from the terminal and through the parent; the second must not cut the tidying short."""
+    """Handle the first Ctrl-C and ignore the second (terminal and parent both send one), so that clean-up completes."""
     signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def _exit_with_parent(pipe: Connection) -> None:
-    """A parent that is killed must not leave somebody behind who writes where its successor writes."""
+    """Stop when the parent is killed: a process left behind would write to the same folder as the next run."""
     with contextlib.suppress(EOFError, OSError):
         pipe.recv()
     os.kill(os.getpid(), signal.SIGINT)

@@ -1,4 +1,4 @@
-"""What a batch made: a table for the terminal, and the same as JSON and Markdown beside the bundles."""
+"""The results of a batch as a table for the terminal, and as JSON and Markdown files beside the bundles."""
 
 import json
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ COLUMNS = ("engine", "verdict", "MB", "seconds", "ms/crop", "1-cos", "mAP")
 
 
 def summary_as_json(results: Sequence[ResultRow]) -> dict[str, object]:
-    """One object with every row; `kept` marks what an earlier run made."""
+    """One object with every row; `kept` marks engines of an earlier run."""
     rows = [{**row.row.model_dump(mode="json", exclude={"key"}), "kept": row.kept} for row in results]
     return {"failed": failed(results), "rows": rows}
 
@@ -26,7 +26,7 @@ def failed(results: Sequence[ResultRow]) -> list[str]:
 
 
 def write_summary(out: Path, results: Sequence[ResultRow]) -> None:
-    """Write summary.json and summary.md, each replaced whole."""
+    """Write summary.json and summary.md atomically."""
     for name, text in (
         ("summary.json", json.dumps(summary_as_json(results), indent=1)),
         ("summary.md", _markdown(results)),
@@ -37,7 +37,7 @@ def write_summary(out: Path, results: Sequence[ResultRow]) -> None:
 
 
 def table(results: Sequence[ResultRow]) -> Table:
-    """A row an engine, under the name of its bundle."""
+    """One row per engine, grouped by bundle."""
     result = _table(COLUMNS, texts=2)
     before = None
     for each in results:
@@ -50,7 +50,7 @@ def table(results: Sequence[ResultRow]) -> Table:
 
 
 def reasons(results: Sequence[ResultRow]) -> list[str]:
-    """Why engines failed or are unverified; those of one reason share a line."""
+    """Why engines failed or are unverified; engines with the same reason share a line."""
     shared: dict[str, list[str]] = {}
     for each in results:
         if each.row.reason:
@@ -59,8 +59,8 @@ def reasons(results: Sequence[ResultRow]) -> list[str]:
 
 
 def actions_table(actions: Sequence[tuple[Job, str, str]]) -> Table:
-    """What a run would do, a row an engine."""
-    result = _table(("engine", "batch", "what a run does"), texts=3)
+    """What a run would do, one row per engine."""
+    result = _table(("engine", "batch", "action"), texts=3)
     before = None
     for job, label, action in actions:
         if job.name != before:
@@ -74,7 +74,7 @@ def actions_table(actions: Sequence[tuple[Job, str, str]]) -> Table:
 
 
 def _table(columns: Sequence[str], texts: int) -> Table:
-    result = Table(box=SIMPLE_HEAD, pad_edge=False)  # with borders it would be wider than a terminal
+    result = Table(box=SIMPLE_HEAD, pad_edge=False)  # borders would make it wider than a terminal
     for index, column in enumerate(columns):
         result.add_column(column, justify="left" if index < texts else "right")
     return result

@@ -1,4 +1,4 @@
-"""Where engines are made and measured: a bundle folder in the making."""
+"""Builds the files of a bundle and measures its engines."""
 
 import time
 from pathlib import Path
@@ -26,7 +26,7 @@ EXPLAIN = "explain.float32.onnx"
 
 
 class BundleBuilder:
-    """A bundle folder in the making: ONNX files are made when first needed, and every target is measured."""
+    """Fills a bundle folder: makes ONNX files when they are first needed and measures every target."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class BundleBuilder:
         self.float_blocks: str | None = None
 
     def try_to_add(self, target: Target) -> None:
-        """As `add`; a target that fails is noted with its reason."""
+        """As `add`, but a failure is stored in `refused` with its reason."""
         start = time.monotonic()
         try:
             self.add(target)
@@ -57,7 +57,7 @@ class BundleBuilder:
         self.seconds[target.label] = time.monotonic() - start
 
     def add(self, target: Target) -> None:
-        """Make the target's file, measure it and enter it. Raises ParityError or EngineMissing."""
+        """Make the target's file, measure it and add its entry. Raises ParityError or EngineMissing."""
         gates = self.measuring.gates[target.precision]
         path = self._file(target.file_precision)
         self.step(f"comparing {target.label} with PyTorch")
@@ -78,7 +78,7 @@ class BundleBuilder:
         )
 
     def add_explain_graph(self, network: PAN, opset: int) -> None:
-        """Enter the graph of maps. Raises ParityError."""
+        """Add the explain graph (part masks and compatibility maps). Raises ParityError."""
         self.step("making the explain graph")
         path = self.folder / EXPLAIN
         metadata = {entry.key: entry.value for entry in self.graph.metadata_props}
@@ -97,7 +97,7 @@ class BundleBuilder:
         )
 
     def remove_unnamed_files(self) -> None:
-        """Delete files that no entry names: those of targets that failed."""
+        """Delete files without an entry: those of targets that failed."""
         named = {entry.name for entry in self.entries}
         for path in self.folder.iterdir():
             if path.name not in named:

@@ -1,7 +1,7 @@
-"""Checkpoint -> ONNX -> other precisions -> each measured against PyTorch -> bundle.
+"""Checkpoint -> ONNX -> other precisions -> comparison with PyTorch -> bundle.
 
-float32 ONNX is what everything else is made from: where it fails its gates, nothing is written. Another precision that
-fails is left out of the bundle, and the caller is told.
+All other engines are made from the float32 ONNX file: if it fails its gates, nothing is written. An engine of another
+precision that fails is left out of the bundle and reported.
 """
 
 import time
@@ -29,17 +29,17 @@ TIMED_BATCH, TIMED_ROUNDS = 8, 3
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What an export wrote and saw."""
+    """The bundle that an export wrote, and its measurements."""
 
     out: Path
     manifest: Manifest
     agreement: dict[str, Agreement]  # by label of the target
     milliseconds: dict[str, float]  # a crop, by engine, at batch `TIMED_BATCH`
-    seconds: dict[str, float]  # by label, of those left out too: making the file (once) and measuring the engine
+    seconds: dict[str, float]  # by label, failed ones included: time to make the file and to measure the engine
     refused: dict[str, str] = field(default_factory=dict)  # label -> why it is not in the bundle
-    float_blocks: str | None = None  # of the INT8 graph, where some had to stay in float
-    sizes: list[SizeAccuracy] = field(default_factory=list)  # what smaller descriptors cost, where one was asked for
-    no_thresholds: str = ""  # why the bundle states none, where its training did
+    float_blocks: str | None = None  # blocks of the INT8 graph that stayed in float, if any
+    sizes: list[SizeAccuracy] = field(default_factory=list)  # accuracy by descriptor size, if a reduction was requested
+    no_thresholds: str = ""  # why the bundle has no thresholds although the checkpoint has
 
 
 def export_checkpoint(
@@ -54,13 +54,12 @@ def export_checkpoint(
     overwrite: bool = False,
     step: StepCallback = lambda _: None,
 ) -> Exported:
-    """Write the bundle of a checkpoint: float32 ONNX, and of `targets` whatever passes its gates.
+    """Write the bundle of a checkpoint: float32 ONNX, and those `targets` that pass their gates.
 
-    With `reduction` its descriptors are projected to fewer numbers; with `explain` it has the graph of maps as well.
-
-    `step` is told what is being done. Raises ExportError, CheckpointError or DataError; then `out` is as it was.
+    `reduction` projects the descriptors to fewer dimensions; `explain` adds the explain graph. `step` is called with
+    the text of each step. Raises ExportError, CheckpointError or DataError; `out` is then unchanged.
     """
-    check_free(out.resolve(), overwrite)  # before the minutes that the rest takes
+    check_free(out.resolve(), overwrite)  # checked first, because the rest takes minutes
     network, card = load_checkpoint(checkpoint)
     spec = card.input
     step("reading crops" if measuring.data else "rendering synthetic people")
@@ -70,7 +69,7 @@ def export_checkpoint(
     embed = torch_embedder(network, spec)
     step("PyTorch on the crops")
     reference = Reference(embed, samples)
-    if reduction:  # what training measured was measured on other descriptors
+    if reduction:  # the figures of the training belong to the full descriptors
         calibration = None if samples.few_strangers else calibrate(reference.embedded)
         measured = {"evaluation": reference.evaluation, "calibration": calibration}
         card = card.model_copy(update=measured)
@@ -114,7 +113,7 @@ def export_checkpoint(
 
 
 def model_info(network: PAN, card: Card) -> ModelInfo:
-    """What the manifest says about a network."""
+    """The manifest's description of a network."""
     return ModelInfo(
         variant=card.variant,
         backbone=network.config.backbone.name,
@@ -127,5 +126,5 @@ def model_info(network: PAN, card: Card) -> ModelInfo:
 
 
 def model_fingerprint(network: PAN, spec: InputSpec) -> str:
-    """The identity of the embedding space of a network and its preprocessing."""
+    """Identifies the embedding space: a hash of the weights and the preprocessing."""
     return fingerprint({name: tensor.numpy() for name, tensor in weights_of(network).items()}, spec)

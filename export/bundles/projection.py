@@ -1,4 +1,4 @@
-"""Smaller descriptors: a projection learnt from training embeddings, and what each size costs in mAP.
+"""Smaller descriptors: a PCA projection fitted to training embeddings, and the accuracy of each size.
 
 Shapes: N embeddings, D numbers of a descriptor, K of a smaller one.
 """
@@ -24,11 +24,11 @@ SIZES = (1536, 768, 512, 256, 128)
 
 @dataclass(frozen=True, slots=True)
 class Reduction:
-    """The size of descriptor that is asked for."""
+    """The requested descriptor size."""
 
     dim: int
     whiten: bool = False
-    crops: int = 4096  # training crops to learn from
+    crops: int = 4096  # training crops to fit to
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +43,18 @@ class Projection:
         return np.asarray((rows_ND - self.mean_D) @ self.weight_KD.T, np.float32)
 
     def first(self, dim: int) -> "Projection":
-        """The same with its `dim` strongest directions only."""
+        """Only the first `dim` components."""
         return Projection(self.mean_D, self.weight_KD[:dim])
 
     def install(self, network: PAN) -> None:
-        """Make the network describe by K numbers."""
+        """Make the network output K-dimensional descriptors."""
         weight_KD = torch.from_numpy(self.weight_KD)
         network.project(weight_KD.float(), -(weight_KD @ torch.from_numpy(self.mean_D)).float())
 
 
 @dataclass(frozen=True, slots=True)
 class SizeAccuracy:
-    """What a size of descriptor is worth: figures in per cent, plain and whitened."""
+    """Accuracy of a descriptor size in per cent, plain and whitened."""
 
     dim: int
     mAP: float
@@ -66,12 +66,12 @@ class SizeAccuracy:
 def reduce_network(
     network: PAN, spec: InputSpec, reduction: Reduction, data: Path | None, samples: Samples, step: StepCallback
 ) -> list[SizeAccuracy]:
-    """Learn the projection from training crops of `data`, install it, and tell what each size costs on `samples`.
+    """Fit the projection to training crops of `data`, install it, and measure each descriptor size on `samples`.
 
-    Raises ExportError without `data`, or where its crops do not determine so many numbers; DataError.
+    Raises ExportError without `data` or if its crops span fewer dimensions; DataError.
     """
     if data is None:
-        raise ExportError("--dim learns from training crops; give the data set it was trained on with --data")
+        raise ExportError("--dim is fitted to training crops; pass the data set of the training with --data")
     embed = torch_embedder(network, spec)
     step("PyTorch on training crops, for the projection")
     train_ND = embed_crops(embed, training_crops(data, reduction.crops), spec)
@@ -85,12 +85,12 @@ def reduce_network(
 
 
 def learn_projection(train_ND: Floats, whiten: bool) -> Projection:
-    """Principal components of training embeddings, all of those that N embeddings determine.
+    """All principal components of N training embeddings.
 
-    Raises ExportError where there are fewer than two embeddings.
+    Raises ExportError for fewer than two embeddings.
     """
     if len(train_ND) < 2:
-        raise ExportError(f"a projection cannot be learnt from {len(train_ND)} training crops; give more with --data")
+        raise ExportError(f"a projection cannot be fitted to {len(train_ND)} training crops; pass more with --data")
     mean_D = train_ND.mean(0, dtype=np.float64)
     _, deviation_K, weight_KD = np.linalg.svd(train_ND - mean_D, full_matrices=False)
     kept = deviation_K > deviation_K[0] * 1e-6
@@ -99,19 +99,19 @@ def learn_projection(train_ND: Floats, whiten: bool) -> Projection:
 
 
 def check_size(projection: Projection, dim: int) -> None:
-    """Raise ExportError where the training crops do not determine as many numbers."""
+    """Raise ExportError if the training embeddings span fewer dimensions."""
     held = len(projection.weight_KD)
     if dim > held:
         raise ExportError(
-            f"--dim {dim} is more than the {held} directions in which the training embeddings vary; ask for fewer, "
-            "or give a data set with more training crops"
+            f"--dim {dim} is more than the {held} dimensions that the training embeddings span; choose fewer, "
+            "or pass a data set with more training crops"
         )
 
 
 def measure_sizes(
     embedded: Embedded, plain: Projection, whitened: Projection, sizes: Sequence[int]
 ) -> list[SizeAccuracy]:
-    """mAP and rank-1 of the projected embeddings, for every size that the projections have."""
+    """mAP and rank-1 of the projected embeddings, for every size up to that of the projections."""
     costs = []
     for dim in sizes:
         if dim <= len(plain.weight_KD):

@@ -1,4 +1,4 @@
-"""What an export is asked for: engines, and on what they are measured."""
+"""Targets of an export (runtime and precision), and how they are measured."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from training.precision import full_precision_name
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One runtime at one precision: what an entry of the bundle is about."""
+    """One runtime at one precision: one entry of the bundle."""
 
     kind: Kind
     precision: Precision
@@ -24,7 +24,7 @@ class Target:
 
     @property
     def file_precision(self) -> Precision:
-        """The precision of the ONNX file: OpenVINO computes bfloat16 from the float32 one."""
+        """The precision of the ONNX file: OpenVINO computes bfloat16 from the float32 file."""
         return "float32" if self.precision == "bfloat16" else self.precision
 
 
@@ -43,10 +43,12 @@ TARGETS = {
 
 
 def parse_target(text: str) -> Target:
-    """`onnx:int8` -> the target. Raises ExportError naming those there are."""
+    """`onnx:int8` -> the target. Raises ExportError with the known targets."""
     label = full_label(text)
     if label not in TARGETS:
-        raise ExportError(f"{text!r} is not an engine that can be made from a checkpoint; these can: {', '.join(TARGETS)}")
+        raise ExportError(
+            f"{text!r} is not an engine that can be made from a checkpoint; these can: {', '.join(TARGETS)}"
+        )
     return TARGETS[label]
 
 
@@ -58,13 +60,13 @@ def full_label(text: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeasurementSettings:
-    """On what engines are measured, and what they must reach. Without `data` it is synthetic people."""
+    """The crops that engines are measured on, and their gates. Without `data` the crops are synthetic people."""
 
     data: Path | None = None
-    images: int = 64  # whose descriptors are compared
-    ranked: int = 2000  # about how many are ranked
-    calibration: int = 128  # training crops that INT8 takes its ranges from
+    images: int = 64  # crops whose descriptors are compared
+    ranked: int = 2000  # approximate number of crops that are ranked
+    calibration: int = 128  # training crops for INT8 calibration
     gates: Mapping[Precision, Gates] = field(default_factory=lambda: DEFAULTS)
 
 
-SYNTHETIC = MeasurementSettings()  # on synthetic people, by the default gates
+SYNTHETIC = MeasurementSettings()  # synthetic people, default gates

@@ -1,4 +1,4 @@
-"""A bundle folder that appears whole or not at all."""
+"""Writes a bundle folder atomically: it appears complete or not at all."""
 
 import os
 import shutil
@@ -15,9 +15,9 @@ from export.errors import TargetError
 
 @contextmanager
 def new_bundle(out: Path, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary sibling of `out` that takes its name when the block ends well and is removed when it does not.
+    """A temporary folder beside `out` that is renamed to `out` if the block succeeds and removed otherwise.
 
-    With `overwrite` a bundle that is there stays until the new one is complete. Raises TargetError.
+    With `overwrite` an existing bundle stays until the new one is complete. Raises TargetError.
     """
     out = out.resolve()
     check_free(out, overwrite)
@@ -25,25 +25,25 @@ def new_bundle(out: Path, overwrite: bool = False) -> Iterator[Path]:
     draft.mkdir(parents=True)
     try:
         yield draft
-        load_bundle(draft)  # what a service would refuse gets no name
-        check_free(out, overwrite)  # somebody may have written there meanwhile
+        load_bundle(draft)  # a bundle that a service would refuse is not published
+        check_free(out, overwrite)  # another process may have written there in the meantime
         _swap_in(draft, out)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 
 
 def check_free(out: Path, overwrite: bool) -> None:
-    """Raise TargetError unless `out` may be written: new, empty, or a bundle that may be replaced."""
+    """Raise TargetError unless `out` does not exist, is empty, or is a bundle that may be replaced."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return
     if not (out / MANIFEST).is_file():
         raise TargetError(f"{out} exists and is not a bundle; choose a new folder")
     if not overwrite:
-        raise TargetError(f"{out} holds a bundle already; give --overwrite to replace it, or choose a new folder")
+        raise TargetError(f"{out} already contains a bundle; pass --overwrite to replace it, or choose a new folder")
 
 
 def save_onnx(model: onnx.ModelProto, path: Path) -> None:
-    """Write a model with its weights inside, through to the disk."""
+    """Write a model with its weights in one file and sync it to disk."""
     with path.open("wb") as stream:
         stream.write(model.SerializeToString(deterministic=True))
         stream.flush()

@@ -130,7 +130,7 @@ def diff(
     rows: Annotated[int, typer.Option(min=1, help="Rows of the table.")] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two graphs of one network layer by layer, and name the first tensor of B that departs from A."""
+    """Compare two graphs of one network tensor by tensor, and name the first tensor of B that differs from A."""
     with errors.status("running both graphs"):
         graph_a, graph_b = read_graph(a), read_graph(b)
         samples = load_samples(data, input_spec(graph_a), max(images, 2), 1)

@@ -1,4 +1,4 @@
-"""`pan-export batch`: what the user types, and what is printed."""
+"""`pan-export batch`: options and output."""
 
 import json
 from pathlib import Path
@@ -16,12 +16,12 @@ from export.errors import ExportError
 
 def batch(
     plan: Annotated[Path, typer.Argument(help="YAML: checkpoints, engines, batch profiles, gates.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done; write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what a run would do; write nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Export many checkpoints to many engines: one bundle each, measured like any other.
+    """Export many checkpoints to many engines, one bundle per checkpoint; every engine is compared with PyTorch.
 
-    What is finished is kept, what failed is tried again. The exit status is 1 if any engine failed.
+    A second run keeps finished engines and tries failed ones again. The exit status is 1 if any engine failed.
     """
     out, jobs = read_plan(plan)
     if dry_run:
@@ -47,5 +47,6 @@ def batch(
         print(f"wrote {out}: {len(jobs)} bundles, summary.json, summary.md")
     if wrong := failed(results):
         raise ExportError(
-            f"{len(wrong)} of {len(results)} engines failed; mend that and run the same command again, the rest is kept"
+            f"{len(wrong)} of {len(results)} engines failed; fix the cause and run the command again; "
+            "finished engines are kept"
         )

@@ -50,7 +50,7 @@ def read_graph(path: Path) -> onnx.ModelProto:
 
 
 def input_spec(model: onnx.ModelProto) -> InputSpec:
-    """The size of crop that a graph takes. Raises GraphError where it takes something else than crops."""
+    """The crop size that a graph takes. Raises GraphError if its input is not a batch of crops."""
     (image,) = model.graph.input
     shape = [axis.dim_value for axis in image.type.tensor_type.shape.dim]
     if image.name != INPUT or len(shape) != 4 or shape[3] != 3:
@@ -59,12 +59,12 @@ def input_spec(model: onnx.ModelProto) -> InputSpec:
 
 
 def compare_graphs(a: onnx.ModelProto, b: onnx.ModelProto, images_NHW3: ImageArray) -> list[Departure]:
-    """Every float tensor that both graphs have by name, in A's order. Raises GraphError where there is none."""
+    """Compare the float tensors that both graphs name, in A's order. Raises GraphError if there are none."""
     names_b = set(_float_tensors(b))
     operators = {output: node.op_type for node in a.graph.node for output in node.output}
     shared = [name for name in _float_tensors(a) if name in names_b and name in operators]
     if not shared:
-        raise GraphError("the two graphs have no tensor of one name; they are not of one network")
+        raise GraphError("the two graphs share no tensor name; they are not graphs of one network")
     values_a, values_b = _values(a, shared, images_NHW3), _values(b, shared, images_NHW3)
     return [
         Departure(name, operators[name], _cosine(x, y), float(np.abs(x).max()))
@@ -73,14 +73,14 @@ def compare_graphs(a: onnx.ModelProto, b: onnx.ModelProto, images_NHW3: ImageArr
 
 
 def first_departure(departures: list[Departure], threshold: float) -> Departure | None:
-    """The first tensor whose cosine is under the threshold."""
+    """The first tensor with a cosine below the threshold."""
     return next((departure for departure in departures if departure.cosine < threshold), None)
 
 
 def largest_magnitude(model: onnx.ModelProto, names: Sequence[str], images_NHW3: ImageArray) -> tuple[str, float]:
-    """The tensor of `names` that reaches the greatest magnitude over the crops, and that magnitude."""
+    """The tensor of `names` with the largest magnitude over the crops, and that magnitude."""
     reached = np.zeros(len(names))
-    for start in range(0, len(images_NHW3), PASS):  # every tensor of a pass is in memory
+    for start in range(0, len(images_NHW3), PASS):  # all tensors of a pass are in memory at once
         values = _values(model, names, images_NHW3[start : start + PASS])
         reached = np.maximum(reached, [np.abs(value).max(initial=0) for value in values])
     return names[int(reached.argmax())], float(reached.max())
@@ -93,7 +93,7 @@ def _float_tensors(model: onnx.ModelProto) -> list[str]:
 
 
 def _values(model: onnx.ModelProto, names: Sequence[str], images_NHW3: ImageArray) -> list[npt.NDArray[np.float64]]:
-    """The named tensors for the images, as a runtime gives them that fuses nothing away."""
+    """The named tensors for the images, computed without graph optimisations."""
     exposed = onnx.ModelProto()
     exposed.CopyFrom(onnx.shape_inference.infer_shapes(model))
     types = {value.name: value for value in (*exposed.graph.value_info, *exposed.graph.output)}
@@ -110,7 +110,7 @@ def _values(model: onnx.ModelProto, names: Sequence[str], images_NHW3: ImageArra
 
 
 def _cosine(a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> float:
-    """Least over the first axis; two rows of zeros agree."""
+    """Minimum cosine over the first axis; two rows of zeros count as equal."""
     rows_a, rows_b = a.reshape(len(a), -1), b.reshape(len(b), -1)
     norms = np.linalg.norm(rows_a, axis=1) * np.linalg.norm(rows_b, axis=1)
     same = (rows_a == rows_b).all(1)

@@ -1,6 +1,6 @@
-"""The second graph: what the network looked at. Pixels in, part masks and compatibility maps out.
+"""The explain graph: pixels in, part masks and compatibility maps out.
 
-It shares nothing with the first but the pixels and the weights, so that a service loads it only when it is asked.
+It is a file of its own, so that a service loads it only for explain requests.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ class _Explained(nn.Module):
 def explain_graph(network: PAN, spec: InputSpec, metadata: Mapping[str, str], opset: int) -> onnx.ModelProto:
     """The graph (B, H, W, 3) uint8 -> `masks` (B, I, h, w) and `compatibility_1` ... (B, I, h_l, w_l), all float32.
 
-    A variant without part-aware attention has `masks` alone.
+    A variant without part-aware attention has only `masks`.
     """
     return trace(_Explained(network, spec), spec, output_names(network), metadata, opset)
 
@@ -49,9 +49,9 @@ def output_names(network: PAN) -> list[str]:
 
 
 def compare_maps(network: PAN, spec: InputSpec, path: Path, images_NHW3: ImageArray, data: str) -> Parity:
-    """Hold the graph's maps to PyTorch's at every batch size: the cosine of each crop's map, output by output.
+    """Compare the graph's maps with PyTorch at every batch size, by the cosine of each crop's map of each output.
 
-    Raises ParityError where one is under the float32 gate.
+    Raises ParityError if a cosine is below the float32 gate.
     """
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     names = output_names(network)
@@ -80,7 +80,7 @@ def compare_maps(network: PAN, spec: InputSpec, path: Path, images_NHW3: ImageAr
 
 
 def _cosine(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Of each crop's maps as one vector; where both are all zero (dead masks) they agree."""
+    """Cosine of each crop's maps as one vector; two zero vectors (dead masks) count as equal."""
     rows_a, rows_b = (maps.reshape(len(maps), -1).astype(np.float64) for maps in (a, b))
     norms = np.linalg.norm(rows_a, axis=1) * np.linalg.norm(rows_b, axis=1)
     both_zero = ~rows_a.any(1) & ~rows_b.any(1)

@@ -1,7 +1,7 @@
-"""float16, typed: every tensor of the graph says what it is, so TensorRT needs no flags and nothing is cast twice.
+"""The typed float16 graph: every tensor has an explicit type, so TensorRT needs no flags and nothing is cast twice.
 
-Kept in float32: the preprocessing (pixels reach 255 and are divided by small deviations), and the tail from the last
-batch norm on, whose squares and epsilon do not fit. One cast leads into float16 and one out of it.
+Two parts stay in float32: the preprocessing (pixels up to 255 are divided by small deviations), and everything from the
+last batch norm on, whose squares and epsilon do not fit into float16. One cast leads into float16 and one out of it.
 """
 
 from collections.abc import Iterable
@@ -15,14 +15,14 @@ from export.errors import GraphError, ParityError
 from export.onnx.diff import largest_magnitude
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
-HEADROOM = 4  # other crops reach further than those that were measured
-TAIL = ("BatchNormalization", "ReduceL2", "LpNormalization")  # the convolutions' own batch norms are folded
+HEADROOM = 4  # other crops may reach larger values than the measured ones
+TAIL = ("BatchNormalization", "ReduceL2", "LpNormalization")  # batch norms after convolutions are folded into them
 
 
 def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     """The typed float16 graph of a float32 one, with the same input and output.
 
-    Raises GraphError where a weight does not fit.
+    Raises GraphError if a weight does not fit.
     """
     half = onnx.ModelProto()
     half.CopyFrom(model)
@@ -63,16 +63,16 @@ def to_float16(model: onnx.ModelProto) -> onnx.ModelProto:
     ]
     graph.ClearField("initializer")
     graph.initializer.extend([*kept, *halves])
-    graph.ClearField("value_info")  # the types of before
+    graph.ClearField("value_info")  # the old types
     onnx.checker.check_model(half, full_check=True)
     return onnx.shape_inference.infer_shapes(half, strict_mode=True)
 
 
 def check_float16_range(model: onnx.ModelProto, half: onnx.ModelProto, images_NHW3: ImageArray) -> None:
-    """Measure in the float32 graph what the tensors of the float16 graph have to hold.
+    """Check with the float32 graph that the tensors of the float16 graph do not overflow.
 
-    On a CPU, ONNX Runtime computes float16 in float32 and would not show an overflow. Raises ParityError where a
-    tensor comes within a factor of `HEADROOM` of float16's largest number.
+    On a CPU, ONNX Runtime computes float16 in float32 and hides an overflow. Raises ParityError if a tensor comes
+    within a factor of `HEADROOM` of the largest float16 number.
     """
     narrow = [value.name for value in half.graph.value_info if value.type.tensor_type.elem_type == TensorProto.FLOAT16]
     made = {output for node in model.graph.node for output in node.output}
@@ -85,7 +85,7 @@ def check_float16_range(model: onnx.ModelProto, half: onnx.ModelProto, images_NH
 
 
 def _float32_nodes(nodes: Iterable[onnx.NodeProto]) -> set[int]:
-    """Indices of the nodes that stay in float32: all before the first convolution, and the tail with all it feeds."""
+    """Indices of the nodes that stay in float32: all before the first convolution, and the tail."""
     exact: set[int] = set()
     tail: set[str] = set()
     seen_conv = False

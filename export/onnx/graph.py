@@ -20,8 +20,8 @@ OPSET = 20
 class PixelsIn(nn.Module):
     """The preprocessing of a graph: mean and standard deviation are applied here and nowhere else.
 
-    Pixels are cast first, which is all that TensorRT does with uint8, and normalised as they lie, against one row of
-    W x 3 factors: ONNX Runtime is slow where the factors of an innermost axis are only three.
+    Pixels are cast first, because casting is the only operation that TensorRT supports on uint8. They are normalised in
+    HWC layout with one row of W x 3 factors: ONNX Runtime is slow if the innermost axis has only three.
     """
 
     def __init__(self, spec: InputSpec) -> None:
@@ -50,7 +50,7 @@ class DeployedNetwork(nn.Module):
 def onnx_graph(network: PAN, spec: InputSpec, metadata: Mapping[str, str], opset: int = OPSET) -> onnx.ModelProto:
     """Trace the network (in eval mode) into a checked float32 graph with a dynamic batch and its weights inside.
 
-    `metadata` goes into the file's properties, so that a stray file can be told. Raises GraphError.
+    `metadata` is stored in the file's properties, so that a single file can be identified. Raises GraphError.
     """
     model = trace(DeployedNetwork(network, spec), spec, [OUTPUT], metadata, opset)
     check_signature(model, spec, network.embedding_size)
@@ -60,7 +60,7 @@ def onnx_graph(network: PAN, spec: InputSpec, metadata: Mapping[str, str], opset
 def trace(
     module: nn.Module, spec: InputSpec, outputs: list[str], metadata: Mapping[str, str], opset: int
 ) -> onnx.ModelProto:
-    """Any module over (B, H, W, 3) uint8 crops as a graph with a dynamic batch, valid by ONNX's own checker.
+    """Trace a module over (B, H, W, 3) uint8 crops into a graph with a dynamic batch, checked by ONNX's checker.
 
     Raises GraphError.
     """
@@ -85,20 +85,20 @@ def trace(
 
 
 def check_graph(model: onnx.ModelProto, opset: int) -> None:
-    """Hold a graph to ONNX's own checker and to the opset. Raises GraphError."""
+    """Check a graph with ONNX's checker, and its opset. Raises GraphError."""
     try:
         onnx.checker.check_model(model, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise GraphError(f"the exported graph is not valid ONNX: {error}") from error
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     if opsets != {"": opset}:
-        raise GraphError(f"the exporter wrote opsets {opsets} where opset {opset} was asked; choose another --opset")
+        raise GraphError(f"the exporter wrote opsets {opsets}, not opset {opset}; choose another --opset")
 
 
 def check_signature(model: onnx.ModelProto, spec: InputSpec, dim: int) -> None:
-    """Hold a graph to the bundle's contract: names, shapes and types of input and output.
+    """Check names, shapes and types of input and output against the bundle's contract.
 
-    Raises GraphError naming what differs.
+    Raises GraphError with the difference.
     """
     signature = [[_describe(value) for value in values] for values in (model.graph.input, model.graph.output)]
     expected = [
@@ -115,7 +115,7 @@ def _describe(value: onnx.ValueInfoProto) -> tuple[str, int, tuple[str | int, ..
 
 
 def _clear_metadata(model: onnx.ModelProto) -> None:
-    """Remove the exporter's notes on every node and value: they hold stack traces with paths of this machine."""
+    """Remove the exporter's metadata of nodes and values: it contains stack traces with local paths."""
     graph = model.graph
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         part.ClearField("metadata_props")
@@ -124,7 +124,7 @@ def _clear_metadata(model: onnx.ModelProto) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter tells of the absence of torchvision and of its own deprecations; its errors are exceptions."""
+    """Silence warnings about missing torchvision and deprecations; errors of the exporter are exceptions."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

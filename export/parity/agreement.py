@@ -1,4 +1,4 @@
-"""How far an engine departs from PyTorch, in descriptors and in the ranking they give; and the gates it must pass.
+"""Comparison of an engine with PyTorch by descriptors and by ranking, and the check of its gates.
 
 Shapes: N images, D numbers of a descriptor, B images of a batch.
 """
@@ -22,34 +22,34 @@ UNIT_TOLERANCE = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """What was seen of an engine on N images and on a ranking."""
+    """Measurements of an engine on N images and one ranking."""
 
     data: str
     images: int
     cosine: Mapping[int, tuple[float, float]]  # batch size -> (min, mean) cosine with PyTorch
     consistency: float  # min cosine of an image with itself in another batch size and position
-    spread: float  # mean cosine between different images in PyTorch: what "far apart" looks like
+    spread: float  # mean cosine between different images in PyTorch, for scale
     queries: int
     mAP_difference: float  # points, engine minus PyTorch
     rank1_difference: float
 
     @property
     def cosine_min(self) -> float:
-        """The worst over all images and batch sizes."""
+        """Minimum over all images and batch sizes."""
         return min(low for low, _ in self.cosine.values())
 
     @property
     def cosine_mean(self) -> float:
-        """The mean over all images and batch sizes."""
+        """Mean over all images and batch sizes."""
         return float(np.mean([mean for _, mean in self.cosine.values()]))
 
     @property
     def ranking_counts(self) -> bool:
-        """Whether there were queries enough to hold the loss of mAP against the engine."""
+        """Whether there are enough queries to apply the mAP gate."""
         return self.queries >= MIN_QUERIES
 
     def parity(self, gates: Gates) -> Parity:
-        """The manifest's record of it."""
+        """The entry for the manifest."""
         return Parity(
             data=self.data,
             images=self.images,
@@ -65,7 +65,7 @@ class Agreement:
 
 
 class Reference:
-    """PyTorch's descriptors and ranking on the samples, taken once; engines are held against them."""
+    """Descriptors and ranking of PyTorch on the samples, computed once; engines are compared with them."""
 
     def __init__(self, embed: Embed, samples: Samples, batch_sizes: Sequence[int] = BATCH_SIZES) -> None:
         self.samples, self.batch_sizes = samples, tuple(batch_sizes)
@@ -74,7 +74,7 @@ class Reference:
         self.evaluation: Evaluation = evaluate_embeddings(*self.embedded)
 
     def compare(self, engine: Embed) -> Agreement:
-        """Run an engine on the samples. Raises ParityError where its rows are not descriptors at all."""
+        """Run an engine on the samples. Raises ParityError if its output is not a set of descriptors."""
         rows = {size: in_batches(engine, self.samples.images_NHW3, size) for size in self.batch_sizes}
         for size, row_ND in rows.items():
             _check_descriptors(row_ND, self.rows_ND.shape, size)
@@ -99,7 +99,7 @@ class Reference:
 
 
 def in_batches(embed: Embed, images_NHW3: ImageArray, size: int) -> Floats:
-    """Descriptors (N, D), every batch of exactly `size` images: the last one is filled up from the beginning."""
+    """Descriptors (N, D), in batches of exactly `size` images; the last one is filled with the first images."""
     count = len(images_NHW3)
     order = np.arange(-(-count // size) * size) % count
     rows = [embed(images_NHW3[order[start : start + size]]) for start in range(0, len(order), size)]
@@ -107,7 +107,7 @@ def in_batches(embed: Embed, images_NHW3: ImageArray, size: int) -> Floats:
 
 
 def check_gates(agreement: Agreement, gates: Gates) -> None:
-    """The gates. Raises ParityError that says what was measured, what was asked and by how much it failed."""
+    """Raise ParityError with the measured value and the gate if a gate fails."""
     if agreement.spread >= gates.min_cosine:
         raise ParityError(
             f"different crops have nearly one vector (mean cosine {format_cosine(agreement.spread)}), so agreement "
@@ -132,7 +132,7 @@ def check_gates(agreement: Agreement, gates: Gates) -> None:
 
 
 def format_cosine(cosine: float) -> str:
-    """A cosine so that its distance to 1 can be read: `0.98213`, `1 - 2.4e-07`."""
+    """A cosine with a readable distance to 1: `0.98213`, `1 - 2.4e-07`."""
     return f"{cosine:.5f}" if cosine < 0.999 else f"1 - {1 - cosine:.1e}"
 
 
@@ -149,7 +149,7 @@ def _check_descriptors(row_ND: Floats, shape: tuple[int, ...], size: int) -> Non
 
 
 def _cosine(a_ND: Floats, b_ND: Floats) -> npt.NDArray[np.float64]:
-    """Row by row, in float64: in float32 the rounding of the sum is as large as what is measured."""
+    """Cosine of each row in float64: float32 rounding would be as large as the differences measured here."""
     a, b = a_ND.astype(np.float64), b_ND.astype(np.float64)
     cosine: npt.NDArray[np.float64] = (a * b).sum(1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
     return cosine

@@ -1,4 +1,4 @@
-"""What an engine must reach to be written, by precision."""
+"""Gates by precision: the accuracy that an engine must reach to be written."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -7,15 +7,15 @@ from bundle import Precision
 from export.errors import ExportError
 from training.precision import full_precision_name
 
-MIN_QUERIES = 100  # with fewer, one query that changes its rank is more than any gate allows
+MIN_QUERIES = 100  # with fewer, a single query that changes its rank exceeds every gate
 
 
 @dataclass(frozen=True, slots=True)
 class Gates:
-    """Least cosines over all crops and batch sizes, and the greatest loss of mAP in points."""
+    """Minimum cosines over all crops and batch sizes, and the maximum loss of mAP in points."""
 
     min_cosine: float  # with PyTorch
-    min_consistency: float  # of a crop with itself in another batch size and position
+    min_consistency: float  # between a crop and itself in another batch
     max_mAP_loss: float
 
 
@@ -29,10 +29,10 @@ DEFAULTS: dict[Precision, Gates] = {
 
 
 def parse_gate(text: str) -> tuple[Precision, Gates]:
-    """`int8:0.97`, `int8:0.97:0.3` or `int8:0.97:0.3:0.999` -> that precision with other gates.
+    """Parse `int8:0.97`, `int8:0.97:0.3` or `int8:0.97:0.3:0.999` into a precision and its gates.
 
-    The numbers are the least cosine with PyTorch, the greatest loss of mAP, and the least cosine of a crop with itself
-    in another batch. Raises ExportError.
+    The numbers are the minimum cosine with PyTorch, the maximum loss of mAP, and the minimum cosine between a crop and
+    itself in another batch. Raises ExportError.
     """
     name, *numbers = text.split(":")
     try:
@@ -53,5 +53,5 @@ def parse_gate(text: str) -> tuple[Precision, Gates]:
 
 
 def parse_gates(texts: Iterable[str]) -> Mapping[Precision, Gates]:
-    """The gates of every precision: the defaults, and in their place what `texts` say. Raises ExportError."""
+    """The gates of every precision: the defaults, overridden by `texts`. Raises ExportError."""
     return {**DEFAULTS, **dict(map(parse_gate, texts))}

@@ -1,4 +1,4 @@
-"""Milliseconds a crop of several engines, taken in turns so that they share the machine's mood."""
+"""Latency of several engines, measured in turns so that changes of the machine's load affect all alike."""
 
 import statistics
 import time
@@ -9,7 +9,7 @@ from training.embed import Embed
 
 
 def ms_per_crop(engines: Mapping[str, Embed], images_BHW3: ImageArray, rounds: int) -> dict[str, float]:
-    """Median over `rounds` of the time for the batch, divided by its size; each engine runs once beforehand."""
+    """Milliseconds per crop: the median time per batch over `rounds`, divided by the batch size, after one warm-up."""
     taken: dict[str, list[float]] = {name: [] for name in engines}
     for embed in engines.values():
         embed(images_BHW3)

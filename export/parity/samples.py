@@ -1,6 +1,6 @@
-"""The crops that an engine is measured on: real ones from a data set, or synthetic people where there is none.
+"""The crops that an engine is measured on: from a data set, or synthetic people without one.
 
-Noise is not enough: it drives every part of the network to the same few activations.
+Random noise would not do: it leads to nearly the same activations everywhere.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,9 +23,9 @@ BATCH = 32
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Crops to compare descriptors on, a query and gallery to compare rankings on, and what to call them.
+    """Crops for comparing descriptors, query and gallery for comparing rankings, and their name.
 
-    `few_strangers` says why thresholds cannot be taken from that gallery; it is empty where they can.
+    `few_strangers` is the reason why thresholds cannot be measured on that gallery, or empty if they can.
     """
 
     name: str
@@ -35,14 +35,14 @@ class Samples:
 
 
 def load_samples(data: Path | None, spec: InputSpec, images: int, ranked: int) -> Samples:
-    """Crops of `data`, or synthetic people without: `images` for descriptors, at most `ranked` to rank. See below."""
+    """Samples from `data`, or synthetic people without it; see `read_samples` and `synthetic_samples`."""
     return read_samples(data, spec, images, ranked) if data else synthetic_samples(spec, images)
 
 
 def read_samples(path: Path, spec: InputSpec, images: int, ranked: int = 2000) -> Samples:
-    """At most `images` crops spread evenly over query and gallery, and at most about `ranked` of whole persons to rank.
+    """At most `images` crops, spread evenly over query and gallery, and about `ranked` crops of whole persons to rank.
 
-    Raises DataError: descriptors alone can be compared on any crops, but rankings take a test split.
+    Raises DataError if the data set has no test split to rank.
     """
     data = read_data(path).without_junk()
     if why := not_evaluable_reason(data):
@@ -60,10 +60,10 @@ def read_samples(path: Path, spec: InputSpec, images: int, ranked: int = 2000) -
 
 
 def fewer_persons(data: ReidData, ranked: int) -> ReidData:
-    """The test split with about `ranked` gallery crops, without junk and without queries that match nothing.
+    """The test split reduced to about `ranked` gallery crops, without junk and queries without a match.
 
-    Every n-th person that a query asks for is kept whole, with its queries. Of the strangers (distractors, and people
-    whom no query asks for) every n-th crop is kept, so that they stay as frequent as in the whole gallery.
+    Every n-th person with a query is kept with all crops. Of the strangers (distractors, and people without a query)
+    every n-th crop is kept, so that their share of the gallery stays the same.
     """
     data = data.without_junk()
     every = -(-len(data.gallery) // ranked)
@@ -117,9 +117,9 @@ def synthetic_samples(spec: InputSpec, count: int, seed: int = 0) -> Samples:
 
 
 def calibration_crops(data: Path | None, spec: InputSpec, count: int) -> ImageArray:
-    """Crops from which the ranges of INT8 are taken: training crops of `data`, never those it is measured on.
+    """Crops for INT8 calibration: training crops of `data`, never crops that are measured.
 
-    Synthetic people, others than the measured ones, without `data`. Raises DataError where it has no training crops.
+    Without `data`, synthetic people other than the measured ones. Raises DataError if `data` has no training crops.
     """
     if data is None:
         return synthetic_samples(spec, count, seed=1).images_NHW3
@@ -127,10 +127,10 @@ def calibration_crops(data: Path | None, spec: InputSpec, count: int) -> ImageAr
 
 
 def training_crops(data: Path, count: int) -> list[Crop]:
-    """At most `count` training crops, spread evenly. Raises DataError where there are none."""
+    """At most `count` training crops, spread evenly. Raises DataError if there are none."""
     train = [crop for crop in read_data(data).train if crop.person > DISTRACTOR]
     if not train:
-        raise DataError(f"{data} has no training crops, from which this is learnt; give a data set with a train split")
+        raise DataError(f"{data} has no training crops, which are needed here; pass a data set with a train split")
     return _spread(train, count)
 
 

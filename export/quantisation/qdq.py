@@ -1,7 +1,7 @@
-"""INT8: a graph with Q/DQ pairs around the nodes that run on eight bits. Ranges first, then any selection.
+"""INT8: calibration of the graph, and graphs with Q/DQ pairs around chosen nodes.
 
-The range of every tensor is taken once; graphs that leave different nodes in float are then a matter of seconds, which
-is what lets `export.quantisation.sensitivity` find the nodes to leave.
+Calibration runs once. A graph with another choice of nodes then takes seconds, so that
+`export.quantisation.sensitivity` can search for the nodes that must stay in float.
 """
 
 import contextlib
@@ -27,22 +27,22 @@ from export.quantisation.tensorrt_qdq import place_pairs
 
 OPERATORS = ("Conv", "Relu", "Add", "MaxPool")
 CALIBRATION_BATCH = 8
-PERCENTILE = 99.999  # least to greatest would spend the 256 steps on a few outliers
+PERCENTILE = 99.999  # with the full range, a few outliers would use up the 256 steps
 
 Scheme = Literal["cpu", "tensorrt"]
 
 
 @dataclass(frozen=True, slots=True)
 class Calibrated:
-    """A float32 graph and the range of every tensor that its eight-bit nodes read or write."""
+    """A float32 graph and the calibrated range of every tensor that INT8 nodes read or write."""
 
     model: onnx.ModelProto
     ranges: TensorsData
 
     @property
     def blocks(self) -> list[list[str]]:
-        """Names of the nodes that can run on eight bits, by residual block; the stem is with the first, the last is
-        what follows the backbone.
+        """Names of the nodes that can run in INT8, by residual block. The stem belongs to the first block; the last
+        one is everything after the backbone.
         """
         nodes = list(self.model.graph.node)
         first = next(index for index, node in enumerate(nodes) if node.op_type == "Conv")
@@ -56,7 +56,7 @@ class Calibrated:
         return [block for block in blocks if block]
 
     def light_blocks(self, weights_a_convolution: int) -> list[list[str]]:
-        """Those of `blocks` whose convolutions hold fewer weights than that on average, or that have none."""
+        """The blocks whose convolutions have fewer weights than this on average, or that have no convolution."""
         sizes = {weight.name: math.prod(weight.dims) for weight in self.model.graph.initializer}
         held: dict[str, int] = {
             node.name: sizes[node.input[1]] for node in self.model.graph.node if node.op_type == "Conv"
@@ -70,7 +70,7 @@ class Calibrated:
 
 
 def calibrate(model: onnx.ModelProto, images_NHW3: ImageArray) -> Calibrated:
-    """Run crops (N, H, W, 3) through the graph and note within which range each tensor stays."""
+    """Run crops (N, H, W, 3) through the graph and measure the range of each tensor."""
     with TemporaryDirectory() as folder, _quiet():
         path = Path(folder) / "float32.onnx"
         onnx.save_model(model, path)
@@ -86,9 +86,9 @@ def calibrate(model: onnx.ModelProto, images_NHW3: ImageArray) -> Calibrated:
 
 
 def quantise(calibrated: Calibrated, keep_float: Collection[str] = (), scheme: Scheme = "cpu") -> onnx.ModelProto:
-    """The graph with its `OPERATORS` on eight bits but for the nodes named in `keep_float`. Weights: int8, per channel.
+    """The graph with its `OPERATORS` in INT8, except the nodes named in `keep_float`. Weights: int8, per channel.
 
-    "cpu": activations uint8, 2.5 times as fast as int8 in ONNX Runtime; what is not on eight bits is float32.
+    "cpu": activations uint8, 2.5 times as fast as int8 in ONNX Runtime; everything else is float32.
     "tensorrt": symmetric, on what its fused kernels read (see `export.quantisation.tensorrt_qdq`); everything else is
     float16. Matrix products are never quantised.
     """
@@ -135,7 +135,7 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The quantiser prints, and warns of channels whose weights are all but zero; what it does to them is measured."""
+    """Silence the quantiser's output, such as warnings about channels with weights near zero; results are measured."""
     logger = logging.getLogger()
     level = logger.level
     logger.setLevel(logging.ERROR)

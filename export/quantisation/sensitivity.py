@@ -1,4 +1,4 @@
-"""Which residual blocks INT8 must leave in float: found by measurement, and only when the gates need it."""
+"""Finds the residual blocks that must stay in float, by measurement, if the full INT8 graph fails its gates."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Open = Callable[[onnx.ModelProto], Embed]
 
 @dataclass(frozen=True, slots=True)
 class Quantised:
-    """An INT8 graph that passes its gates, and how many of its residual blocks stayed in float for that."""
+    """An INT8 graph that passes its gates, and its number of residual blocks in float."""
 
     model: onnx.ModelProto
     agreement: Agreement
@@ -32,11 +32,10 @@ def quantise_to_pass(
     scheme: Scheme = "cpu",
     always_float: Sequence[Sequence[str]] = (),
 ) -> Quantised:
-    """The INT8 graph with the fewest blocks in float that passes: none, else the 1, 2, 4 ... most sensitive ones.
+    """The INT8 graph with the fewest blocks in float that passes its gates: 0, 1, 2, 4 ... of the most sensitive ones.
 
-    A block is the more sensitive, the further the descriptors move when it alone is quantised. Those of `always_float`
-    are not quantised at all. Raises ParityError of the graph with all others on eight bits where even half of them in
-    float do not help.
+    The sensitivity of a block is the change of the descriptors when it alone is quantised. Blocks in `always_float` are
+    never quantised. Raises ParityError if the graph fails even with half of the blocks in float.
     """
     blocks = [block for block in calibrated.blocks if block not in always_float]
     given = {name for block in always_float for name in block}

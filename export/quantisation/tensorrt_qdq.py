@@ -1,13 +1,12 @@
-"""INT8 for TensorRT: Q/DQ pairs in the typed float16 graph, on what its fused kernels read.
+"""INT8 for TensorRT: Q/DQ pairs in the typed float16 graph, on the inputs of its fused kernels.
 
-A kernel computes convolution + addition + ReLU. It runs on eight bits where the convolution's input, its weights and
-the other side of the addition are dequantised; the convolution's own output goes into the addition as it is, since a
-pair between them would keep the two apart. Everything else keeps the types of the float16 graph, whose casts stay in
-front of the pairs: matrix products, the tail, and the convolutions that make masks and channel attention, which hold a
-fortieth of the weights and decide what every part sees.
+A fused kernel computes convolution + addition + ReLU. It runs in INT8 if the convolution's input, its weights and the
+other input of the addition are dequantised. There is no pair between convolution and addition, because it would prevent
+the fusion. Everything else stays float16, with its casts before the pairs: matrix products, the tail, and the
+convolutions of masks and channel attention, which have 1/40 of the weights and determine what each part sees.
 
-Symmetric, as TensorRT demands: int8 around zero, a scale a tensor for activations and a scale a channel for weights,
-no zero points, biases in float16.
+Quantisation is symmetric, as TensorRT requires: int8 around zero, one scale per tensor for activations and one per
+channel for weights, no zero points, biases in float16.
 """
 
 from collections import Counter
@@ -18,16 +17,16 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-PARTS = "network.parts."  # names of the weights that make masks and channel attention
+PARTS = "network.parts."  # prefix of the weights of masks and channel attention
 STEPS = 127
 SMALLEST = float(np.finfo(np.float16).smallest_subnormal)
 
 Weights = Mapping[str, npt.NDArray[np.float32]]
-Ranges = Mapping[str, float]  # tensor -> its greatest magnitude
+Ranges = Mapping[str, float]  # tensor -> its largest magnitude
 
 
 def place_pairs(half: onnx.ModelProto, weights: Weights, ranges: Ranges, chosen: Collection[str]) -> onnx.ModelProto:
-    """The float16 graph with pairs around the convolutions and additions named in `chosen`.
+    """The float16 graph with Q/DQ pairs at the convolutions and additions named in `chosen`.
 
     `weights` and `ranges` are those of the float32 graph that `half` was made from, by the same names.
     """
@@ -56,7 +55,7 @@ def place_pairs(half: onnx.ModelProto, weights: Weights, ranges: Ranges, chosen:
 
 
 def _residual_inputs(nodes: Collection[onnx.NodeProto]) -> dict[str, int]:
-    """Additions that a convolution can be fused with, by name, and the position of their other input."""
+    """Additions that can be fused with a convolution, by name, and the index of their other input."""
     uses = Counter(name for node in nodes for name in node.input)
     fusable = {node.output[0] for node in nodes if node.op_type == "Conv" and uses[node.output[0]] == 1}
     found = {}
@@ -67,7 +66,7 @@ def _residual_inputs(nodes: Collection[onnx.NodeProto]) -> dict[str, int]:
 
 
 class _Placer:
-    """Makes each pair once, whatever the number of its readers."""
+    """Makes each pair once, even if several nodes read it."""
 
     def __init__(self, weights: Weights, ranges: Ranges) -> None:
         self.constants: list[onnx.TensorProto] = []
@@ -76,9 +75,9 @@ class _Placer:
         self._made: dict[str, str] = {}
 
     def activation(self, name: str, nodes: list[onnx.NodeProto]) -> str:
-        """The dequantised form of a tensor; its pair is added to `nodes` where there is none yet."""
+        """The dequantised tensor; its pair is added to `nodes` unless it exists."""
         if name not in self._made:
-            magnitude = self._ranges[name.removesuffix(".float16")]  # the cast of a float32 tensor has its range
+            magnitude = self._ranges[name.removesuffix(".float16")]  # a cast has the range of the tensor it reads
             scale = self._constant(f"{name}.scale", _scales(np.array(magnitude)))
             zero = self._constant(f"{name}.zero", np.array(0, np.int8))
             eight = f"{name}.int8"
@@ -87,7 +86,7 @@ class _Placer:
         return self._made[name]
 
     def weight(self, name: str, nodes: list[onnx.NodeProto]) -> str:
-        """The dequantised form of a convolution's weight (out, in, h, w), whose eight bits replace it."""
+        """The dequantised weight (out, in, h, w) of a convolution; its int8 values replace the original."""
         if name not in self._made:
             weight = self._weights[name]
             scale = _scales(np.abs(weight).max((1, 2, 3)))
@@ -112,5 +111,5 @@ class _Placer:
 
 
 def _scales(magnitude: npt.NDArray[np.floating]) -> npt.NDArray[np.float16]:
-    """Size of a step, in float16 as the tensors are; rounded before it is used, so its rounding costs nothing."""
+    """Quantisation step in float16, like the tensors; weights are quantised with the rounded value."""
     return np.maximum(magnitude / STEPS, SMALLEST).astype(np.float16)

@@ -1,4 +1,4 @@
-"""A parsed network -> the bytes of an engine: profile, limits, compatibility, progress, and Ctrl-C at any moment."""
+"""Builds an engine from a parsed network, with progress; Ctrl-C stops the build."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,20 +18,20 @@ HardwareCompatibility = Literal["none", "ampere_plus", "same_compute_capability"
 
 @dataclass(frozen=True, slots=True)
 class BuildSettings:
-    """What a build may use and what its engine must run on; `validate` comes before a build."""
+    """Options of a build; call `validate` before the build."""
 
     batch: BatchProfile
-    workspace: int | None = None  # bytes; None: the library's own limit, the memory of the device
+    workspace: int | None = None  # bytes; None: all memory of the device
     version_compatible: bool = False
     hardware_compatibility: HardwareCompatibility = "none"
-    compute_capability: str | None = None  # TensorRT-RTX, such as "8.9"; None: every one it builds for by default
+    compute_capability: str | None = None  # TensorRT-RTX, such as "8.9"; None: all default targets
 
     def validate(self, library: Library) -> None:
-        """Raise BuildError for what the library would ignore or fail at the end of a long build."""
+        """Raise BuildError for options that the library would ignore, or reject after a long build."""
         batch = self.batch
         if batch.opt is None or batch.max is None or not batch.min <= batch.opt <= batch.max:
             raise BuildError(
-                f"the batch sizes {batch.min}:{batch.opt}:{batch.max} are no profile; give MIN:OPT:MAX in rising "
+                f"the batch sizes {batch.min}:{batch.opt}:{batch.max} are not a profile; give MIN:OPT:MAX in rising "
                 "order, such as 1:8:64"
             )
         if library.name == "tensorrt":
@@ -59,17 +59,17 @@ def build(
     timings: Path,
     step: StepCallback = lambda _: None,
 ) -> bytes:
-    """Compile the engine, minutes for a large network. `timings` is the timing cache to use and to update.
+    """Compile the engine, which takes minutes for a large network. `timings` is the timing cache to use and update.
 
-    Raises BuildError with the library's own reason.
+    Raises BuildError with the reason that the library gives.
     """
     monitor = _monitor(library.trt, step)
     with library.capture_log() as log, ThreadPoolExecutor(1, "tensorrt-build") as thread:
         config = _configure(library, parsed, spec, settings)
         config.progress_monitor = monitor
-        if library.name == "tensorrt":  # TensorRT-RTX times nothing while it builds
+        if library.name == "tensorrt":  # TensorRT-RTX does not time kernels during the build
             timing_cache.load(config, timings)
-        # the builder holds its own thread for minutes, and the main one is where Ctrl-C arrives
+        # build in another thread, so that the main thread can receive Ctrl-C
         future = thread.submit(parsed.builder.build_serialized_network, parsed.network, config)
         try:
             serialised = future.result()
@@ -87,7 +87,7 @@ def build(
 def _configure(library: Library, parsed: ParsedNetwork, spec: InputSpec, settings: BuildSettings) -> Any:
     trt, batch = library.trt, settings.batch
     config = parsed.builder.create_builder_config()
-    # float32 means float32: by default the library rounds the factors of products to ten bits
+    # no TF32: by default the library rounds the factors of products to ten bits
     config.clear_flag(trt.BuilderFlag.TF32)
     if settings.workspace is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, settings.workspace)
@@ -132,7 +132,7 @@ def _monitor(trt: Any, step: StepCallback) -> Any:
             self.steps.pop(phase, None)
 
         def step_complete(self, phase: str, number: int) -> bool:
-            """False ends the build early."""
+            """Return False to stop the build."""
             step(f"{_lower_first(phase)}, {number + 1} of {self.steps.get(phase, number + 1)}")
             return not self.stopped
 

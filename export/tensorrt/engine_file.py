@@ -1,4 +1,4 @@
-"""What is written about an engine: its name, what it was built for, and a sidecar for when it travels alone."""
+"""Metadata of an engine: its name, its target, and a sidecar file."""
 
 import re
 from datetime import UTC, datetime
@@ -15,7 +15,7 @@ from export.tensorrt.runtime import Gpu
 
 
 class Sidecar(Strict):
-    """`<engine>.json`: the manifest's entry, and what only the build knows."""
+    """`<engine>.json`: the manifest's entry and details of the build."""
 
     engine: EngineFile
     fingerprint: Sha256  # of the model, as in the manifest
@@ -26,13 +26,13 @@ class Sidecar(Strict):
 
 
 def built_for(library: Library, settings: BuildSettings, gpu: Gpu | None) -> BuiltFor:
-    """Raises BuildError where the library needs a GPU to build on and there is none."""
+    """The target of the build. Raises BuildError if the library needs a GPU and there is none."""
     if library.name == "tensorrt_rtx":
         return BuiltFor(library_version=library.version, compute_capability=settings.compute_capability)
     if gpu is None:
         raise BuildError(
-            "TensorRT times its kernels on the GPU it builds for, and PyTorch sees none here; run this on the target "
-            "machine, or build for RTX cards ahead of time with --library tensorrt_rtx"
+            "TensorRT builds on the target GPU, and PyTorch finds no GPU here; run this on the target machine, or "
+            "build for RTX cards with --library tensorrt_rtx"
         )
     return BuiltFor(
         library_version=library.version,
@@ -57,7 +57,7 @@ def engine_name(library: Library, precision: Precision, target: BuiltFor) -> str
 
 
 def write_sidecar(path: Path, sidecar: Sidecar) -> None:
-    """Write it beside the engine; what stands there is replaced whole."""
+    """Write the sidecar beside the engine, atomically."""
     draft = path.with_name(f".{path.name}.draft")
     draft.write_text(sidecar.model_dump_json(indent=2) + "\n", encoding="utf-8")
     draft.replace(path)

@@ -1,4 +1,4 @@
-"""Bundle -> typed ONNX -> engine -> measured on the GPU if there is one -> back into the bundle."""
+"""Adds a TensorRT engine to a bundle: typed ONNX, build, comparison on the GPU if there is one, attach."""
 
 import hashlib
 import os
@@ -26,19 +26,19 @@ from export.tensorrt.network import parse
 from export.tensorrt.runtime import cannot_run_reason, engine_embedder, find_gpu, split_and_pad
 from training.callbacks import StepCallback
 
-LARGEST_COMPARED = 64  # larger batches take memory on the CPU and show nothing new
+LARGEST_COMPARED = 64  # larger batches only need more memory
 
 
 @dataclass(frozen=True, slots=True)
 class BuiltEngine:
-    """What was built and seen."""
+    """The built engine and its measurements."""
 
     entry: EngineFile
     sidecar: Sidecar
     library: str
     graph: TypedGraph
-    agreement: Agreement | None  # of the engine, on this machine's GPU
-    unverified: str | None  # why there is no such agreement
+    agreement: Agreement | None  # of the engine on this machine's GPU
+    unverified: str | None  # why it was not measured
 
 
 def export_tensorrt(
@@ -51,10 +51,10 @@ def export_tensorrt(
     overwrite: bool = False,
     step: StepCallback = lambda _: None,
 ) -> BuiltEngine:
-    """Add a TensorRT engine to a bundle. What is compiled passes the gates in ONNX Runtime first, without any GPU.
+    """Add a TensorRT engine to a bundle. The typed graph must pass the gates in ONNX Runtime first, without a GPU.
 
-    Where the engine can run, it passes them too before it is added; elsewhere it is added with no parity: unverified.
-    Raises ExportError, BundleError or DataError; then the bundle is as it was.
+    If the engine can run here, it must pass them too; otherwise it is added without parity, as unverified.
+    Raises ExportError, BundleError or DataError; the bundle is then unchanged.
     """
     trt = find_library(library)
     settings.validate(trt)
@@ -108,7 +108,7 @@ def export_tensorrt(
 
 
 def _reference(bundle: Bundle, batch: BatchProfile, measuring: MeasurementSettings) -> Reference:
-    """The bundle's float32 file, itself measured against PyTorch, over batch sizes that the engine takes."""
+    """The bundle's float32 file, which was compared with PyTorch, at batch sizes that the engine takes."""
     samples = load_samples(measuring.data, bundle.manifest.input, measuring.images, measuring.ranked)
     largest = min(batch.max or LARGEST_COMPARED, LARGEST_COMPARED)
     sizes = {size for size in (*BATCH_SIZES, batch.min, batch.opt, largest) if size and batch.min <= size <= largest}
@@ -118,7 +118,7 @@ def _reference(bundle: Bundle, batch: BatchProfile, measuring: MeasurementSettin
 
 @contextmanager
 def _draft(target: Path, content: bytes) -> Iterator[Path]:
-    """The content in a hidden file beside `target`, gone when the block ends without taking it."""
+    """The content in a hidden file beside `target`, removed at the end unless it was moved."""
     draft = target.with_name(f".{target.name}.{os.getpid()}.draft")
     try:
         try:

@@ -1,4 +1,4 @@
-"""The typed ONNX graph of a precision: TensorRT computes in the types it finds there, and in no others."""
+"""The typed ONNX graph of a precision: TensorRT computes in exactly the types of the graph."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,15 +22,15 @@ from training.embed import Embed
 
 @dataclass(frozen=True, slots=True)
 class TypedGraph:
-    """What is compiled, and how far it departs from the bundle's float32 file when ONNX Runtime runs both."""
+    """The graph that is compiled, and its comparison with the bundle's float32 file in ONNX Runtime."""
 
     model: onnx.ModelProto
     agreement: Agreement
-    float_blocks: str | None = None  # of the INT8 graph, where some had to stay in float
+    float_blocks: str | None = None  # blocks of the INT8 graph that stayed in float, if any
 
 
-# TensorRT-RTX does not fuse what follows a convolution on eight bits: it compiles a kernel for it, whose source is in
-# the engine once for each convolution. 52 of them added 7.0 MB (1.7.1.116; ResNet-50 of half width)
+# TensorRT-RTX does not fuse the operators after an INT8 convolution: it compiles a kernel for them, and the engine
+# contains its source once per convolution. 52 of them added 7.0 MB (1.7.1.116; ResNet-50 of half width)
 RTX_KERNEL_BYTES = 200_000
 
 
@@ -41,15 +41,15 @@ def typed_graph(
     measuring: MeasurementSettings,
     library: LibraryName = "tensorrt",
 ) -> TypedGraph:
-    """The bundle's network in float32, float16 or int8, as TensorRT can read it, past its gates without any GPU.
+    """The bundle's network in float32, float16 or int8 for TensorRT, checked against its gates without a GPU.
 
-    float16 is the bundle's own file where it has one. Raises ParityError where no engine of it could pass, BuildError
-    where INT8 would make it larger than float16 does.
+    float16 uses the bundle's own file if there is one. Raises ParityError if the graph fails its gates, BuildError if
+    an INT8 engine would be larger than a float16 one.
     """
     gates = measuring.gates[precision]
     if precision == "int8":
-        # ONNX Runtime computes symmetric Q/DQ in float, where another batch rounds otherwise and a step of eight bits
-        # is crossed. What the engine itself does in another batch is measured on its GPU.
+        # ONNX Runtime computes symmetric Q/DQ in float. Rounding depends on the batch there and can cross an INT8
+        # step. The engine's own consistency is measured on its GPU.
         gates = replace(gates, min_consistency=0.0)
     try:
         if precision == "int8":
@@ -60,8 +60,8 @@ def typed_graph(
             light = calibrated.light_blocks(RTX_KERNEL_BYTES) if library == "tensorrt_rtx" else []
             if len(light) == len(calibrated.blocks):
                 raise BuildError(
-                    "no residual block of this network has weights enough for INT8 to make a TensorRT-RTX engine "
-                    "smaller than float16 does; choose --precision float16"
+                    "no residual block of this network is large enough for an INT8 TensorRT-RTX engine to be smaller "
+                    "than a float16 one; choose --precision float16"
                 )
             found = quantise_to_pass(calibrated, reference, gates, _open, "tensorrt", light)
             kept = f"{found.float_blocks} of {found.blocks}" if found.float_blocks else None
@@ -74,7 +74,7 @@ def typed_graph(
         return TypedGraph(model, agreement)
     except ParityError as error:
         raise ParityError(
-            f"the typed {precision} graph fails in ONNX Runtime already, nothing was built: {error}"
+            f"the typed {precision} graph fails its gates in ONNX Runtime, so nothing was built: {error}"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""ONNX -> a TensorRT network whose every tensor has the type the graph gives it; or the reason, node by node."""
+"""Parses a typed ONNX graph into a TensorRT network; errors name the nodes."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ ADVICE = "export the checkpoint again with `pan-export onnx`, or use another ver
 
 @dataclass(frozen=True, slots=True)
 class ParsedNetwork:
-    """A network and what must live as long: its builder, and the parser that holds its weights."""
+    """A network, with its builder and parser: the parser owns the weights and must live as long."""
 
     builder: Any
     network: Any
@@ -22,11 +22,11 @@ class ParsedNetwork:
 
 
 def parse(library: Library, serialised: bytes, spec: InputSpec, dim: int) -> ParsedNetwork:
-    """Read a typed ONNX file. Raises GraphError with every error of the parser: node, operator and why; BuildError."""
+    """Parse a typed ONNX file. Raises GraphError with node, operator and reason of each parser error; BuildError."""
     trt = library.trt
     with library.capture_log() as log:
         builder = library.create("Builder")
-        # always so in TensorRT 11 and TensorRT-RTX; TensorRT 10 must be told
+        # the default in TensorRT 11 and TensorRT-RTX; TensorRT 10 needs the flag
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, library.log)
         if not parser.parse(serialised):
@@ -41,7 +41,7 @@ def _format(parser: Any, error: Any) -> str:
     reason = readable([error.desc()])
     kind = error.code().name.lower().replace("_", " ")
     operator = error.node_operator()
-    if not operator:  # the file as a whole
+    if not operator:  # an error of the whole file
         return f"{kind}: {reason}"
     if not parser.supports_operator(operator):
         reason = "the library has no such operator"
@@ -50,7 +50,7 @@ def _format(parser: Any, error: Any) -> str:
 
 
 def _check_signature(library: Library, network: Any, spec: InputSpec, dim: int) -> None:
-    """The parser takes an empty file without an error, and names a profile does not meet fail much later."""
+    """Check inputs and outputs: the parser accepts an empty file, and wrong names fail only much later."""
     types = library.trt.DataType
     found: Described = [
         [(tensor.name, tensor.dtype, tuple(tensor.shape)) for tensor in tensors]
@@ -66,5 +66,5 @@ def _check_signature(library: Library, network: Any, spec: InputSpec, dim: int) 
             for tensors in (*found, *expected)
         ]
         raise GraphError(
-            "the graph's inputs and outputs are {} and {}, the bundle's are {} and {}; ".format(*described) + ADVICE
+            "the graph's inputs and outputs are {} and {}, expected {} and {}; ".format(*described) + ADVICE
         )

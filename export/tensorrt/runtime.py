@@ -1,4 +1,4 @@
-"""An engine as a function from pixels to descriptors, on a GPU that PyTorch can use; buffers are PyTorch's."""
+"""Runs an engine on a GPU as a function from pixels to descriptors; PyTorch allocates the buffers."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ class Gpu:
 
 
 def find_gpu() -> Gpu | None:
-    """None where there is none, or PyTorch was built without CUDA."""
+    """The first GPU; None if there is none or PyTorch was built without CUDA."""
     if not torch.cuda.is_available():
         return None
     major, minor = torch.cuda.get_device_capability(0)
@@ -31,9 +31,9 @@ def find_gpu() -> Gpu | None:
 
 
 def cannot_run_reason(library: Library, gpu: Gpu | None, compute_capability: str | None) -> str | None:
-    """Why an engine that this machine can build does not run on it; None where it does."""
+    """Why an engine built here cannot run on this machine; None if it can."""
     if gpu is None:
-        return "PyTorch sees no GPU here"
+        return "PyTorch finds no GPU here"
     if library.name == "tensorrt_rtx":
         targets = rtx_runs_on(compute_capability)
         if gpu.compute_capability not in targets:
@@ -43,7 +43,7 @@ def cannot_run_reason(library: Library, gpu: Gpu | None, compute_capability: str
 
 
 def split_and_pad(embed: Embed, batch: BatchProfile) -> Embed:
-    """The same function for any number of images: cut at the profile's maximum, filled up to its minimum."""
+    """The same function for any number of images: split at the profile's maximum, padded to its minimum."""
 
     def embed_any(images_BHW3: ImageArray) -> Floats:
         step = batch.max or len(images_BHW3)
@@ -60,24 +60,26 @@ def split_and_pad(embed: Embed, batch: BatchProfile) -> Embed:
 def open_tensorrt_engine(entry: EngineFile, path: Path) -> Embed:
     """The engine of a bundle on this machine's GPU, for any number of images.
 
-    Raises EngineMissing where it is for another machine, BuildError where it is for this one and does not load.
+    Raises EngineMissing if it was built for another machine, BuildError if it does not load.
     """
     target = entry.built_for
     assert entry.kind in ("tensorrt", "tensorrt_rtx")
-    assert target is not None  # the manifest holds it for every TensorRT engine
+    assert target is not None  # the manifest has it for every TensorRT engine
     library = find_library(entry.kind)
     if library.version != target.library_version and not target.version_compatible:
-        raise EngineMissing(f"it was built by version {target.library_version}, this is {library.title}; build it here")
+        raise EngineMissing(
+            f"it was built by version {target.library_version}, and this machine has {library.title}; build it here"
+        )
     if why := cannot_run_reason(library, find_gpu(), target.compute_capability):
         raise EngineMissing(why)
     return split_and_pad(engine_embedder(library, path.read_bytes(), target.version_compatible), entry.batch)
 
 
 def engine_embedder(library: Library, serialised: bytes, version_compatible: bool = False) -> Embed:
-    """A function (B, H, W, 3) uint8 -> (B, D) float32 that runs an engine of ours. Raises BuildError."""
+    """A function (B, H, W, 3) uint8 -> (B, D) float32 that runs an engine. Raises BuildError."""
     with library.capture_log() as log:
         runtime = library.create("Runtime")
-        # a version-compatible engine brings its own small runtime, which is code
+        # a version-compatible engine contains a runtime, which is executable code
         runtime.engine_host_code_allowed = version_compatible
         engine = runtime.deserialize_cuda_engine(serialised)
         context = None if engine is None else _context(library, engine)
@@ -103,10 +105,10 @@ def engine_embedder(library: Library, serialised: bytes, version_compatible: boo
 
 
 def _context(library: Library, engine: Any) -> Any:
-    """A context that computes every batch with the kernels that it will always be computed with.
+    """An execution context that uses the final kernels from the first batch on.
 
-    Left alone, TensorRT-RTX answers the first batches of a size by general kernels while it compiles special ones, so
-    that what was measured would not be what runs later.
+    By default, TensorRT-RTX uses general kernels for the first batches of a size while it compiles specialised ones;
+    the measurement would then not apply to later batches.
     """
     if library.name == "tensorrt":
         return engine.create_execution_context()

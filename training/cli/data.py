@@ -1,4 +1,4 @@
-"""`pan-train data`: look at a data set before training on it."""
+"""`pan-train data`: checks of a data set before training."""
 
 import json
 from dataclasses import asdict
@@ -13,9 +13,9 @@ from rich.table import Table
 
 from training.data.check import Report, check_data
 
-SHOWN = 3  # cases of a finding in the table; --json gives all
+SHOWN = 3  # cases of a finding in the table; --json has all
 
-data_app = typer.Typer(no_args_is_help=True, help="Look at data sets.")
+data_app = typer.Typer(no_args_is_help=True, help="Check data sets.")
 
 
 @data_app.command()

@@ -1,7 +1,7 @@
 """The paper's augmentations on whole batches: flip, shift, zoom, crop, and random erasing.
 
-The geometric ones are one affine map an image, sampled once: zooming in crops, shifting and zooming out show the
-border, which is the mean colour. Drawn from a generator that depends on seed and step alone.
+Flip, shift, zoom and crop are one affine map per image, with the mean colour as border. The random generator depends
+only on seed and step.
 """
 
 import math
@@ -15,7 +15,7 @@ from bundle.manifest import Strict
 
 
 class AugmentConfig(Strict):
-    """Strength of each augmentation; 0 turns it off."""
+    """Strength of each augmentation; 0 disables it."""
 
     flip: float = Field(default=0.5, ge=0, le=1, description="probability of a mirror image")
     shift: float = Field(default=0.05, ge=0, lt=1, description="largest shift, as a fraction of each side")
@@ -27,7 +27,7 @@ class AugmentConfig(Strict):
 def augment(image_B3HW: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
     """Normalised images (so that 0 is the mean colour) -> augmented images of the same shape.
 
-    `generator` is a CPU generator: the draws do not depend on the device the images are on.
+    `generator` is a CPU generator, so that the random numbers do not depend on the device of the images.
     """
     return _erase(_warp(image_B3HW, config, generator), config, generator)
 

@@ -1,4 +1,4 @@
-"""`pan-train data check`: what is wrong with a data set before hours are spent on it."""
+"""`pan-train data check`: finds problems of a data set before training."""
 
 import hashlib
 import os
@@ -16,12 +16,12 @@ from training.callbacks import ProgressCallback
 from training.data.crops import DISTRACTOR, JUNK, Crop, shared_persons, trainable, unmatched
 from training.data.readers import Scan, scan_data
 
-CHUNK = 1024  # files in flight: a data set of 100,000 needs no 100,000 futures
+CHUNK = 1024  # files in flight, so that a large data set does not create a future for every file
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`mend`: figures from this data set would be wrong, or training would stop; else only worth knowing."""
+    """A problem of the data set. `must_fix`: figures would be wrong or training would stop; otherwise it is a note."""
 
     code: str
     must_fix: bool
@@ -31,7 +31,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What train, query or gallery holds; junk and distractors are crops and no identities."""
+    """Counts of train, query or gallery; junk and distractors count as crops, not as identities."""
 
     crops: int
     identities: int
@@ -40,7 +40,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Least, median and largest, in pixels and as height / width."""
+    """Minimum, median and maximum, in pixels and as height / width."""
 
     height: tuple[float, float, float]
     width: tuple[float, float, float]
@@ -49,7 +49,7 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`known_as` is the public data set whose layout and names were met; `sizes` is None where no file decodes."""
+    """`known_as` is the public data set with this layout and names; `sizes` is None if no file decodes."""
 
     name: str
     known_as: str | None
@@ -59,21 +59,21 @@ class Report:
 
     @property
     def usable(self) -> bool:
-        """Whether nothing must be mended."""
+        """Whether no finding must be fixed."""
         return not any(finding.must_fix for finding in self.findings)
 
 
 @dataclass(frozen=True, slots=True)
 class _Picture:
-    pixels: bytes  # a digest: the same picture in another file, re-encoded without loss or not, has the same
+    pixels: bytes  # a digest of the pixels: identical for lossless copies of a picture
     height: int
     width: int
 
 
 def check_data(path: Path, progress: ProgressCallback | None = None) -> Report:
-    """Read a data set, decode every file of it and look for what spoils training or figures.
+    """Read a data set, decode every file and look for problems of training and evaluation.
 
-    `progress` is told (files done, files in all). Raises DataError where there is no data set to look at.
+    `progress` is called with (files done, files in all). Raises DataError if there is no data set.
     """
     scan = scan_data(path)
     data = scan.data
@@ -133,7 +133,7 @@ def _spread(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
 def _layout(scan: Scan) -> Iterator[Finding]:
     data, source = scan.data, scan.source
     if scan.unreadable:
-        message = f"entries that cannot be understood, left out of all else here: {len(scan.unreadable)}"
+        message = f"entries that cannot be parsed, excluded from all other checks: {len(scan.unreadable)}"
         yield Finding("not-understood", True, message, scan.unreadable)
     for side in ("train", "query", "gallery"):
         if not getattr(data, side):
@@ -147,7 +147,9 @@ def _layout(scan: Scan) -> Iterator[Finding]:
     )
     if found != official:
         here, there = (f"{train:,} / {query:,} / {gallery:,}" for train, query, gallery in (found, official))
-        message = f"train / query / gallery hold {here} crops, those of {source.title} {there}: figures do not compare"
+        message = (
+            f"train / query / gallery hold {here} crops, those of {source.title} {there}: figures are not comparable"
+        )
         yield Finding("not-official", False, message)
     if data.notice:
         yield Finding("notice", False, data.notice)
@@ -165,7 +167,7 @@ def _identities(scan: Scan) -> Iterator[Finding]:
     for side, lost in (("train", "not trained on"), ("query", "not counted")):
         nobody = tuple(str(crop.path) for crop in getattr(data, side) if crop.person <= DISTRACTOR)
         if nobody:
-            message = f"crops of {side} named -1 or 0000, which is nobody, {lost}: {len(nobody)}"
+            message = f"crops of {side} named -1 (junk) or 0000 (distractor), {lost}: {len(nobody)}"
             yield Finding(f"nobody-in-{side}", False, message, nobody)
     counts = Counter(crop.person for crop in train)
     single = tuple(str(crop.path) for crop in train if counts[crop.person] == 1)
@@ -177,7 +179,7 @@ def _identities(scan: Scan) -> Iterator[Finding]:
     alone = {person for person, seen in seen_by.items() if len(seen) == 1 and counts[person] > 1}
     if alone:
         first = {crop.person: str(crop.path) for crop in reversed(train) if crop.person in alone}
-        message = f"identities of train seen by one camera, teaching nothing across cameras: {len(alone)}"
+        message = f"identities of train with one camera, useless for cross-camera training: {len(alone)}"
         yield Finding("one-camera", False, message, tuple(sorted(first.values())))
     yield from _queries(data.query, data.gallery)
 
@@ -204,7 +206,7 @@ DUPLICATES = {
 
 
 def _duplicates(sides: dict[str, tuple[Crop, ...]], pictures: dict[Path, _Picture]) -> Iterator[Finding]:
-    """Pictures that occur more than once; junk has no influence on anything, so neither here."""
+    """Pictures that occur more than once; junk is ignored because nothing uses it."""
     groups: defaultdict[bytes, list[tuple[str, Crop]]] = defaultdict(list)
     for side, crops in sides.items():
         for crop in crops:
@@ -233,4 +235,4 @@ def _duplicate(group: Sequence[tuple[str, Crop]]) -> str:
 def _shapes(pictures: dict[Path, _Picture]) -> Iterator[Finding]:
     wide = tuple(str(file) for file, picture in pictures.items() if picture.width > picture.height)
     if wide:
-        yield Finding("wide", False, f"crops wider than high, which a standing person is not: {len(wide)}", wide)
+        yield Finding("wide", False, f"crops wider than high, unusual for a standing person: {len(wide)}", wide)

@@ -1,4 +1,4 @@
-"""Results that are computed before they are asked for, in order."""
+"""Computes results in the background before they are needed, in order."""
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -6,16 +6,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
 
-AHEAD = 4  # one slow file does not stop the device
+AHEAD = 4  # so that one slow file does not stall the device
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 def prefetch(load: Callable[[Item], Result], items: Iterable[Item]) -> Generator[Result]:
-    """`load` of each item, in order and on one thread; up to `AHEAD` results are ready before they are asked for.
+    """`load` of each item, in order and on one thread; up to `AHEAD` results are computed in advance.
 
-    Raises what `load` raises. Close the generator to drop what has not begun.
+    Raises what `load` raises. Close the generator to cancel loads that have not started.
     """
     left = iter(items)
     loader = ThreadPoolExecutor(1, thread_name_prefix="prefetch")

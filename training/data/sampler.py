@@ -1,4 +1,4 @@
-"""P identities x K crops a batch, as a pure function of seed and step: what makes resuming exact."""
+"""Batches of P identities x K crops, as a pure function of seed and step, so that resuming is exact."""
 
 import numpy as np
 
@@ -7,16 +7,16 @@ from training.errors import DataError
 
 
 class IdentitySampler:
-    """Batches of P identities with K crops each; every identity comes once before any comes again."""
+    """Batches of P identities with K crops each; every identity occurs once before any is repeated."""
 
     def __init__(self, labels: IntArray, identities: int, crops: int, seed: int) -> None:
-        """`labels` (n,): 0..K-1 for each crop. Raises DataError where there are fewer identities than a batch needs."""
+        """`labels` (n,): 0..K-1 for each crop. Raises DataError if there are fewer identities than a batch needs."""
         self.members = [np.flatnonzero(labels == label) for label in range(int(labels.max(initial=-1)) + 1)]
         self.identities, self.crops, self.seed = identities, crops, seed
         if len(self.members) < identities:
             raise DataError(
-                f"a batch takes {identities} identities and the data set has {len(self.members)} with two crops or "
-                "more; lower sampler.identities"
+                f"a batch needs {identities} identities and the data set has {len(self.members)} with at least two "
+                "crops; lower sampler.identities"
             )
 
     def __call__(self, step: int) -> IntArray:
@@ -29,6 +29,6 @@ class IdentitySampler:
         return np.concatenate([self._draw(self.members[label], rng) for label in chosen])
 
     def _draw(self, members: IntArray, rng: np.random.Generator) -> IntArray:
-        """K crops of one person: all different where there are enough, else each as often as needed."""
+        """K crops of one person: all different if there are enough, otherwise repeated."""
         repeats = -(-self.crops // len(members))
         return np.concatenate([rng.permutation(members) for _ in range(repeats)])[: self.crops]

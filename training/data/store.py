@@ -1,4 +1,4 @@
-"""Decoded crops: read once by `bundle.load_crop`, kept as uint8 in memory where they fit."""
+"""Decoded crops: read with `bundle.load_crop` and cached as uint8 in memory."""
 
 import math
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ from training.errors import DataError
 
 
 class CropStore:
-    """Gives any crops of a list as one uint8 array. Pillow decodes outside the GIL, so threads are enough."""
+    """Returns crops of a list as one uint8 array. Pillow releases the GIL, so threads decode in parallel."""
 
     def __init__(self, crops: Sequence[Crop], spec: InputSpec, cache_gib: float = 4.0, threads: int = 2) -> None:
-        """`cache_gib`: as many crops as fit into it are kept decoded; `threads` decode."""
+        """`cache_gib`: memory for decoded crops; `threads`: number of decoding threads."""
         self.crops, self.spec = crops, spec
         self._shape = (spec.height, spec.width, 3)
         self._kept = int(min(len(crops), cache_gib * 2**30 / math.prod(self._shape)))
-        # numpy.empty costs address space only; pages are taken as crops are decoded
+        # numpy.empty reserves address space; pages are allocated when crops are decoded
         self._cache: ImageArray = np.empty((self._kept, *self._shape), np.uint8)
         self._filled = np.zeros(len(crops), bool)
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
@@ -29,7 +29,7 @@ class CropStore:
         return len(self.crops)
 
     def get(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> ImageArray:
-        """Crops by index -> (B, H, W, 3) uint8 RGB. Raises DataError naming a file that cannot be read."""
+        """Crops by index -> (B, H, W, 3) uint8 RGB. Raises DataError with the name of a file that cannot be read."""
         wanted = [int(index) for index in indices]
         missing = [index for index in dict.fromkeys(wanted) if not self._filled[index]]
         decoded = dict(zip(missing, self._pool.map(self._decode, missing), strict=True))

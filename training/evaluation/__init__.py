@@ -1,4 +1,4 @@
-"""How good embeddings are: ranking by the official rules, verification, open-set rates, cameras, calibration.
+"""Evaluation of embeddings: ranking by the official protocol, verification, open-set rates, cameras, calibration.
 
 One pass over blocks of queries feeds every measurement, so the Q x G matrix of similarities never exists.
 """

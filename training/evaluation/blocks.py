@@ -1,8 +1,8 @@
-"""The rules every figure obeys, applied to a block of queries at a time: which pairs count, and as what.
+"""The protocol of all measurements, applied to blocks of queries: which pairs count, and as positive or negative.
 
-Gallery rows of person -1 (junk) are out, and so is a query of person -1 or 0 (a distractor): that is no person to look
-for. For a query the gallery rows of its own person in its own camera are out. Of the pairs left, those of one person
-are positive, all others negative, whichever camera saw them.
+Gallery rows of person -1 (junk) are excluded, and queries of person -1 or 0 (distractor). For each query, gallery rows
+of the same person and the same camera are excluded. Of the remaining pairs, those of one person are positive and all
+others negative.
 
 Shapes: Q queries, B of them in a block, G gallery rows, D numbers of an embedding.
 """
@@ -32,10 +32,10 @@ class Block:
 
 
 class Measurement(Protocol):
-    """What looks at every block once and then has a result."""
+    """Takes every block once and then has a result."""
 
     def add(self, block: Block) -> None:
-        """Take in a block."""
+        """Process a block."""
 
 
 def cosine(query_QD: Floats, gallery_GD: Floats) -> Similarity:
@@ -44,7 +44,7 @@ def cosine(query_QD: Floats, gallery_GD: Floats) -> Similarity:
 
 
 def measure(similarity: Similarity, query: Labels, gallery: Labels, *measurements: Measurement) -> None:
-    """Show every block to every measurement."""
+    """Pass every block to every measurement."""
     for block in blocks(similarity, query, gallery):
         for measurement in measurements:
             measurement.add(block)

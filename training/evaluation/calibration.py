@@ -1,11 +1,10 @@
-"""Similarity -> probability of one person, by logistic regression on the pairs of an evaluation (Platt scaling).
+"""Calibration: probability of one person from similarity, by logistic regression on pairs (Platt scaling).
 
-Both classes weigh the same: the probability is that of a pair which was, before looking, as likely one person as
-two. A search in a large gallery meets far more strangers than that: there, decide by a threshold at a stated
-false-positive rate.
+Both classes have the same weight, so the prior probability of a match is one half. A search in a large gallery has far
+more negatives: use a threshold at a stated false-positive rate there.
 
-The identities are those of query and gallery, which were never trained on. Cameras and crops are the data set's own:
-for other cameras, evaluate on crops of theirs and calibrate again.
+The pairs are of query and gallery, which are not in the training set. For other cameras, evaluate on their crops and
+calibrate again.
 """
 
 import numpy as np
@@ -21,7 +20,7 @@ BINS = 4000  # over cosines of -1 to 1: the fit moves by less than its third dig
 
 
 class Histogram:
-    """How many positive and how many negative pairs have which cosine: all that the regression needs."""
+    """Histograms of the cosines of positive and negative pairs, the input of the regression."""
 
     def __init__(self) -> None:
         self.positive, self.negative = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
@@ -33,7 +32,7 @@ class Histogram:
         self.negative += np.bincount(bin_BG[block.negative_BG], minlength=BINS)
 
     def result(self, verification: Verification, data: str) -> Calibration | None:
-        """Fit, and take the thresholds of `verification`. None where there are no pairs of one kind."""
+        """Fit the regression and add the thresholds of `verification`. None without pairs of both kinds."""
         if not self.positive.any() or not self.negative.any():
             return None
         slope, intercept = fit_logistic(self.positive, self.negative)
@@ -47,7 +46,7 @@ def fit_logistic(positive: npt.NDArray[np.int64], negative: npt.NDArray[np.int64
     Targets are (n + 1) / (n + 2) in place of 1, as Platt gives them, so that pairs which cosine separates altogether
     still have a finite slope.
     """
-    from scipy.optimize import minimize  # half a second that not every start of pan-train need pay
+    from scipy.optimize import minimize  # imported here because it takes half a second
     from scipy.special import expit
 
     positives, negatives = int(positive.sum()), int(negative.sum())

@@ -1,4 +1,4 @@
-"""The ranking by pairs of cameras: queries of one against the gallery rows of another alone. Shows a weak camera."""
+"""The ranking by camera pair: queries of one camera against the gallery rows of another."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class CameraPair:
 
 
 class Cameras:
-    """Ranks every query in each camera of the gallery apart."""
+    """Ranks every query separately for each gallery camera."""
 
     def __init__(self, query: Labels, gallery: Labels) -> None:
         self.camera = query.camera
@@ -39,7 +39,7 @@ class Cameras:
                 self.scores[pair].append(score(positive_ranks(similarity[index], positive[index], negative[index])))
 
     def result(self) -> tuple[CameraPair, ...]:
-        """One row for each pair that some query has a positive in, by camera numbers."""
+        """One row for each camera pair with a positive, ordered by camera."""
         return tuple(
             CameraPair(
                 query_camera=pair[0],

@@ -1,4 +1,4 @@
-"""What is evaluated: embeddings of query and gallery, and whose crops they are.
+"""Input of the evaluation: embeddings and labels of query and gallery.
 
 Shapes: Q queries, G gallery rows, D numbers of an embedding.
 """
@@ -21,7 +21,7 @@ DISTRACTOR = 0
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Whose crops the rows are and which camera saw them; (Q,) or (G,) each."""
+    """Person and camera of each row; (Q,) or (G,) each."""
 
     person: Ints
     camera: Ints
@@ -37,7 +37,7 @@ class Embedded(NamedTuple):
     data: str = "embeddings"
 
     def checked(self) -> "Embedded":
-        """The same, rows of unit length. Raises DataError where shapes disagree or a value is not finite."""
+        """A copy with rows of unit length. Raises DataError if shapes disagree or a value is not finite."""
         for side, rows, labels in (
             ("query", self.query_QD, self.query),
             ("gallery", self.gallery_GD, self.gallery),
@@ -55,13 +55,13 @@ class Embedded(NamedTuple):
         return self._replace(query_QD=unit(self.query_QD), gallery_GD=unit(self.gallery_GD))
 
     def without_junk(self) -> "Embedded":
-        """The same without the gallery's junk, which then cannot be anybody's neighbour either."""
+        """A copy without the junk of the gallery."""
         kept = self.gallery.person != JUNK
         labels = Labels(self.gallery.person[kept], self.gallery.camera[kept])
         return self._replace(gallery_GD=self.gallery_GD[kept], gallery=labels)
 
 
 def unit(rows_ND: Floats) -> Floats:
-    """Rows of length 1; a row of zeros stays one."""
+    """Rows normalised to length 1; a row of zeros stays zero."""
     norm = np.maximum(np.linalg.norm(rows_ND, axis=1, keepdims=True), 1e-12)
     return np.asarray(rows_ND / norm, np.float32)

@@ -1,4 +1,4 @@
-"""What `pan-train evaluate` measures: the plain figures and, apart from them, what was asked for besides."""
+"""The measurements of `pan-train evaluate`: plain ranking, and optionally the full report, expansion, re-ranking."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ KEYS = ("query", "query_id", "query_camera", "gallery", "gallery_id", "gallery_c
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The plain figures, and None for what was not asked for."""
+    """The plain figures; None for each measurement that was not requested."""
 
     plain: Evaluation
     report: Report | None
@@ -35,7 +35,7 @@ class Outcome:
     reranked: Evaluation | None
 
     def as_json(self) -> dict[str, Any]:
-        """The plain figures' fields, and one key for each further measurement."""
+        """The fields of the plain figures, and one key for each further measurement."""
         fields: dict[str, Any] = self.plain.model_dump(mode="json")
         if report := self.report:
             fields |= {
@@ -51,7 +51,7 @@ class Outcome:
 
 
 def measure(embedded: Embedded, *, full: bool, neighbours: int | None, reranked: bool) -> Outcome:
-    """Measure; `neighbours` are those of query expansion. Each treatment starts from the plain embeddings.
+    """Measure the ranking. `neighbours` (K of query expansion) and `reranked` each apply to the plain embeddings.
 
     Raises DataError.
     """
@@ -81,8 +81,8 @@ def read_features(path: Path) -> Embedded:
     query = labels("query")
     if nobody := int((query.person <= DISTRACTOR).sum()):
         raise DataError(
-            f"{path}: {nobody} query ids are 0 or less, which stands for nobody (0 a distractor, -1 junk); number "
-            "people from 1 and leave other queries out"
+            f"{path}: {nobody} query ids are 0 or less (0 is a distractor, -1 junk); number persons from 1 "
+            "and remove other queries"
         )
     return Embedded(arrays["query"], query, arrays["gallery"], labels("gallery"), path.name)
 
@@ -91,7 +91,7 @@ def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
     if not path.is_file():
         raise DataError(f"there is no file {path}")
     if not is_zipfile(path):
-        raise DataError(f"{path} cannot be read as .npz: it is no archive that numpy.savez wrote, of {', '.join(KEYS)}")
+        raise DataError(f"{path} is not an .npz file; write one with numpy.savez, with the arrays {', '.join(KEYS)}")
     try:
         with np.load(path, allow_pickle=False) as file:
             missing = [key for key in KEYS if key not in file]

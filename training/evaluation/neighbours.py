@@ -1,4 +1,4 @@
-"""The nearest rows of each row, from a block of similarities."""
+"""Nearest neighbours from a block of similarities."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""Open-set identification: who is it, or is it nobody we know? By leaving every query's own identity out in turn.
+"""Open-set identification, measured by leaving out the identity of each query in turn.
 
 - A mated search is a query with a positive, against the rows that count for it. It is detected and identified at a
   threshold when the first row of its ranking is a positive and that row's similarity reaches the threshold.

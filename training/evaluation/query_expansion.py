@@ -1,4 +1,4 @@
-"""Query expansion: a query is replaced by a weighted mean of itself and its nearest gallery rows.
+"""Query expansion: replaces a query by a weighted mean of itself and its nearest gallery rows.
 
 Alpha-QE of Radenovic et al., "Fine-tuning CNN image retrieval with no human annotation" (2018).
 Shapes: Q queries, G gallery rows, D numbers of an embedding, B queries of a block, K neighbours.
@@ -16,7 +16,7 @@ ALPHA = 3.0
 def expand_queries(query_QD: Floats, gallery_GD: Floats, neighbours: int = 5, alpha: float = ALPHA) -> Floats:
     """q <- q + sum over the K nearest gallery rows g of max(0, q.g)^alpha g, brought to unit length; (Q, D).
 
-    Rows must be of unit length. No label is used: neighbours may be of any person and any camera, the query's own too.
+    Rows must have unit length. Labels are not used: neighbours may be of any person and any camera.
     """
     expanded_QD = np.empty_like(query_QD)
     for rows in spans(len(query_QD), 12 * len(gallery_GD) + 8 * neighbours * gallery_GD.shape[1]):

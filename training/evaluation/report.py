@@ -1,4 +1,4 @@
-"""The measurements put together. Shapes: Q queries, G gallery rows, D numbers of an embedding."""
+"""All measurements in one report. Shapes: Q queries, G gallery rows, D numbers of an embedding."""
 
 from dataclasses import dataclass
 
@@ -26,10 +26,10 @@ class Report:
 def evaluate_similarity(
     similarity: Similarity, query: Labels, gallery: Labels, data: str = "similarities"
 ) -> Evaluation:
-    """Score the ranking of the gallery that any similarity gives, figures in per cent.
+    """Evaluate the ranking of the gallery by any similarity; figures in per cent.
 
-    `similarity(rows)` gives (len(rows), G), larger is closer. It is asked for one block of queries at a time, in order.
-    Raises DataError where no query has a positive.
+    `similarity(rows)` gives (len(rows), G), larger is closer. It is called for one block of queries at a time.
+    Raises DataError if no query has a positive.
     """
     ranking = Ranking(gallery)
     measure(similarity, query, gallery, ranking)
@@ -39,15 +39,15 @@ def evaluate_similarity(
 def evaluate_embeddings(
     query_QD: Floats, query: Labels, gallery_GD: Floats, gallery: Labels, data: str = "embeddings"
 ) -> Evaluation:
-    """As `evaluate_similarity`, by cosine. Raises DataError also where shapes disagree or a value is not finite."""
+    """As `evaluate_similarity`, by cosine. Raises DataError also if shapes disagree or a value is not finite."""
     rows = Embedded(query_QD, query, gallery_GD, gallery, data).checked()
     return evaluate_similarity(cosine(rows.query_QD, rows.gallery_GD), query, gallery, data)
 
 
 def calibrate(embedded: Embedded) -> Calibration | None:
-    """Thresholds at stated false-positive rates, and cosine -> probability; None where no two crops are comparable.
+    """Thresholds at stated false-positive rates, and cosine -> probability; None if there are no comparable pairs.
 
-    Raises DataError where shapes disagree or a value is not finite.
+    Raises DataError if shapes disagree or a value is not finite.
     """
     rows = embedded.checked()
     pairs, histogram = Pairs(rows.query, rows.gallery), Histogram()

@@ -29,8 +29,8 @@ def rerank(
 ) -> Similarity:
     """Similarity 1 - final distance, for `evaluate_similarity`; a block of queries at a time.
 
-    Rows must be of unit length, and junk left out: every row takes part in the neighbourhoods of all others. No label
-    is used.
+    Rows must have unit length and contain no junk, because every row affects the neighbourhoods of the others. Labels
+    are not used.
     """
     row_ND = np.concatenate([query_QD, gallery_GD])
     queries = len(query_QD)

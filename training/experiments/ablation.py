@@ -1,8 +1,8 @@
-"""A whole table of the paper: its variants times some seeds, one run each, resumable run by run.
+"""Trains the variants of a table of the paper with several seeds; finished runs are kept when it is resumed.
 
 OUT/pan_c-seed0/ ...   the runs
-OUT/table.csv          one row a finished run
-OUT/table.md           one row a variant: mean and spread over the seeds; the paper's figures in a table of their own
+OUT/table.csv          one row per finished run
+OUT/table.md           one row per variant: mean and standard deviation; the paper's figures in a separate table
 """
 
 import csv
@@ -21,7 +21,7 @@ from training.errors import CheckpointError, ConfigError, DataError
 from training.trainer import STATE, WEIGHTS, Trainer
 from training.trainer.interruption import Stopped
 
-# rank-1 and mAP that the paper prints for Market-1501; None where it has no such row
+# rank-1 and mAP of the paper on Market-1501; None if the paper has no such row
 TABLES: dict[str, dict[str, tuple[float, float] | None]] = {
     "table1": {
         "global_pool": (86.0, 68.9),
@@ -34,7 +34,7 @@ TABLES: dict[str, dict[str, tuple[float, float] | None]] = {
         "plm_1234": (92.8, 79.9),
     },
     "table2": {
-        "bot": None,  # the control of the field
+        "bot": None,  # a common baseline
         "baseline": (93.0, 81.1),
         "baseline_w": (93.4, 81.8),
         "conv_a": (93.5, 82.0),
@@ -60,15 +60,15 @@ class Result:
     seed: int
     rank1: float
     mAP: float
-    overlap: float | None  # mean cosine of the masks of a scale at the end; None where there are none
+    overlap: float | None  # mean cosine of the masks of a scale at the end; None without masks
 
 
 def run_table(
     table: str, variants: Sequence[str], seeds: Sequence[int], config: RunConfig, out: Path, console: Console
 ) -> list[str]:
-    """Train whatever of variants x seeds is not finished yet; returns what failed, in words.
+    """Train all unfinished runs of variants x seeds; returns a message for each run that failed.
 
-    A run that fails does not stop the others. Raises Stopped when interrupted, ConfigError for an unknown name.
+    A failed run does not stop the others. Raises Stopped when interrupted, ConfigError for an unknown name.
     """
     known = TABLES.get(table)
     if known is None:
@@ -78,7 +78,7 @@ def run_table(
         raise ConfigError(f"{table} has no {', '.join(unknown)}; it has {', '.join(known)}")
     out.mkdir(parents=True, exist_ok=True)
     failures = []
-    for seed in seeds:  # seeds outside: an interrupted table holds whole comparisons
+    for seed in seeds:  # seeds in the outer loop, so that an interrupted table has complete comparisons
         for variant in variants or list(known):
             folder = out / f"{variant}-seed{seed}"
             model = config.model.model_copy(update={"variant": variant})
@@ -100,7 +100,7 @@ def _finish(config: RunConfig, folder: Path, console: Console) -> None:
     console.print(f"{folder.name}: training", highlight=False)
     trainer = Trainer(config, folder, console)
     if trainer.not_evaluated:
-        raise DataError(f"{trainer.not_evaluated}; a table is made of figures: name a test set with data.test")
+        raise DataError(f"{trainer.not_evaluated}; a table needs figures: set data.test to a test set")
     if (folder / STATE).exists():
         trainer.resume()
     trainer.run()
@@ -129,7 +129,7 @@ def results(out: Path) -> Iterator[Result]:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The finished runs of one variant; figures in words: mean, and spread over the seeds."""
+    """The finished runs of one variant; figures as text: mean and standard deviation over the seeds."""
 
     data: str
     variant: str
@@ -140,7 +140,7 @@ class Summary:
 
 
 def summaries(runs: Iterable[Result], variants: Iterable[str]) -> list[Summary]:
-    """One row for each of `variants` that has finished runs, in their order."""
+    """One row for each variant with finished runs, in the order of `variants`."""
     by_variant: dict[str, list[Result]] = defaultdict(list)
     for run in runs:
         by_variant[run.variant].append(run)
@@ -160,7 +160,7 @@ def _summary(runs: Sequence[Result]) -> Summary:
 
 
 def write_tables(out: Path, known: dict[str, tuple[float, float] | None]) -> None:
-    """Write `table.csv` and `table.md` from the runs that are finished."""
+    """Write `table.csv` and `table.md` from the finished runs."""
     runs = list(results(out))
     with (out / "table.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
@@ -178,6 +178,6 @@ def write_tables(out: Path, known: dict[str, tuple[float, float] | None]) -> Non
 
 
 def _mean(values: Sequence[float]) -> str:
-    """Mean, and the sample standard deviation where there are two values and more."""
+    """The mean, with the sample standard deviation for two or more values."""
     spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{statistics.mean(values):.2f}{spread}"

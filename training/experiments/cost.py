@@ -1,6 +1,6 @@
-"""What a variant costs: the columns of the paper's Table 2, counted without allocating anything, and measured time.
+"""The cost of a variant: parameters, operations and memory as in Table 2 of the paper, and measured time.
 
-Counted on PyTorch's meta device, where tensors have shapes and no memory.
+Counting uses PyTorch's meta device, where tensors have shapes and no memory.
 """
 
 import statistics
@@ -19,7 +19,7 @@ MEMORY_BATCH = 128  # the batch of the paper's memory column
 
 @dataclass(frozen=True, slots=True)
 class PaperRow:
-    """What Table 2 prints: millions of parameters, GiB at batch 128, seconds for its test on a Quadro GV100."""
+    """A row of Table 2: millions of parameters, GiB at batch 128, seconds for the test on a Quadro GV100."""
 
     parameters: float
     memory: float
@@ -49,9 +49,9 @@ class Cost:
     variant: str
     parameters: int
     embedding_size: int
-    gflop: float  # of one crop's forward pass, a multiply-add counted as two
-    activation_gib: float  # what a training step at batch 128 keeps for its backward pass, float32
-    ms_per_crop: float | None  # measured, eager PyTorch; None where not asked for
+    gflop: float  # of the forward pass of one crop; a multiply-add counts as two
+    activation_gib: float  # activations kept for the backward pass at batch 128, float32
+    ms_per_crop: float | None  # measured in eager PyTorch; None if not requested
 
 
 def inspect_variant(variant: str, backbone: BackboneConfig, height: int = 384, width: int = 128) -> Cost:
@@ -77,10 +77,10 @@ def configure(variant: str, backbone: BackboneConfig) -> NetworkConfig:
 
 
 def _saved_bytes(network: nn.Module, image: Tensor) -> int:
-    """Bytes of the tensors that autograd keeps in a forward pass, each storage once, parameters and input left out."""
+    """Bytes that autograd saves in a forward pass, without parameters and input; each storage counts once."""
     own = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
     own.add(image.untyped_storage()._cdata)
-    storages: dict[int, torch.UntypedStorage] = {}  # holding them keeps their addresses from being used again
+    storages: dict[int, torch.UntypedStorage] = {}  # references keep the addresses from being reused
 
     def pack(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -96,7 +96,7 @@ def _saved_bytes(network: nn.Module, image: Tensor) -> int:
 def measure(
     variants: Sequence[str], backbone: BackboneConfig, height: int, width: int, batch: int = 8, rounds: int = 7
 ) -> dict[str, float]:
-    """Median milliseconds a crop of each variant's forward pass, the variants taking turns, so drift hits all alike."""
+    """Median milliseconds per crop of each variant's forward pass; the variants take turns, against drift."""
     image = torch.randn(batch, 3, height, width).contiguous(memory_format=torch.channels_last)
     networks = {variant: PAN(configure(variant, backbone)).eval() for variant in variants}
     for network in networks.values():

@@ -14,8 +14,8 @@ from training.model.parts import masked_mean
 class _QueryAndPool(torch.autograd.Function):
     """(B, I, C) and (B, C, h, w) -> (Q X) X^T / N, (B, C, I), with the gradient of X taken once.
 
-    X stands in both products. Left alone, autograd makes two gradients as large as X, in different memory formats, and
-    adds them, which costs more than all of PAM besides. Here both are one product, stored as X is.
+    X is in both products. By default, autograd computes two gradients of the size of X in two memory formats and adds
+    them, which costs more than the rest of PAM. Here both are one product, in the memory format of X.
     """
 
     @staticmethod

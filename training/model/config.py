@@ -1,4 +1,4 @@
-"""What a network is made of, as data; and the paper's systems by name."""
+"""Configuration of a network, and the paper's variants by name."""
 
 from typing import Literal
 
@@ -26,7 +26,7 @@ class BackboneConfig(Strict):
 
 
 class NetworkConfig(Strict):
-    """One network: how parts are found, what reaches them from the middle of the backbone, how they are embedded."""
+    """A network: part extraction, fusion with middle layers of the backbone, embedding."""
 
     backbone: BackboneConfig = BackboneConfig()
     stripes: int | None = Field(

@@ -1,4 +1,4 @@
-"""What a network looked at: its part masks, and the compatibility maps of part-aware attention.
+"""Explanations: part masks, and the compatibility maps of part-aware attention.
 
 Shapes: B batch, I parts, h x w positions of the last feature map, h_l x w_l of middle block l.
 """
@@ -14,14 +14,14 @@ from training.model.network import PAN
 
 
 class Explanation(NamedTuple):
-    """The maps behind a batch of descriptors, as the network computed them."""
+    """Maps of a batch of crops."""
 
     mask_BIhw: Tensor  # s of every part, all >= 0; of a variant with stripes, the stripes
     compatibility: list[Tensor]  # theta(P, X_l) (Eq. 2) of each middle block, (B, I, h_l, w_l); empty without PAM
 
 
 def explain(network: PAN, image_B3HW: Tensor) -> Explanation:
-    """Normalised images (B, 3, H, W) -> masks and compatibility maps. Tensor code only: it exports as it stands."""
+    """Normalised images (B, 3, H, W) -> masks and compatibility maps. Only tensor code, so that it can be exported."""
     blocks = network.backbone(image_B3HW)
     part_BCI, mask_BIN = network.pooled_parts(blocks)
     pams = cast(Iterable[PartAttention], network.pams)

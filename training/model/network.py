@@ -1,4 +1,4 @@
-"""PAN and every system it is compared with, from one `NetworkConfig`.
+"""PAN and the methods it is compared with, built from a `NetworkConfig`.
 
     image -> ResNet -> X1 X2 X3 X4 -> masks on X4 -> part vectors P -> fusion with X1..X3 -> embedding per part
 
@@ -18,7 +18,7 @@ from training.model.parts import LearnedParts, Stripes, pool_parts
 
 @dataclass(frozen=True, slots=True)
 class PartFeatures:
-    """What a forward pass gives to the losses."""
+    """Output of a forward pass for the losses."""
 
     metric_BIE: Tensor  # where the triplet loss looks: before the batch norm with BNNeck, else after it
     embedding_BIE: Tensor  # what is classified and, concatenated and L2-normalised, what retrieval uses
@@ -72,7 +72,7 @@ class ConvFusion(nn.Module):
 
 
 class PAN(nn.Module):
-    """A person re-identification network of I part embeddings."""
+    """A person re-identification network with I part embeddings."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -108,12 +108,12 @@ class PAN(nn.Module):
         return self.projection.out_features if self.projection else self.config.parts * self.embedding.size
 
     def project(self, weight_KD: Tensor, bias_K: Tensor) -> None:
-        """From now on describe by K numbers: W x + b of the descriptor x, to unit length again."""
+        """Project descriptors to K dimensions from now on: W x + b, normalised to unit length."""
         self.projection = nn.Linear(weight_KD.shape[1], weight_KD.shape[0])
         self.projection.load_state_dict({"weight": weight_KD, "bias": bias_K})
 
     def pooled_parts(self, blocks: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """[X1..X4] -> P, the part vectors (B, C4, I) with which PAM asks the middle blocks, and masks (B, I, N)."""
+        """[X1..X4] -> P, the part vectors (B, C4, I) the queries of PAM, and masks (B, I, N)."""
         *middle, x4 = blocks
         mask_BIN, channel_BCI = self.parts(x4)
         if self.config.fusion == "conv_add":
@@ -151,7 +151,7 @@ class PAN(nn.Module):
 
 
 def _unit(row_BD: Tensor) -> Tensor:
-    """Rows of length 1. As F.normalize, which exports with the shape of the pixels; TensorRT cannot ask for that."""
+    """Normalise rows to length 1. F.normalize would export an operation on the input shape, which TensorRT rejects."""
     length_B1: Tensor = torch.linalg.vector_norm(row_BD, dim=1, keepdim=True)
     return row_BD / length_B1.clamp_min(1e-12)
 

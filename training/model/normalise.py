@@ -1,4 +1,4 @@
-"""Pixels to network input: the one place where mean and standard deviation are applied."""
+"""Normalisation of pixels with mean and standard deviation."""
 
 import torch
 from torch import Tensor, nn
@@ -21,5 +21,5 @@ class Normalise(nn.Module):
 
 
 def to_planes(image_BHW3: Tensor) -> Tensor:
-    """uint8 (B, H, W, 3) as the bundle gives it -> float32 (B, 3, H, W), still 0..255."""
+    """uint8 (B, H, W, 3) as in the bundle -> float32 (B, 3, H, W), still 0..255."""
     return image_BHW3.permute(0, 3, 1, 2).float()

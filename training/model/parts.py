@@ -27,7 +27,7 @@ def masked_mean(x_BChw: Tensor, mask_BIN: Tensor) -> Tensor:
 
 
 class _PoolParts(torch.autograd.Function):
-    """`masked_mean`, whose gradients divide by N first too. Left alone, autograd sums over C before it divides."""
+    """`masked_mean`, whose gradients divide by N first too. By default, autograd sums over C before it divides."""
 
     @staticmethod
     def forward(ctx: Any, x_BChw: Tensor, mask_BIN: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ class _PoolParts(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, pooled_BCI: Tensor) -> tuple[Tensor, Tensor | None]:
-        # under autocast the two may have come in another type than the product
+        # under autocast their type may differ from that of the product
         x_BChw, mask_BIN = (saved.to(pooled_BCI.dtype) for saved in ctx.saved_tensors)
         pooled_BIC = pooled_BCI.transpose(1, 2) / mask_BIN.shape[2]
         grad_BNC = torch.matmul(mask_BIN.transpose(1, 2), pooled_BIC)

@@ -1,4 +1,4 @@
-"""What to do when a run cannot go on: memory that is full, numbers that are no longer numbers, a process that left."""
+"""Turns the errors that end a run (out of memory, not finite, lost process) into messages with a remedy."""
 
 from torch import OutOfMemoryError
 from torch.distributed import DistError
@@ -12,9 +12,9 @@ LOST = ("gloo", "Connection closed by peer", "Connection reset by peer", "Broken
 
 
 def advise(error: Exception, config: RunConfig, kept: str) -> PanError | None:
-    """An error with a way out, or None for one that says nothing about memory, numbers or processes.
+    """An error with a remedy, or None if the cause is not memory, a value that is not finite, or a lost process.
 
-    `kept` says what is on disk to go on from.
+    `kept` describes the saved state that the run can resume from.
     """
     words = str(error)
     if isinstance(error, FloatingPointError):
@@ -32,7 +32,7 @@ def advise(error: Exception, config: RunConfig, kept: str) -> PanError | None:
             f"and data.width, or data.cache_gib where it is the host's memory. {kept}"
         )
     if isinstance(error, DistError) or _says(error, LOST):
-        return ProcessLost(f"another process of this run ended; its own message says why. {kept}")
+        return ProcessLost(f"another process of this run ended; see its message. {kept}")
     return None
 
 

@@ -1,4 +1,4 @@
-"""Ending a run from outside: the first SIGINT or SIGTERM is a request, the second one ends the process."""
+"""Interruption of a run: the first SIGINT or SIGTERM requests a stop, the second one ends the process."""
 
 import signal
 from types import FrameType, TracebackType
@@ -8,13 +8,13 @@ from bundle import PanError
 
 
 class Stopped(PanError):
-    """The run was asked to stop; its state is on disk."""
+    """The run was interrupted; its state is saved."""
 
     code = "stopped"
 
 
 class StopRequest:
-    """Context manager; `asked` is True once a signal has come, and the run ends itself after its iteration."""
+    """Context manager; `requested` is True after a signal, and the run stops after the current iteration."""
 
     def __init__(self) -> None:
         self.requested = False

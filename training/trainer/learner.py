@@ -1,6 +1,6 @@
-"""What a run learns, and one update of it: a pure function of the weights, the batch, the seed and the iteration.
+"""One update of the weights: a pure function of the weights, the batch, the seed and the iteration.
 
-P x K crops -> a share for each process -> micro-batches -> forward, loss, backward -> one step of the optimiser
+P x K crops -> a shard for each process -> micro-batches -> forward, loss, backward -> one optimiser step
 """
 
 import math
@@ -24,19 +24,19 @@ from training.trainer.losses import batch_hard_triplet, mask_health, mask_orthog
 from training.trainer.optimizer import lr_factor, make_optimizer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-SEED_STRIDE = 2**40  # apart from one another by more than seeds and iterations can bridge
+SEED_STRIDE = 2**40  # larger than any seed offset plus iteration
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What an update says about itself."""
+    """Metrics and warnings of an update."""
 
     values: dict[str, float]
     warnings: list[str]
 
 
 class TrainableModule(nn.Module):
-    """Network and classifiers as the one module that is compiled and whose gradients the processes share."""
+    """Network and classifiers as one module, for torch.compile and DistributedDataParallel."""
 
     def __init__(self, network: PAN, heads: PartClassifiers) -> None:
         super().__init__()
@@ -77,25 +77,25 @@ class Learner:
         self.average = AveragedModel(self.network, avg_fn=_ema(decay), use_buffers=True) if decay else None
         trained = TrainableModule(self.network, self.heads)
         if config.compile:
-            trained.compile()  # in place: the names of the weights stay
+            trained.compile()  # in place, so that the names of the weights stay
         self._trained = trained
         self._shared = world.wrap(trained)
-        # layers that are new to a pre-trained backbone (non-local blocks) have nothing to keep
+        # non-local blocks are new in a pre-trained backbone and are never frozen
         self._trunk = [module for name, module in self.network.backbone.named_children() if name != "between"]
         self._frozen = False
 
     @property
     def result(self) -> PAN:
-        """The network that is evaluated and saved. Raises FloatingPointError where a weight is not finite."""
+        """The network that is evaluated and saved. Raises FloatingPointError if a weight is not finite."""
         network = self.network if self.average is None else self.average.module
         assert isinstance(network, PAN)
         _check_finite(network.state_dict())
         return network
 
     def update(self, step: int, images: ImageArray, labels: Tensor, health: bool) -> Update:
-        """Learn from this process's crops of batch `step` (0-based); `health`: look at the masks too.
+        """Update the weights with this process's crops of batch `step` (0-based); `health` adds mask statistics.
 
-        Raises FloatingPointError, before the weights change, where the loss is not finite.
+        Raises FloatingPointError before the weights change if the loss is not finite.
         """
         config = self.config
         self._prepare(step)
@@ -131,7 +131,7 @@ class Learner:
         return Update(values | {"live": min(masks.live), "overlap": masks.overlap}, masks.warnings())
 
     def state(self) -> dict[str, Any]:
-        """What `load_state` goes on from. Raises FloatingPointError where a weight is not finite."""
+        """The state for `load_state`. Raises FloatingPointError if a weight is not finite."""
         state = {
             "network": self.network.state_dict(),
             "heads": self.heads.state_dict(),
@@ -144,11 +144,11 @@ class Learner:
         return state
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go back to what `state` gave."""
+        """Restore a state."""
         self.network.load_state_dict(state["network"])
         self.heads.load_state_dict(state["heads"])
         self.optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"]:  # empty where another precision was trained in before
+        if state["scaler"]:  # empty if the state was saved with another precision
             self.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
@@ -158,7 +158,7 @@ class Learner:
         return self.network.config.scales if self.network.config.stripes is None else ()
 
     def _prepare(self, step: int) -> None:
-        """Learning rates, and whether the pre-trained layers learn."""
+        """Set the learning rates, and freeze or unfreeze the pre-trained layers."""
         optim = self.config.optim
         factor = lr_factor(step, optim)
         for group, base in zip(self.optimizer.param_groups, self._base_lrs, strict=True):
@@ -168,7 +168,7 @@ class Learner:
             self._frozen = frozen
             for module in self._trunk:
                 module.requires_grad_(not frozen)
-            self._shared = self.world.wrap(self._trained)  # which gradients are awaited is settled when it is made
+            self._shared = self.world.wrap(self._trained)  # DDP decides at construction which gradients it waits for
         self.network.train()
         if frozen:
             for module in self._trunk:
@@ -190,7 +190,7 @@ class Learner:
 
 
 def _ema(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """An exponential moving average that forgets the random beginning: the first averages are over few updates."""
+    """An exponential moving average with a shorter window in the first updates, to forget the initial weights."""
 
     def step(average: Tensor, new: Tensor, count: Tensor | int) -> Tensor:
         if not average.is_floating_point():

@@ -1,4 +1,4 @@
-"""The three terms of the paper's loss, and what the masks are doing while it falls.
+"""The three terms of the paper's loss, and statistics of the masks.
 
     L = L_xent + triplet_weight * L_triplet + orthogonality_weight * L_orth        (Eq. 5)
 
@@ -43,8 +43,8 @@ def _cosines(mask_BiN: Tensor) -> Tensor:
 def mask_orthogonality(mask_BIN: Tensor, scales: tuple[int, ...]) -> Tensor:
     """L_orth = mean over scales of || M M^T - I ||_F (Eq. 4), rows of M of unit length, mean over the batch.
 
-    With unit rows the diagonal is 1 and what remains is the overlap itself. With raw rows the term mostly scales
-    the masks, and in trials they became copies of one another. A scale of one part has nothing to overlap.
+    With unit rows the diagonal is 1 and the rest is the overlap. With raw rows the term mostly scales the masks, and in
+    trials they became copies of one another. A scale with one part has no overlap.
     """
     total = mask_BIN.new_zeros((), dtype=torch.float32)
     for mask_BiN in torch.split(mask_BIN, list(scales), 1):
@@ -56,14 +56,14 @@ def mask_orthogonality(mask_BIN: Tensor, scales: tuple[int, ...]) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class MaskHealth:
-    """Whether the masks live and differ."""
+    """Statistics of the masks: dead masks, and overlap within a scale."""
 
     live: list[float]  # per mask: fraction of the images in which it has any position above zero
     overlap: float  # mean cosine between the masks of a scale, over scales of two parts and more
     copies: list[tuple[int, int]]  # pairs of masks of one scale with a mean cosine above 0.9
 
     def warnings(self) -> list[str]:
-        """In words, what is wrong; empty when nothing is."""
+        """One warning for each problem."""
         words = [
             f"mask {part + 1} is dead: it is zero everywhere on {100 - 100 * live:.0f} % of the images; "
             "lower optim.lr or lengthen optim.warmup"

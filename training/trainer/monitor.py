@@ -1,4 +1,4 @@
-"""What a run shows while it runs: a progress line, tables (CSV), TensorBoard events, and warnings in words."""
+"""Logging of a run: progress bar, CSV tables, TensorBoard events, warnings."""
 
 import csv
 import sys
@@ -16,11 +16,11 @@ from torch.utils.tensorboard import SummaryWriter
 METRICS, EVALUATIONS = "metrics.csv", "evaluations.csv"
 LOG_EVERY = 10
 LINE_EVERY_S = 30.0
-ONCE = ("live", "overlap")  # measured in the steps that are written, not averaged
+ONCE = ("live", "overlap")  # measured only in the steps that are written, so not averaged
 
 
 class Monitor:
-    """Context manager around a run; it is told the values of every step and writes their means every few steps."""
+    """Context manager around a run; takes the values of every step and writes their means every few steps."""
 
     def __init__(self, out: Path, iterations: int, first_step: int, console: Console) -> None:
         self._path = out / METRICS
@@ -61,7 +61,7 @@ class Monitor:
         return step % LOG_EVERY == 0 or step == self._iterations
 
     def update(self, step: int, values: Mapping[str, float], images: int) -> None:
-        """Take in the values of a step, by its number from 1, and how many images it saw; write where `logs`."""
+        """Add the values of a step (counted from 1) and its number of images; write them if `logs(step)`."""
         for name, value in values.items():
             self._sums[name] += value
         self._steps += 1
@@ -93,8 +93,8 @@ class Monitor:
             self._console.print(f"{step}/{self._iterations}  {status}  {left / 60:.1f} min left", highlight=False)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Values that are measured now and then (evaluation): `evaluations.csv`, TensorBoard and a line."""
-        self._evaluations[step] = {"step": step, **values}  # a resumed run may measure once more where it stopped
+        """Write the values of an evaluation to `evaluations.csv`, TensorBoard and the console."""
+        self._evaluations[step] = {"step": step, **values}  # a resumed run may repeat its last evaluation
         with self._evaluations_path.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.DictWriter(stream, list(self._evaluations[step]))
             writer.writeheader()
@@ -106,7 +106,7 @@ class Monitor:
         self._console.print(f"step {step}: {shown}", highlight=False)
 
     def warn(self, words: list[str]) -> None:
-        """Say each warning once."""
+        """Print each warning once."""
         for text in words:
             if text not in self._warned:
                 self._warned.add(text)
@@ -114,7 +114,7 @@ class Monitor:
 
 
 def _rows_before(path: Path, step: int) -> list[dict[str, float]]:
-    """Rows of a resumed run's metrics up to its state; later ones are forgotten, as their steps are run again."""
+    """Rows of a resumed run up to its saved state; later rows are dropped because their steps run again."""
     if not path.exists() or step == 0:
         path.unlink(missing_ok=True)
         return []

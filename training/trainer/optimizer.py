@@ -10,9 +10,9 @@ from training.model import PAN
 
 
 def make_optimizer(network: PAN, heads: nn.Module, config: OptimConfig, pretrained: bool) -> torch.optim.Optimizer:
-    """SGD or AdamW over two groups: the backbone, at `backbone_lr` if it is pre-trained, and everything new.
+    """SGD or AdamW with two groups: the backbone, at `backbone_lr` if it is pre-trained, and all new layers.
 
-    Non-local blocks stand inside the backbone and are new all the same.
+    Non-local blocks are inside the backbone but belong to the new layers.
     """
     backbone = [p for name, p in network.backbone.named_parameters() if not name.startswith("between.")]
     known = {id(parameter) for parameter in backbone}
@@ -27,7 +27,7 @@ def make_optimizer(network: PAN, heads: nn.Module, config: OptimConfig, pretrain
 
 
 def lr_factor(step: int, config: OptimConfig) -> float:
-    """What every group's learning rate is multiplied by at a step (0-based): a pure function, so resuming is exact."""
+    """Factor on every group's learning rate at a step (0-based): a pure function, so that resuming is exact."""
     warm = round(config.warmup * config.iterations)
     if step < warm:
         return (step + 1) / (warm + 1)

@@ -1,4 +1,4 @@
-"""The training loop: a run is a pure function of its configuration, its data and the step it has reached."""
+"""The training loop. A run is a pure function of its configuration, its data and its step."""
 
 import subprocess
 from collections.abc import Generator
@@ -36,7 +36,7 @@ WEIGHTS, BEST, STATE, CONFIG = "model.safetensors", "best.safetensors", "resume.
 
 @dataclass(slots=True)
 class Progress:
-    """How the evaluations of a run went so far."""
+    """State of the evaluations of a run."""
 
     evaluated: int = 0  # the iteration of the last one
     best: float = -1.0  # mAP
@@ -45,18 +45,18 @@ class Progress:
 
 class Trainer:
     """One run in one folder: `model.safetensors`, `best.safetensors`, `resume.pt`, `config.yaml`, `metrics.csv`,
-    `evaluations.csv`, `tensorboard/`. Of the processes that torchrun starts, only the first one writes and prints.
+    `evaluations.csv`, `tensorboard/`. In a distributed run, only rank 0 writes and prints.
     """
 
     def __init__(self, config: RunConfig, out: Path, console: Console | None = None) -> None:
         """Read the data and build the network.
 
-        Raises DataError, ConfigError, CheckpointError, or OutOfMemory where the network alone does not fit.
+        Raises DataError, ConfigError, CheckpointError, or OutOfMemory if the network does not fit.
         """
         if config.data.path is None:
-            raise ConfigError("data.path is not set; it names the data set to train on")
+            raise ConfigError("data.path is not set; set it to the training data set")
         self.config, self.out = config, out
-        self.commit = _commit()  # of the code that is loaded now, whatever is checked out when the run ends
+        self.commit = _commit()  # of the code that is loaded now; the checkout may change during the run
         self.world, self.device = init_process_group(config.device)
         self.console = console or Console(stderr=True)
         if not self.world.is_main:
@@ -68,7 +68,7 @@ class Trainer:
         if self.not_evaluated and config.evaluate_every:
             raise ConfigError(f"{self.not_evaluated}; set evaluate_every=0 to train without an evaluation")
         if self.not_evaluated:
-            self._print(f"warning: {self.not_evaluated}; this run trains and saves its network without figures")
+            self._print(f"warning: {self.not_evaluated}; this run trains and saves its network without an evaluation")
         if self.data.notice:
             self._print(self.data.notice)
         crops, self.labels = trainable(self.data.train)
@@ -87,7 +87,7 @@ class Trainer:
             raise advise(error, config, self._saved_state_hint()) or error from error
 
     def resume(self) -> None:
-        """Go back to the state on disk. Raises CheckpointError."""
+        """Restore the saved state. Raises CheckpointError."""
         state = load_state(self.out / STATE)
         try:
             self.learner.load_state(state)
@@ -100,10 +100,10 @@ class Trainer:
             ) from None
 
     def run(self) -> Card:
-        """Train to the end, write the checkpoint, evaluate, and write it again with its figures.
+        """Train to the end, write the checkpoint, evaluate, and write it again with the results.
 
-        Raises Stopped after SIGINT or SIGTERM; Diverged, OutOfMemory or ProcessLost, with what to do, where the run
-        cannot go on. What is on disk is then the last state saved.
+        Raises Stopped after SIGINT or SIGTERM; Diverged, OutOfMemory or ProcessLost, with a remedy, if the run cannot
+        continue. The last saved state stays on disk.
         """
         if self.world.is_main:
             self.out.mkdir(parents=True, exist_ok=True)
@@ -142,12 +142,12 @@ class Trainer:
                     self._save_state()
                 if stopping:
                     raise Stopped(
-                        f"stopped after {self.step} of {iterations} iterations; `pan-train resume {self.out}` goes on"
+                        f"stopped after {self.step} of {iterations} iterations; `pan-train resume {self.out}` continues"
                     )
         return card or self._evaluate()
 
     def batches(self) -> Generator[tuple[ImageArray, Tensor]]:
-        """This process's crops of each batch still to come; the next ones are read while one is learnt from."""
+        """This process's crops of each remaining batch; the next batches are loaded in the background."""
         return prefetch(self._load, range(self.step, self.config.optim.iterations))
 
     def _load(self, step: int) -> tuple[ImageArray, Tensor]:
@@ -166,9 +166,9 @@ class Trainer:
         return due and self.step > self.progress.evaluated
 
     def _evaluate(self) -> Card:
-        """Write the checkpoint, evaluate, and write it again with its figures.
+        """Write the checkpoint, evaluate, and write it again with the results.
 
-        Raises DataError where a test crop cannot be used; the network is kept then, without figures.
+        Raises DataError if a test crop cannot be used; the checkpoint without results stays.
         """
         network = self.learner.result
         self.world.broadcast_buffers(network)
@@ -184,8 +184,8 @@ class Trainer:
             measured = (evaluate_embeddings(*embedded), calibrate(embedded)) if embedded else (None, None)
         except DataError as error:
             raise DataError(
-                f"{error}. {self.out / WEIGHTS} holds the network after {self.step} iterations, without figures; "
-                f"`pan-train resume {self.out}` goes on with its evaluation"
+                f"{error}. {self.out / WEIGHTS} contains the network after {self.step} iterations, not evaluated; "
+                f"`pan-train resume {self.out}` evaluates it"
             ) from error
         card = self.world.broadcast(self._card(*measured))
         self._save_checkpoint(WEIGHTS, card)
@@ -196,7 +196,7 @@ class Trainer:
             save_checkpoint(self.out / name, self.learner.result, card)
 
     def _update_best(self, card: Card, monitor: Monitor | None) -> None:
-        """Keep the best network, and count the evaluations since."""
+        """Save the best network, and count the evaluations since."""
         self.progress.evaluated = self.step
         if not self.config.evaluate_every or card.evaluation is None:
             return
@@ -244,9 +244,9 @@ class Trainer:
 
     def _saved_state_hint(self) -> str:
         if self._saved is None:
-            return "Nothing was saved yet: start again"
+            return "No state was saved yet: start again"
         return (
-            f"The state after {self._saved} iterations is kept: change {self.out / CONFIG}, then "
+            f"The state after {self._saved} iterations is saved: change {self.out / CONFIG}, then "
             f"`pan-train resume {self.out}`"
         )
 

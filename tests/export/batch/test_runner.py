@@ -164,8 +164,8 @@ def test_a_model_that_cannot_be_exported_at_all(batch: Batch) -> None:
         rows = {each.row.bundle: each.row for each in batch.run()}
         assert rows["one"].verdict == "pass"
         assert {rows[name].verdict for name in ("two", "three", "nowhere")} == {"failed"}
-        assert "is not a whole safetensors file" in str(rows["two"].reason)
-        assert "is there and is not of this batch" in str(rows["three"].reason)
+        assert "is not a complete safetensors file" in str(rows["two"].reason)
+        assert "exists and does not belong to this batch" in str(rows["three"].reason)
         assert "there is no checkpoint at" in str(rows["nowhere"].reason)
     assert everything(batch.out / "three") == {"thesis.txt": b"years of work"}
 
@@ -187,7 +187,7 @@ def test_a_dry_run_writes_nothing(batch: Batch) -> None:
     actions = [action for *_, action in plan_actions(*read_plan(batch.folder / "plan.yaml"))]
     assert actions[:3] == ["inputs changed", "kept", "failed before"]
     assert actions[3].startswith("fails: there is no checkpoint")
-    assert "is there and is not of this batch" in actions[4]
+    assert "exists and does not belong to this batch" in actions[4]
     assert everything(batch.folder) == before
 
 
@@ -272,7 +272,7 @@ def test_a_killed_run_leaves_no_one_behind_and_goes_on(batch: Batch) -> None:
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 1
     assert again.stderr == (
-        "error: 1 of 3 engines failed; mend that and run the same command again, the rest is kept\n"
+        "error: 1 of 3 engines failed; fix the cause and run the command again; finished engines are kept\n"
     )
     assert json.loads(again.stdout)["failed"] == ["two onnx:float16"]
     rows = [(row["engine"], row["verdict"], row["kept"]) for row in json.loads(again.stdout)["rows"]]

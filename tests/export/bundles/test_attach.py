@@ -58,7 +58,7 @@ def test_the_same_again_only_with_overwrite(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "bundle")
     add(folder, b"first")
     with pytest.raises(
-        TargetError, match=r"holds tensorrt float16 already \(model\.float16\.engine\); give --overwrite"
+        TargetError, match=r"holds tensorrt float16 already \(model\.float16\.engine\); pass --overwrite"
     ):
         add(folder, b"second")
     assert load_bundle(folder).file("tensorrt", "float16")[1].read_bytes() == b"first"
@@ -107,6 +107,6 @@ def test_the_only_file_of_a_bundle_and_a_shared_name_are_not_replaced(tmp_path: 
     (held,) = load_bundle(folder).manifest.files
     with pytest.raises(TargetError, match="is the only file of the bundle"):
         add(folder, b"onnx", held.model_copy(update={"bytes": 4, "sha256": "0" * 64}), overwrite=True)
-    with pytest.raises(TargetError, match="belongs to another entry"):
+    with pytest.raises(TargetError, match="is also used by another entry"):
         add(folder, b"engine", entry(b"engine", held.name))
     assert load_bundle(folder).manifest.files == (held,)

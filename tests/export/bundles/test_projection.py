@@ -86,7 +86,7 @@ def test_more_numbers_than_the_crops_determine_are_refused(checkpoint: Path, tmp
         check_size(learn_projection(rows, whiten=False), 10)
     done = run(PAN_EXPORT, "onnx", checkpoint, tmp_path / "bundle", "--dim", 16, "--images", 4)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "give the data set it was trained on with --data" in done.stderr
+    assert "pass the data set of the training with --data" in done.stderr
 
 
 def test_maps_are_those_of_the_network(exported: tuple[Path, dict[str, object]], pan_c: Traced) -> None:

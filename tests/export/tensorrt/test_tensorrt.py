@@ -227,9 +227,9 @@ def test_a_file_that_is_no_graph_of_ours(rtx: Library, typed: dict[str, onnx.Mod
     whole = typed["float32"].SerializeToString()
     with pytest.raises(GraphError, match=r"model deserialize failed.*Failed to parse the ONNX model"):
         parse(rtx, whole[: len(whole) // 2], SPEC, 1536)
-    with pytest.raises(GraphError, match=r"inputs and outputs are \[\] and \[\], the bundle's are \['images uint8"):
+    with pytest.raises(GraphError, match=r"inputs and outputs are \[\] and \[\], expected \['images uint8"):
         parse(rtx, b"", SPEC, 1536)
-    with pytest.raises(GraphError, match=r"embeddings float \(-1, 1536\).* the bundle's are .*\(-1, 768\)"):
+    with pytest.raises(GraphError, match=r"embeddings float \(-1, 1536\).* expected .*\(-1, 768\)"):
         read(rtx, typed["float32"], dim=768)
     renamed = onnx.ModelProto()
     renamed.CopyFrom(typed["float32"])
@@ -270,7 +270,7 @@ def test_an_engine_joins_the_bundle_unverified(
     assert path.name == NAME.format(precision, rtx.version, "any")
     assert entry.batch == BatchProfile(min=1, opt=8, max=16)
     assert entry.parity is None
-    assert engines[precision].unverified == "PyTorch sees no GPU here"
+    assert engines[precision].unverified == "PyTorch finds no GPU here"
     assert entry.built_for is not None
     assert entry.built_for.library_version == rtx.version
     assert (entry.built_for.gpu, entry.built_for.compute_capability) == (None, None)
@@ -407,7 +407,7 @@ def test_tensorrt_builds_for_the_gpu_it_builds_on() -> None:
     target = built_for(tensorrt, compatible, Gpu("NVIDIA H100 80GB HBM3", "9.0"))
     name = "model.float16.tensorrt-11.4.0.106-nvidia-h100-80gb-hbm3-sm9.0-ampere_plus-later-versions.engine"
     assert engine_name(tensorrt, "float16", target) == name
-    with pytest.raises(BuildError, match=r"PyTorch sees none here; .* --library tensorrt_rtx"):
+    with pytest.raises(BuildError, match=r"PyTorch finds no GPU here; .* --library tensorrt_rtx"):
         built_for(tensorrt, compatible, None)
     with pytest.raises(BuildError, match="leave --compute-capability out"):
         settings(compute_capability="8.9").validate(tensorrt)
@@ -419,8 +419,8 @@ def test_tensorrt_builds_for_the_gpu_it_builds_on() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (settings("9:8:64"), "batch sizes 9:8:64 are no profile; give MIN:OPT:MAX in rising order"),
-        (settings("1:8:4"), "batch sizes 1:8:4 are no profile"),
+        (settings("9:8:64"), "batch sizes 9:8:64 are not a profile; give MIN:OPT:MAX in rising order"),
+        (settings("1:8:4"), "batch sizes 1:8:4 are not a profile"),
         (settings("1:2:2147483647"), r"kMAX .* not self-consistent.*smaller maximum than 2147483647 in --batch"),
         (
             settings(workspace=1 << 20),
@@ -440,7 +440,7 @@ def test_settings_that_cannot_be_built(untouched: Path, given: BuildSettings, me
 def test_a_graph_that_fails_its_gate_is_not_compiled(untouched: Path) -> None:
     strict = MeasurementSettings(images=4, calibration=8, gates={**DEFAULTS, "float16": Gates(1.0, 0.5, 100.0)})
     with pytest.raises(
-        ParityError, match=r"float16 graph fails in ONNX Runtime already, nothing was built: .* gate is"
+        ParityError, match=r"float16 graph fails its gates in ONNX Runtime, so nothing was built: .* gate is"
     ):
         export_tensorrt(untouched, "float16", settings(), measuring=strict)
 
@@ -531,7 +531,7 @@ def test_command_line(bundle: Path) -> None:
     entry, _ = load_bundle(bundle).file("tensorrt_rtx", "float16")
     assert printed["sidecar"]["engine"] == json.loads(entry.model_dump_json())
     assert printed["typed_graph"]["cosine_min"] > 0.999
-    assert (printed["engine"], printed["unverified"]) == (None, "PyTorch sees no GPU here")
+    assert (printed["engine"], printed["unverified"]) == (None, "PyTorch finds no GPU here")
 
     again = run(PAN_EXPORT, "tensorrt", bundle, *options)
     assert (again.returncode, again.stdout) == (1, "")
@@ -541,5 +541,5 @@ def test_command_line(bundle: Path) -> None:
     verdicts = json.loads(run(PAN_EXPORT, "verify", bundle, "--images", 4, "--json").stdout)
     assert {verdict["engine"]: (verdict["verdict"], verdict["reason"]) for verdict in verdicts} == {
         "onnx float32": ("pass", None),
-        "tensorrt_rtx float16": ("unseen", "PyTorch sees no GPU here"),
+        "tensorrt_rtx float16": ("unseen", "PyTorch finds no GPU here"),
     }

@@ -215,5 +215,5 @@ def test_a_run_on_duke_says_what_its_holder_must_know(market: Path, tmp_path: Pa
 
 
 def test_an_empty_list_of_sets_is_refused() -> None:
-    with pytest.raises(DataError, match="no data set is named"):
+    with pytest.raises(DataError, match="no data set is given"):
         read_data([])

@@ -89,10 +89,10 @@ def test_the_tables_show_plain_and_reranked_figures_apart() -> None:
 
 def test_what_is_not_an_npz_file_is_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("not an archive")
-    with pytest.raises(DataError, match=r"cannot be read as \.npz.*numpy\.savez wrote"):
+    with pytest.raises(DataError, match=r"is not an \.npz file; write one with numpy\.savez"):
         read_features(tmp_path / "text.npz")
     np.save(tmp_path / "rows.npy", np.eye(2))
-    with pytest.raises(DataError, match=r"cannot be read as \.npz.*numpy\.savez wrote"):
+    with pytest.raises(DataError, match=r"is not an \.npz file; write one with numpy\.savez"):
         read_features(tmp_path / "rows.npy")
 
 
@@ -103,7 +103,7 @@ def test_what_is_not_an_npz_file_is_refused_in_words(tmp_path: Path) -> None:
         ("gallery_id", np.array(["anna", "bo"]), "gallery_id is <U4 of shape .2,.; it must be a row of whole numbers"),
         ("query_camera", np.array([1.5, 2]), "must be a row of whole numbers"),
         ("query", np.zeros(2), "must be rows of numbers"),
-        ("query_id", np.array([0, 1]), "1 query ids are 0 or less.* number people from 1"),
+        ("query_id", np.array([0, 1]), "1 query ids are 0 or less.* number persons from 1"),
     ],
 )
 def test_features_that_cannot_be_evaluated_say_what_they_lack(

@@ -248,7 +248,7 @@ def test_weights_that_are_not_finite_never_replace_a_state(trainer: Callable[...
     statistics = run.learner.network.backbone.bn1.running_mean
     assert statistics is not None
     after_each_step(run, lambda step: statistics.fill_(torch.nan) if step == 9 else None)
-    with pytest.raises(Diverged, match=r"bn1\.running_mean.*after 7 iterations is kept"):
+    with pytest.raises(Diverged, match=r"bn1\.running_mean.*after 7 iterations is saved"):
         run.run()
     assert load_state(tmp_path / "run" / "resume.pt")["step"] == 7
 
@@ -262,7 +262,7 @@ def test_weights_that_are_not_finite_never_replace_a_state(trainer: Callable[...
     ],
 )
 def test_full_memory_is_answered_with_what_to_lower(error: Exception) -> None:
-    advice = advise(error, load_config(None, SMALL), "Nothing was saved yet")
+    advice = advise(error, load_config(None, SMALL), "No state was saved yet")
     assert isinstance(advice, OutOfMemory)
     assert re.search(r"4 x 2 crops of 64 x 32.*optim\.accumulate.*bfloat16.*data\.height", str(advice))
     assert advise(RuntimeError("mat1 and mat2 shapes cannot be multiplied"), load_config(None, SMALL), "") is None

@@ -1,4 +1,4 @@
-"""Data sets on disk, each found by what is there."""
+"""Readers of data sets; the layout is detected from the files."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,14 +18,14 @@ __all__ = ["Scan", "Source", "read_data", "scan_data"]
 def read_data(path: Path | Sequence[Path], test: Path | None = None) -> ReidData:
     """Read a data set, or several to train on at once; `scan_data` says which layouts are known.
 
-    Of several, the people and cameras are kept apart, all are trained on, and the query and gallery of the first are
-    evaluated; those of `test`, where it is given: a cross-domain test if it is another set.
+    Several data sets get separate person and camera ids. All are used for training; query and gallery are those of the
+    first, or of `test` if it is given (a cross-domain test if it is another data set).
 
-    Raises DataError saying what was looked for, what could not be understood, or who is on both sides of a split.
+    Raises DataError for an unknown layout, entries that cannot be parsed, or persons on both sides of a split.
     """
     paths = [path] if isinstance(path, Path) else list(path)
     if not paths:
-        raise DataError("no data set is named; give one path or several")
+        raise DataError("no data set is given; give one path or several")
     if len({one.resolve() for one in paths}) < len(paths):
         raise DataError(f"a data set is named twice: {', '.join(map(str, paths))}")
     sets = [_read_one(one) for one in paths]
@@ -33,12 +33,12 @@ def read_data(path: Path | Sequence[Path], test: Path | None = None) -> ReidData
         return sets[0]
     tested = sets[0] if test is None else _read_one(test)
     if test is not None and not (tested.query and tested.gallery):
-        raise DataError(f"{test} was named to test on and lacks query or gallery crops")
+        raise DataError(f"{test} is the test set and lacks query or gallery crops")
     return combine(sets, tested)
 
 
 def scan_data(path: Path) -> Scan:
-    """Read one data set as far as it can be understood. Raises DataError where its layout is not one of
+    """Read one data set; entries that cannot be parsed are listed. Raises DataError if its layout is not one of
 
     - `bounding_box_train/`, `query/`, `bounding_box_test/` with `PID_cC...` names: Market-1501, DukeMTMC-reID,
       `cuhk03-np/detected` and `cuhk03-np/labeled`;
@@ -47,8 +47,8 @@ def scan_data(path: Path) -> Scan:
     - a `.csv` file with columns path, person, camera and, if wanted, split (train, query, gallery);
     - a folder of `person/camera_*.jpg`.
 
-    The last two, without a split, hold a quarter of the identities out (chosen by a hash of the name, so that new
-    people never move old ones), and take the first crop of each of them in each camera as query.
+    Without a split, the last two hold out a quarter of the identities (chosen by a hash of the name, so that adding
+    persons does not change the split), and use the first crop of each of them in each camera as query.
     """
     if path.is_file() and path.suffix.lower() == ".csv":
         return scan_csv(path)
@@ -92,12 +92,12 @@ def _read_one(path: Path) -> ReidData:
     scan = scan_data(path)
     if scan.unreadable:
         raise DataError(
-            f"{len(scan.unreadable)} entries of {path} cannot be understood: {scan.unreadable[0]}; "
+            f"{len(scan.unreadable)} entries of {path} cannot be parsed: {scan.unreadable[0]}; "
             f"`pan-train data check {path}` lists them all"
         )
     shared = shared_persons(scan.data)
     if shared:
         raise DataError(
-            f"{path}: {len(shared)} identities are both in train and in query or gallery; figures would be worthless"
+            f"{path}: {len(shared)} identities are both in train and in query or gallery; figures would be invalid"
         )
     return scan.data

@@ -1,4 +1,4 @@
-"""Several data sets as one: nobody and no camera of one is taken for somebody or a camera of another."""
+"""Combines several data sets; persons and cameras get separate ids."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -9,7 +9,7 @@ from training.data.crops import DISTRACTOR, Crop, ReidData
 def combine(sets: Sequence[ReidData], tested: ReidData) -> ReidData:
     """Train on all of `sets`, evaluate on the query and gallery of `tested`, which may be one of them.
 
-    `tested` keeps its numbers, so that a figure by camera names the cameras as its files do.
+    `tested` keeps its ids, so that figures by camera use the camera numbers of its files.
     """
     persons, cameras = _next(tested)
     train: list[Crop] = []
@@ -32,7 +32,7 @@ def _next(data: ReidData) -> tuple[int, int]:
 
 
 def _moved(crops: Iterable[Crop], persons: int, cameras: int) -> list[Crop]:
-    """Junk and distractors are nobody in every data set, and stay so."""
+    """Shift person and camera ids; junk and distractors keep theirs."""
     return [
         replace(
             crop,

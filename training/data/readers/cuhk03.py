@@ -19,7 +19,7 @@ SOURCES = {"detected": DETECTED, "labeled": LABELLED, "labelled": LABELLED}
 
 SPLIT_FILE = re.compile(r"^cuhk03_new_protocol_config_(detected|labeled)\.mat$")
 INDICES = ("train_idx", "query_idx", "gallery_idx")
-# each of the five pairs of cameras counts its people and its two views from 1
+# each of the five camera pairs numbers its persons and its two views from 1
 NAME = re.compile(r"^(\d+)_(\d+)_(\d+)_\d+\.")
 
 
@@ -39,7 +39,7 @@ def scan_cuhk03(file: Path) -> Scan:
     try:
         table = loadmat(file, variable_names=["filelist", *INDICES])
         names = [str(cell.item()) for cell in table["filelist"].ravel()]
-        # Matlab counts from 1
+        # Matlab indices start at 1
         sides = [[names[index - 1] for index in table[key].ravel().astype(np.int64)] for key in INDICES]
     except Exception as error:  # broken bytes make this parser raise anything
         raise DataError(f"{file} is not the new protocol's split file ({error}); fetch it again") from error

@@ -17,17 +17,17 @@ DUKE = Source(
     16_522,
     2_228,
     17_661,
-    "DukeMTMC-reID was withdrawn by its authors in 2019: those pictured had not been asked. "
-    "It may be read by those who hold it, and PAN Re-ID never fetches it.",
+    "DukeMTMC-reID was withdrawn by its authors in 2019: the people pictured had not consented. "
+    "Existing copies can be read; PAN Re-ID never downloads it.",
 )
-# who named the files can be told from what follows the camera
+# the part after the camera shows which data set the file names are from
 MARKET_NAME = re.compile(r"^-?\d+_c\d+s\d+_")
 DUKE_NAME = re.compile(r"^\d+_c\d+_f\d+")
 CUHK03_NAME = re.compile(r"^\d+_c\d+_\d+\.")
 
 
 def is_market(path: Path) -> bool:
-    """Whether a folder has this layout, or a part of it."""
+    """Whether a folder has this layout, possibly incomplete."""
     return any((path / folder).is_dir() for folder in FOLDERS)
 
 

@@ -7,21 +7,21 @@ from training.data.readers.scan import Scan, Source, lines
 from training.errors import DataError
 
 MSMT17 = Source("MSMT17", 32_621, 11_659, 82_161)
-TRAIN_LISTS = ("list_train.txt", "list_val.txt")  # the field trains on both; 32,621 counts both
+TRAIN_LISTS = ("list_train.txt", "list_val.txt")  # training uses both by convention; 32,621 counts both
 TEST_LISTS = ("list_query.txt", "list_gallery.txt")
 # version 2 is version 1 with the faces blurred
 FOLDERS = {"train": ("train", "mask_train_v2"), "test": ("test", "mask_test_v2")}
 
 
 def is_msmt17(path: Path) -> bool:
-    """Whether a folder has this layout, or a part of it."""
+    """Whether a folder has this layout, possibly incomplete."""
     return any((path / name).is_file() for name in (*TRAIN_LISTS, *TEST_LISTS))
 
 
 def scan_msmt17(path: Path) -> Scan:
     """Lines such as `0000/0000_000_01_0303morning_0015_0.jpg 0`: the third field of the name is the camera.
 
-    Labels start at 0 in train and again in test, so that those of test are moved behind those of train.
+    Labels start at 0 both in train and in test; those of test are shifted behind those of train.
     """
     unreadable: list[str] = []
 
@@ -49,4 +49,4 @@ def _folder(path: Path, side: str) -> Path:
     for name in FOLDERS[side]:
         if (path / name).is_dir():
             return path / name
-    raise DataError(f"{path} has the lists of MSMT17 and no folder {' or '.join(FOLDERS[side])}")
+    raise DataError(f"{path} has the lists of MSMT17 but no folder {' or '.join(FOLDERS[side])}")

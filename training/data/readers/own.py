@@ -1,4 +1,4 @@
-"""One's own crops: folders of people, or a CSV table."""
+"""Custom data sets: one folder per person, or a CSV table."""
 
 import csv
 import hashlib
@@ -71,5 +71,5 @@ def _split(name: str, rows: Iterable[Row]) -> ReidData:
 
 
 def _held_out(person: str) -> bool:
-    """By a hash of the name, so that new people never move old ones."""
+    """Decided by a hash of the name, so that adding persons does not change the split."""
     return hashlib.sha256(person.encode()).digest()[0] < 256 * TEST_FRACTION

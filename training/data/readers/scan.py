@@ -1,4 +1,4 @@
-"""What a reader hands back: the crops it could place, and every entry it could not."""
+"""The result of a reader: the crops, and the entries that could not be parsed."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """`source` is None for one's own crops; `unreadable` names each entry without a place, and why."""
+    """`source` is None for custom data sets; `unreadable` lists each entry that cannot be parsed, and why."""
 
     data: ReidData
     source: Source | None = None
