@@ -31,9 +31,9 @@ def write(folder: Path, text: str) -> Path:
         (f'out: x\nbatch: ["1:8"]\n{MODELS}', r"line 2, batch.0: '1:8' is not MIN:OPT:MAX"),
         (f"out: x\nbatch: 9:8:64\n{MODELS}", "line 2, batch.0: '9:8:64' does not rise"),
         (f"out: x\n{MODELS}    dim: 512\n", "line 3, models.0: dim is fitted to training crops; set data"),
-        (f"out: x\n{MODELS}    whiten: true\n", "line 3, models.0: whiten is about the projection of dim"),
+        (f"out: x\n{MODELS}    whiten: true\n", "line 3, models.0: whiten applies to the projection of dim"),
         (f"out: x\n{MODELS}    name: ../elsewhere\n", "line 4, models.0.name: String should match"),
-        (f"out: x\n{MODELS}  - checkpoint: b/a/best.safetensors\n", "two bundles would be called a; set name"),
+        (f"out: x\n{MODELS}  - checkpoint: b/a/best.safetensors\n", "two bundles would have the name a; set name"),
         (f"out: x\nout: y\n{MODELS}", "line 2: a key is given twice"),
         (
             f"out: x\ncompute_capability: 9.0\n{MODELS}",

@@ -58,7 +58,7 @@ def test_the_same_again_only_with_overwrite(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "bundle")
     add(folder, b"first")
     with pytest.raises(
-        TargetError, match=r"holds tensorrt float16 already \(model\.float16\.engine\); pass --overwrite"
+        TargetError, match=r"the bundle already has tensorrt float16 \(model\.float16\.engine\); pass --overwrite"
     ):
         add(folder, b"second")
     assert load_bundle(folder).file("tensorrt", "float16")[1].read_bytes() == b"first"

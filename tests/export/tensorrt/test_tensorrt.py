@@ -535,7 +535,7 @@ def test_command_line(bundle: Path) -> None:
 
     again = run(PAN_EXPORT, "tensorrt", bundle, *options)
     assert (again.returncode, again.stdout) == (1, "")
-    assert again.stderr.startswith("error: the bundle holds tensorrt_rtx float16 already")
+    assert again.stderr.startswith("error: the bundle already has tensorrt_rtx float16")
     assert again.stderr.count("\n") == 1
 
     verdicts = json.loads(run(PAN_EXPORT, "verify", bundle, "--images", 4, "--json").stdout)
