@@ -2,7 +2,7 @@
 
     python -m benchmarks.rest_quality DATA --gallery NAME [--checkpoint RUN] [--url URL] [--json]
 
-The gallery must hold DATA's gallery crops (`pan-serve enroll DATA/bounding_box_test --gallery NAME`). With a
+The gallery must hold DATA's gallery crops (`pan-reid enrol DATA/bounding_box_test --gallery NAME`). With a
 checkpoint, the same is measured offline in PyTorch, and a difference of more than 0.1 points is a failure.
 """
 

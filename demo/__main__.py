@@ -127,7 +127,7 @@ def demo(out: Path, port: int, once: bool) -> int:
     colour = ask("pan-train", "evaluate", "--histogram", "--data", crops)
     offline = ask("pan-train", "evaluate", training, "--data", crops)
     with service(bundle, state, free_port(port)) as url:
-        run("pan-serve", "enroll", crops / "bounding_box_test", "--gallery", GALLERY, "--url", url)
+        run("pan-reid", "enrol", crops / "bounding_box_test", "--gallery", GALLERY, "--url", url)
         data = read_data(crops)
         with Client(url) as client:
             rest, scores = evaluate_rest(client, GALLERY, data, console)
@@ -142,7 +142,7 @@ def demo(out: Path, port: int, once: bool) -> int:
             query = data.query[0].path
             console.print(f"service: {url}   API documentation: {url}/docs   Ctrl-C stops it. Try, elsewhere:")
             console.print(
-                f"  .venv/bin/pan-serve search {query} --gallery {GALLERY} --url {url} --group-by-person",
+                f"  .venv/bin/pan-reid search {query} --gallery {GALLERY} --url {url} --group-by-person",
                 soft_wrap=True,
             )
             signal.pause()  # until a signal, which arrives as KeyboardInterrupt

@@ -132,8 +132,12 @@ def re_embedding(gallery: str) -> ApiRequest[ReEmbedding]:
     return ApiRequest("GET", gallery_path(gallery, "re-embed"), _as(ReEmbedding))
 
 
-def enrol(gallery: str, crops: Sequence[Crop]) -> ApiRequest[Enrolled]:
-    """Enrol crops; the answer says for each whether it was. Sent again after a failure, none is enrolled twice."""
+def enrol(gallery: str, crops: Sequence[Crop], *, key: str | None = None) -> ApiRequest[Enrolled]:
+    """Enrol crops; the response says for each whether it was enrolled. A retry enrols none twice.
+
+    `key` is the idempotency key. The service answers a second request with it as it did the first, for seven days;
+    without one each call has a key of its own.
+    """
     metadata = to_json([crop.info.model_dump(exclude_unset=True) for crop in crops])
     return ApiRequest(
         "POST",
@@ -141,7 +145,7 @@ def enrol(gallery: str, crops: Sequence[Crop]) -> ApiRequest[Enrolled]:
         _as(Enrolled),
         files=files([crop.image for crop in crops]),
         form={"metadata": metadata.decode()},
-        key=uuid.uuid4().hex,
+        key=key or uuid.uuid4().hex,
     )
 
 

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.common import KeyFile, Url, complain, connect, err, out, told
+from pan_reid.cli.common import KeyFile, Url, connect
+from service.cli.common import complain, err, out, told
 
 if TYPE_CHECKING:
     from pan_reid import Client

@@ -1,19 +1,19 @@
-"""`pan-serve`: run the service, and use one that runs."""
+"""`pan-serve`: run the service and keep its data. `pan-reid` (client/) is the command that uses a running service."""
 
 import logging
 import os
 import sys
-from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import typer
 
+from pan_reid.cli.common import read_secret
 from service.cli import backup as backup_commands
 from service.cli import check as check_commands
 from service.cli import galleries as gallery_commands
 from service.cli import keys as key_commands
-from service.cli.common import KeyFile, Url, complain, connect, err, out, parse_time, read_secret, told
+from service.cli.common import out, told
 from service.core.choices import Device, EngineChoice, LogLevel, PrecisionChoice
 
 app = typer.Typer(
@@ -25,8 +25,6 @@ app.command()(backup_commands.restore)
 app.command()(backup_commands.vacuum)
 app.command()(check_commands.check)
 app.command("re-embed")(gallery_commands.re_embed)
-
-GalleryOption = Annotated[str, typer.Option("--gallery", help="Name of the gallery.")]
 
 
 @app.command()
@@ -161,136 +159,6 @@ def run(
 
 def _announce(_: object, url: str) -> None:
     out.print(f"PAN Re-ID is ready at {url} (see {url}/docs)", soft_wrap=True)
-
-
-@app.command()
-@told
-def enroll(
-    folder: Annotated[Path, typer.Argument(help="Crops named as in Market-1501, or person/camera_*.jpg.")],
-    gallery: GalleryOption,
-    url: Url = "http://127.0.0.1:8000",
-    batch: Annotated[int, typer.Option(min=1, help="Crops a request.")] = 32,
-    in_flight: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 4,
-    key_file: KeyFile = None,
-) -> None:
-    """Enrol every crop under a folder into a gallery, which is made if missing."""
-    from service.cli.enrol_folder import enroll_folder
-
-    with connect(url, key_file) as client:
-        failures = enroll_folder(client, folder, gallery, batch, in_flight, err)
-    for path, reason in failures:
-        complain(f"{path}: {reason}")
-    if failures:
-        raise typer.Exit(1)
-
-
-@app.command()
-@told
-def search(
-    image: Annotated[list[Path], typer.Argument(help="A crop; or several of one person, which are fused.")],
-    gallery: GalleryOption,
-    url: Url = "http://127.0.0.1:8000",
-    top_k: Annotated[int, typer.Option(min=1)] = 10,
-    fuse: Annotated[
-        Literal["mean", "best"],
-        typer.Option(help="Several crops: search by the mean, or score by the crop that is nearest."),
-    ] = "mean",
-    fpr: Annotated[
-        float | None, typer.Option(help="Say match or unknown at this false-positive rate, one that the bundle states.")
-    ] = None,
-    camera: Annotated[list[str] | None, typer.Option(help="Only crops of this camera; may be repeated.")] = None,
-    since: Annotated[
-        str | None,
-        typer.Option(
-            "--from",
-            metavar="TIME",
-            help="Captured then or later: 2024-05-01T08:00:00Z; a date is its midnight, UTC.",
-            parser=parse_time,
-        ),
-    ] = None,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="Captured before then.", parser=parse_time)] = None,
-    attribute: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Only crops that have it; a name twice is any of both."),
-    ] = None,
-    rerank: Annotated[bool, typer.Option("--rerank", help="Order the best crops anew, by common neighbours.")] = False,
-    group_by_person: Annotated[bool, typer.Option("--group-by-person", help="Answer persons, not crops.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the service's answer as JSON.")] = False,
-    key_file: KeyFile = None,
-) -> None:
-    """Where else is this person?"""
-    given: dict[str, Any] = {
-        "false_positive_rate": fpr,
-        "cameras": camera or None,
-        "captured_from": since,
-        "captured_until": until,
-        "attributes": _attributes(attribute or []) or None,
-        "rerank": {} if rerank else None,
-        "group_by": "person" if group_by_person else None,
-    }
-    options = {name: value for name, value in given.items() if value is not None}
-    try:
-        images = [path.read_bytes() for path in image]
-    except OSError as error:
-        raise typer.BadParameter(str(error)) from None
-    with connect(url, key_file) as client:
-        answer = client.search(gallery, *images, top_k=top_k, fuse=fuse, **options)
-    if as_json:
-        sys.stdout.write(answer.model_dump_json(exclude_none=True) + "\n")
-    else:
-        from service.cli.show import show_found
-
-        show_found(answer, out)
-
-
-def _attributes(pairs: list[str]) -> dict[str, list[Any]]:
-    """NAME=VALUE as the values an attribute may have: the text, and the number or other scalar that it reads as."""
-    import orjson
-
-    wanted: dict[str, list[Any]] = {}
-    for pair in pairs:
-        name, equals, text = pair.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"--attribute {pair}: give NAME=VALUE")
-        values = wanted.setdefault(name, [])
-        values.append(text)
-        with suppress(orjson.JSONDecodeError):
-            if not isinstance(scalar := orjson.loads(text), str | list | dict):
-                values.append(scalar)
-    return wanted
-
-
-@app.command()
-@told
-def export(
-    gallery: Annotated[str, typer.Argument(help="Name of the gallery.")],
-    file: Annotated[Path, typer.Argument(help="The file to write, checked and whole or not at all.")],
-    force: Annotated[bool, typer.Option("--force", help="Replace a file that is there.")] = False,
-    url: Url = "http://127.0.0.1:8000",
-    key_file: KeyFile = None,
-) -> None:
-    """Write a whole gallery, vectors and all, to a file that another service of the same model can import."""
-    from service.storage.backup import replaced
-
-    if file.exists() and not force:
-        raise typer.BadParameter(f"{file} is there already; give another name, or --force to replace it")
-    with connect(url, key_file) as client, replaced(file) as partial, partial.open("wb") as stream:
-        client.export_gallery(gallery, stream.write)
-    out.print(f"wrote {file}", highlight=False, soft_wrap=True)
-
-
-@app.command("import")
-@told
-def import_(
-    gallery: Annotated[str, typer.Argument(help="Name of the gallery to make.")],
-    file: Annotated[typer.FileBinaryRead, typer.Argument(help="What `pan-serve export` wrote.")],
-    url: Url = "http://127.0.0.1:8000",
-    key_file: KeyFile = None,
-) -> None:
-    """Make a gallery of an exported file."""
-    with connect(url, key_file) as client:
-        made = client.import_gallery(gallery, file)
-    out.print(f"made gallery {gallery} with {made.entries:,} entries", highlight=False, soft_wrap=True)
 
 
 @app.command()

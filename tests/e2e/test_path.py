@@ -39,7 +39,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_rest_answers_score_as_pytorch_does(built: Path) -> None:
     crops = built / "crops"
     with service(built / "bundle", built / "state", free_port(0)) as url:
-        run("pan-serve", "enroll", crops / "bounding_box_test", "--gallery", "g", "--url", url)
+        run("pan-reid", "enrol", crops / "bounding_box_test", "--gallery", "g", "--url", url)
         arguments = [str(crops), "--gallery", "g", "--url", url, "--checkpoint", str(built / "run"), "--json"]
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks.rest_quality", *arguments], capture_output=True, text=True, timeout=120
@@ -66,7 +66,7 @@ def test_a_restarted_service_answers_the_same(built: Path) -> None:
     image = next((crops / "query").iterdir())
     answers = []
     with service(built / "bundle", built / "state2", free_port(0)) as url:
-        run("pan-serve", "enroll", crops / "bounding_box_test", "--gallery", "g", "--url", url)
+        run("pan-reid", "enrol", crops / "bounding_box_test", "--gallery", "g", "--url", url)
         answers.append(run("pan-serve", "search", image, "--gallery", "g", "--url", url, "--json"))
     with service(built / "bundle", built / "state2", free_port(0)) as url:
         answers.append(run("pan-serve", "search", image, "--gallery", "g", "--url", url, "--json"))

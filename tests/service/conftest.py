@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,16 @@ def launch(bundle: Path, tmp_path: Path) -> Iterator[Callable[..., Served]]:
             process.stop(signal.SIGKILL)
 
 
+def pan_reid(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of the client's CLI to its end."""
+    return _run([sys.executable, "-m", "pan_reid"], arguments)
+
+
 def pan_serve(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command of the CLI to its end."""
+    return _run(CLI, arguments)
+
+
+def _run(command: Sequence[str], arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
-    return subprocess.run([*CLI, *arguments], capture_output=True, text=True, timeout=120, env=environment)
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, env=environment)

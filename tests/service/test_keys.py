@@ -25,7 +25,7 @@ from service.core.settings import Settings
 from service.observability.metrics import Metrics
 from service.storage.data_dir import DATABASE, make_folder
 from service.storage.database import Database, beside
-from tests.service.conftest import pan_serve, running
+from tests.service.conftest import pan_reid, pan_serve, running
 from tests.service.pictures import png, write_market
 
 Launch = Callable[..., Served]
@@ -279,16 +279,16 @@ def test_the_client_and_the_command_line_send_the_key(
     picture.write_bytes(png(7))
     key_file.write_text(guarded.keys["search"] + "\n")
     search = ("search", str(picture), "--gallery", "lobby", "--url", url, "--json")
-    assert "needs an API key" in pan_serve(*search).stderr
-    by_file = json.loads(pan_serve(*search, "--api-key-file", str(key_file)).stdout)
+    assert "needs an API key" in pan_reid(*search).stderr
+    by_file = json.loads(pan_reid(*search, "--api-key-file", str(key_file)).stdout)
     assert by_file["hits"][0]["person_id"] == "seven"
     monkeypatch.setenv("PAN_API_KEY", guarded.keys["search"])
-    assert json.loads(pan_serve(*search).stdout) == by_file
+    assert json.loads(pan_reid(*search).stdout) == by_file
     crops = write_market(tmp_path / "market", persons=2, cameras=2)
     monkeypatch.setenv("PAN_API_KEY", guarded.keys["enrol"])
-    enrol = ("enroll", str(crops), "--url", url, "--gallery")
-    assert pan_serve(*enrol, "lobby").returncode == 0
-    refused = pan_serve(*enrol, "nowhere")
+    enrol = ("enrol", str(crops), "--url", url, "--gallery")
+    assert pan_reid(*enrol, "lobby").returncode == 0
+    refused = pan_reid(*enrol, "nowhere")
     assert (refused.returncode, "no scope admin" in refused.stderr) == (1, True)
 
 

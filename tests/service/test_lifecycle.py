@@ -19,12 +19,13 @@ import numpy as np
 import pytest
 
 from benchmarks.served import Served
-from pan_reid import ApiError, Client, ClientError, Crop
+from bundle import PanError
+from pan_reid import ApiError, Client, Crop
 from pan_reid.schemas import EntryInfo
 from service.container import open_service
 from service.core.settings import Settings
 from tests.service.bundles import write_bundle
-from tests.service.conftest import pan_serve
+from tests.service.conftest import pan_reid, pan_serve
 from tests.service.pictures import png, write_market
 
 Launch = Callable[..., Served]
@@ -207,7 +208,7 @@ def test_what_cannot_start_says_why_in_one_line(bundle: Path, tmp_path: Path) ->
         ({"max_top_k": 0}, "max_top_k is 0"),
         ({"data": tmp_path / "file"}, "cannot be used"),
     ]:
-        with pytest.raises(ClientError, match=says):
+        with pytest.raises(PanError, match=says):
             asyncio.run(start(**settings))
 
 
@@ -222,7 +223,7 @@ def test_a_folder_is_enrolled_and_searched_from_the_command_line(launch: Launch,
     server = launch()
     folder = write_market(tmp_path / "market", persons=12, cameras=3)
     (folder / "0001_c1s1_000099_01.jpg").write_bytes(b"broken")
-    enrolled = pan_serve("enroll", str(folder), "--gallery", "lobby", "--url", server.url, "--batch", "7")
+    enrolled = pan_reid("enrol", str(folder), "--gallery", "lobby", "--url", server.url, "--batch", "7")
     assert enrolled.returncode == 1  # a file failed
     assert "enrolled 37 of 38 crops in lobby" in enrolled.stderr
     assert "0001_c1s1_000099_01.jpg: these 6 bytes are not a" in enrolled.stderr
@@ -234,10 +235,10 @@ def test_a_folder_is_enrolled_and_searched_from_the_command_line(launch: Launch,
     assert [entry.attributes for entry in distractors] == [{"file": "0000_c1s1_000000_01.jpg"}]
     query = folder / "0005_c2s1_000000_01.jpg"
     arguments = ("search", str(query), "--gallery", "lobby", "--url", server.url)
-    found = json.loads(pan_serve(*arguments, "--top-k", "3", "--json").stdout)
+    found = json.loads(pan_reid(*arguments, "--top-k", "3", "--json").stdout)
     assert [hit["person_id"] for hit in found["hits"]] == ["0005"] * 3
     assert found["hits"][0]["attributes"] == {"file": query.name}
-    table = pan_serve(*arguments, "--group-by-person").stdout
+    table = pan_reid(*arguments, "--group-by-person").stdout
     assert "0005" in table
     assert query.name in table
 
@@ -246,12 +247,12 @@ def test_the_command_line_says_what_is_wrong(launch: Launch, tmp_path: Path) -> 
     picture = tmp_path / "a.png"
     picture.write_bytes(png(1))
     url = launch().url
-    nowhere = pan_serve("search", str(picture), "--gallery", "x", "--url", "http://127.0.0.1:9")
+    nowhere = pan_reid("search", str(picture), "--gallery", "x", "--url", "http://127.0.0.1:9")
     assert (nowhere.returncode, "is `pan-serve run` there?" in nowhere.stderr) == (1, True)
-    missing = pan_serve("search", str(picture), "--gallery", "x", "--url", url)
+    missing = pan_reid("search", str(picture), "--gallery", "x", "--url", url)
     assert (missing.returncode, "there is no gallery x" in missing.stderr) == (1, True)
     (tmp_path / "empty").mkdir()
-    empty = pan_serve("enroll", str(tmp_path / "empty"), "--gallery", "x", "--url", url)
+    empty = pan_reid("enrol", str(tmp_path / "empty"), "--gallery", "x", "--url", url)
     assert (empty.returncode, "holds no pictures" in empty.stderr) == (1, True)
 
 

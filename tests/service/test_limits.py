@@ -19,7 +19,8 @@ from rich.console import Console
 
 from bundle import ImageArray, ImageLimits
 from pan_reid import Client
-from service.cli.enrol_folder import enroll_folder
+from pan_reid.cli.enrol_folder import enrol_crops
+from pan_reid.cli.folder import find_crops
 from service.core.settings import Settings
 from service.core.types import Vectors
 from service.index.gallery_index import Gallery
@@ -229,7 +230,9 @@ def test_the_client_waits_for_a_full_queue_and_enrols_each_crop_once(small: http
     folder = write_market(tmp_path / "market", persons=5, cameras=2)
     before = small.get("/metrics").text.count('status="429"')
     with Client(str(small.base_url)) as client:
-        failures = enroll_folder(client, folder, "patient", batch=3, in_flight=4, console=Console(quiet=True))
+        failures = enrol_crops(
+            client, find_crops(folder), "patient", {}, batch=3, in_flight=4, console=Console(quiet=True)
+        )
         files = [entry.attributes["file"] for entry in client.entries("patient")]
     assert failures == []
     assert sorted(files) == sorted(path.name for path in folder.iterdir() if not path.name.startswith("-1"))

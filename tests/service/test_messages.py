@@ -15,7 +15,7 @@ from pan_reid import AsyncClient, Client, ClientError
 from pan_reid.request import RetryPolicy
 from service.storage.migrations import SCHEMA_VERSION, STEPS
 from tests.service.bundles import write_bundle
-from tests.service.conftest import pan_serve
+from tests.service.conftest import pan_reid, pan_serve
 from tests.service.pictures import png
 
 CASES = {
@@ -40,7 +40,7 @@ CASES = {
     ),
     "a name": (["search", "{tmp}/a.png", "--gallery", "my hall"], "no gallery is named 'my hall': a name has 1 to 64"),
     "a name of a path": (["re-embed", "../x"], "no gallery is named '../x': a name has 1 to 64"),
-    "a file that is there": (["export", "g", "{tmp}/a.png"], "a.png is there already; give another name, or --force"),
+    "a file that is there": (["export", "g", "{tmp}/a.png"], "a.png exists; give another name, or --force"),
 }
 
 
@@ -48,7 +48,8 @@ CASES = {
 def test_a_command_says_what_is_wrong_and_does_nothing(tmp_path: Path, case: str) -> None:
     (tmp_path / "a.png").write_bytes(png(1))
     arguments, said = CASES[case]
-    done = pan_serve(*(argument.format(tmp=tmp_path) for argument in arguments))
+    command = pan_reid if arguments[0] in ("search", "export") else pan_serve
+    done = command(*(argument.format(tmp=tmp_path) for argument in arguments))
     assert done.returncode in {1, 2}
     words = " ".join(done.stderr.replace("│", " ").split())
     assert said in words, done.stderr
@@ -74,11 +75,11 @@ def test_an_export_replaces_a_file_only_when_told_and_a_date_is_a_time(
         for day in ("2023-12-31T23:59:59Z", "2024-01-01T00:00:00Z"):
             told = {"images": ("a", png(1))}
             http.post("/v1/galleries/g/entries", files=told, data={"captured_at": day})
-    assert pan_serve("export", "g", str(file), "--url", url).returncode == 2
+    assert pan_reid("export", "g", str(file), "--url", url).returncode == 2
     assert file.read_text() == "mine"
-    assert pan_serve("export", "g", str(file), "--url", url, "--force").returncode == 0
+    assert pan_reid("export", "g", str(file), "--url", url, "--force").returncode == 0
     assert len(file.read_text().splitlines()) == 4
-    found = pan_serve("search", str(picture), "--gallery", "g", "--url", url, "--from", "2024-01-01", "--json")
+    found = pan_reid("search", str(picture), "--gallery", "g", "--url", url, "--from", "2024-01-01", "--json")
     assert [hit["entry_id"] for hit in json.loads(found.stdout)["hits"]] == [2]
 
 

@@ -19,7 +19,7 @@ from pan_reid import ApiError, Client, Crop
 from pan_reid.schemas import EntryInfo
 from service.core.settings import Settings
 from tests.service.bundles import DIM, write_bundle
-from tests.service.conftest import pan_serve, running
+from tests.service.conftest import pan_reid, running
 from tests.service.pictures import png
 
 _FILE = {"Content-Type": "application/octet-stream"}
@@ -60,10 +60,10 @@ def test_a_gallery_moves_by_the_commands_and_answers_alike_after_a_restart(
     with running(Settings(bundle=bundle, data=tmp_path / "elsewhere")) as http, Client(str(http.base_url)) as source:
         filled(source, "lobby")
         source.delete_entry("lobby", 5)
-        made = pan_serve("export", "lobby", str(file), "--url", str(http.base_url))
+        made = pan_reid("export", "lobby", str(file), "--url", str(http.base_url))
         assert (made.returncode, file.stat().st_mode & 0o077) == (0, 0), made.stderr
         before, hits = list(source.entries("lobby")), source.search("lobby", png(1), top_k=50).hits
-    taken = pan_serve("import", "hall", str(file), "--url", server.url)
+    taken = pan_reid("import", "hall", str(file), "--url", server.url)
     assert (taken.returncode, "made gallery hall with 1,202 entries" in taken.stdout) == (0, True), taken.stderr
     server.stop()
     with Client(launch().url) as client:
@@ -221,9 +221,9 @@ def test_another_model_is_refused_with_the_way_out(bundle: Path, tmp_path: Path)
 
 
 def test_an_export_that_fails_leaves_no_file(bundle: Path, tmp_path: Path) -> None:
-    nowhere = pan_serve("export", "lobby", str(tmp_path / "file"), "--url", "http://127.0.0.1:9")
+    nowhere = pan_reid("export", "lobby", str(tmp_path / "file"), "--url", "http://127.0.0.1:9")
     assert (nowhere.returncode, "is `pan-serve run` there?" in nowhere.stderr) == (1, True)
     with running(Settings(bundle=bundle, data=tmp_path / "data")) as http:
-        missing = pan_serve("export", "lobby", str(tmp_path / "file"), "--url", str(http.base_url))
+        missing = pan_reid("export", "lobby", str(tmp_path / "file"), "--url", str(http.base_url))
     assert (missing.returncode, "there is no gallery lobby" in missing.stderr) == (1, True)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]

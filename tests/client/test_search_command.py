@@ -1,4 +1,4 @@
-"""`pan-serve search` as a user types it, against a real server."""
+"""`pan-reid search` as a user types it, against a real server."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ from bundle import Calibration
 from pan_reid import Client, Crop, schemas
 from service.core.settings import Settings
 from tests.service.bundles import write_bundle
-from tests.service.conftest import pan_serve, running
+from tests.service.conftest import pan_reid, running
 from tests.service.pictures import png
 
 CALIBRATION = Calibration(data="three cameras", thresholds={"0.001": 0.9}, slope=20.0, intercept=-12.0)
@@ -49,7 +49,7 @@ def test_a_search_is_filtered_fused_and_judged(url: str, tmp_path: Path) -> None
     for shot in (7, 8):
         (tmp_path / f"{shot}.png").write_bytes(png(3, shot))
     pictures = [str(tmp_path / "7.png"), str(tmp_path / "8.png")]
-    said = pan_serve(
+    said = pan_reid(
         "search", *pictures, "--gallery", "lobby", "--url", url, "--json", "--fuse", "best", "--fpr", "0.001",
         "--rerank",
         "--camera", "c1", "--camera", "c2", "--from", "2024-05-02T00:00:00Z", "--until", "2024-05-04T13:00:00+02:00",
@@ -67,12 +67,12 @@ def test_a_search_is_filtered_fused_and_judged(url: str, tmp_path: Path) -> None
 def test_the_table_says_the_verdict_and_what_it_was_calibrated_on(url: str, tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(png(3, 7))
     asked = ("search", str(tmp_path / "x.png"), "--gallery", "lobby", "--url", url)
-    said = pan_serve(*asked, "--fpr", "0.001", "--group-by-person", "--top-k", "3")
+    said = pan_reid(*asked, "--fpr", "0.001", "--group-by-person", "--top-k", "3")
     assert said.returncode == 0, said.stderr
     assert "match from 0.9000 on: false-positive rate 0.001 a pair, calibrated on three cameras" in said.stdout
     assert "match" in next(line for line in said.stdout.splitlines() if "p3" in line)
     assert said.stdout.count("unknown") == 2
     assert "[red]x[/red].jpg" in said.stdout
-    refused = pan_serve(*asked, "--fpr", "0.5")
+    refused = pan_reid(*asked, "--fpr", "0.5")
     assert refused.returncode != 0
     assert "those it states: 0.001" in refused.stderr

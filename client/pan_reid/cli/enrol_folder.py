@@ -1,39 +1,53 @@
-"""Enrol a folder through a running service: batches, several in flight, every failure named."""
+"""Enrol crops from files: in batches, several at a time, with a reason for every file that fails."""
 
-from collections.abc import Sequence
+import hashlib
+import uuid
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pan_reid import ApiError, Client, ClientError, Crop
-from service.cli.crops import CropFile, find_crops
+from pan_reid.cli.folder import CropFile
 
 Failure = tuple[Path, str]
 
 
-def enroll_folder(
-    client: Client, folder: Path, gallery: str, batch: int, in_flight: int, console: Console
+def enrol_crops(
+    client: Client,
+    crops: Sequence[CropFile],
+    gallery: str,
+    settings: Mapping[str, Any],
+    batch: int,
+    in_flight: int,
+    console: Console,
+    *,
+    again: bool = False,
 ) -> list[Failure]:
-    """Enrol every crop under a folder; the files that failed, and why. Makes the gallery if it is missing.
+    """Enrol crops; returns the files that failed, with reasons. Makes a missing gallery with `settings`.
 
-    Raises NoCrops, or ClientError where the service does not answer at all.
+    A batch that was enrolled before is not enrolled `again` unless asked for. Raises ClientError where the service does
+    not respond at all.
     """
-    crops = find_crops(folder)
     try:
         client.gallery(gallery)  # so that a key that may only enrol can do so
     except ApiError as error:
         if error.status != 404:
             raise
-        client.create_gallery(gallery)
+        client.create_gallery(gallery, **settings)
         console.print(f"made gallery {gallery}", highlight=False)
+    else:
+        if settings:
+            console.print(f"gallery {gallery} exists: {', '.join(settings)} stay as they are", highlight=False)
     batches = [crops[start : start + batch] for start in range(0, len(crops), batch)]
     failures: list[Failure] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress, ThreadPoolExecutor(in_flight) as pool:
         task = progress.add_task("enrolling", total=len(crops))
-        futures = {pool.submit(_enrol_batch, client, gallery, files): files for files in batches}
+        futures = {pool.submit(_enrol_batch, client, gallery, files, again): files for files in batches}
         try:
             for future in as_completed(futures):
                 failures += future.result()
@@ -45,7 +59,7 @@ def enroll_folder(
     return sorted(failures)
 
 
-def _enrol_batch(client: Client, gallery: str, files: Sequence[CropFile]) -> list[Failure]:
+def _enrol_batch(client: Client, gallery: str, files: Sequence[CropFile], again: bool) -> list[Failure]:
     failures: list[Failure] = []
     readable: list[CropFile] = []
     crops: list[Crop] = []
@@ -58,10 +72,19 @@ def _enrol_batch(client: Client, gallery: str, files: Sequence[CropFile]) -> lis
     if not crops:
         return failures
     try:
-        enrolled = client.enrol(gallery, crops)
+        enrolled = client.enrol(gallery, crops, key=uuid.uuid4().hex if again else _content_key(crops))
     except ClientError as error:
         return failures + [(file.path, str(error)) for file in readable]
     for result in enrolled.results:
         if result.error is not None:
             failures.append((readable[result.index].path, result.error.detail))
     return failures
+
+
+def _content_key(crops: Sequence[Crop]) -> str:
+    """An idempotency key that is the same for the same pictures with the same metadata."""
+    digest = hashlib.sha256()
+    for crop in crops:
+        digest.update(hashlib.sha256(crop.image).digest())
+        digest.update(hashlib.sha256(crop.info.model_dump_json().encode()).digest())
+    return digest.hexdigest()
