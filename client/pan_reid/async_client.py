@@ -1,18 +1,19 @@
 """The client for asyncio: the same calls, to await; and lists to go through with `async for`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from itertools import count
 from types import TracebackType
-from typing import Any, BinaryIO, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, BinaryIO, Self, TypeVar
 
 import httpx
+import numpy as np
+import numpy.typing as npt
 
 from pan_reid import endpoints
 from pan_reid.endpoints import Crop, VectorCrop
 from pan_reid.enrol_stream import enrolments
 from pan_reid.errors import api_error, transfer_errors
-from pan_reid.method import like
 from pan_reid.request import (
     LONGEST_IMPORT,
     ApiRequest,
@@ -22,29 +23,25 @@ from pan_reid.request import (
     gallery_path,
     service_url,
 )
-from pan_reid.schemas import EnrolResult, Gallery
+from pan_reid.schemas import (
+    Comparison,
+    Enrolled,
+    EnrolResult,
+    Entry,
+    ErasureReceipt,
+    Explanations,
+    Gallery,
+    IndexKind,
+    Model,
+    Person,
+    ReEmbedding,
+    SearchAnswer,
+)
 from pan_reid.schemas.export_file import ExportReader
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 _CHUNK = 2**16  # bytes
-
-
-def _answered(describe: Callable[P, ApiRequest[T]]) -> Callable[Concatenate["AsyncClient", P], Coroutine[Any, Any, T]]:
-    @like(describe)
-    async def method(self: "AsyncClient", /, *arguments: P.args, **options: P.kwargs) -> T:
-        return await self._answer(describe(*arguments, **options))
-
-    return method
-
-
-def _listed(describe: Callable[P, PagedRequest[T]]) -> Callable[Concatenate["AsyncClient", P], AsyncIterator[T]]:
-    @like(describe, AsyncIterator)
-    def method(self: "AsyncClient", /, *arguments: P.args, **options: P.kwargs) -> AsyncIterator[T]:
-        return self._items(describe(*arguments, **options))
-
-    return method
 
 
 class AsyncClient:
@@ -75,29 +72,119 @@ class AsyncClient:
         """Close the connections."""
         await self._http.aclose()
 
-    model = _answered(endpoints.model)
-    embed = _answered(endpoints.embed)
-    explain = _answered(endpoints.explain)
-    compare = _answered(endpoints.compare)
-    galleries = _answered(endpoints.galleries)
-    gallery = _answered(endpoints.gallery)
-    create_gallery = _answered(endpoints.create_gallery)
-    update_gallery = _answered(endpoints.update_gallery)
-    delete_gallery = _answered(endpoints.delete_gallery)
-    purge = _answered(endpoints.purge)
-    re_embed = _answered(endpoints.re_embed)
-    re_embedding = _answered(endpoints.re_embedding)
-    enrol = _answered(endpoints.enrol)
-    entries = _listed(endpoints.entries)
-    entry = _answered(endpoints.entry)
-    update_entry = _answered(endpoints.update_entry)
-    delete_entry = _answered(endpoints.delete_entry)
-    image = _answered(endpoints.image)
-    persons = _listed(endpoints.persons)
-    erase_person = _answered(endpoints.erase_person)
-    search = _answered(endpoints.search)
-    search_vector = _answered(endpoints.search_vector)
-    search_entry = _answered(endpoints.search_entry)
+    async def model(self) -> Model:
+        """The model that is loaded."""
+        return await self._send(endpoints.model())
+
+    async def embed(
+        self, images: Sequence[bytes], boxes: Sequence[Sequence[float]] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """(images, dim) unit vectors; or (boxes, dim), of the boxes (x, y, width, height in pixels) in one frame.
+
+        Raises ApiError if any image or box cannot be used.
+        """
+        return await self._send(endpoints.embed(images, boxes))
+
+    async def explain(self, images: Sequence[bytes], boxes: Sequence[Sequence[float]] | None = None) -> Explanations:
+        """Part masks and compatibility maps of a few images, or of boxes in one frame."""
+        return await self._send(endpoints.explain(images, boxes))
+
+    async def compare(self, a: Sequence[bytes], b: Sequence[bytes], **options: Any) -> Comparison:
+        """Do two sets of images show one person? Options are those of `pan_reid.schemas.DecisionOptions`."""
+        return await self._send(endpoints.compare(a, b, **options))
+
+    async def galleries(self) -> list[Gallery]:
+        """Every gallery, by name."""
+        return await self._send(endpoints.galleries())
+
+    async def gallery(self, name: str) -> Gallery:
+        """Raises ApiError with status 404 when there is none."""
+        return await self._send(endpoints.gallery(name))
+
+    async def create_gallery(
+        self,
+        name: str,
+        purpose: str = "",
+        *,
+        index: IndexKind = "auto",
+        retention_days: float | None = None,
+        keep_crops: bool = False,
+    ) -> Gallery:
+        """Raises ApiError with status 409 when the name is taken."""
+        return await self._send(
+            endpoints.create_gallery(name, purpose, index=index, retention_days=retention_days, keep_crops=keep_crops)
+        )
+
+    async def update_gallery(self, name: str, **changes: Any) -> Gallery:
+        """Change what is given, and nothing else: members of `pan_reid.schemas.GalleryUpdate`."""
+        return await self._send(endpoints.update_gallery(name, **changes))
+
+    async def delete_gallery(self, name: str) -> ErasureReceipt:
+        """Erase a gallery with all it holds."""
+        return await self._send(endpoints.delete_gallery(name))
+
+    async def purge(self, gallery: str) -> ErasureReceipt:
+        """Erase what has expired now, and know when it is done."""
+        return await self._send(endpoints.purge(gallery))
+
+    async def re_embed(self, gallery: str, *, drop_without_crop: bool = False) -> ReEmbedding:
+        """Let the service bring a gallery to the loaded model, from the crops it keeps; it goes on by itself.
+
+        Raises ApiError with status 409 where entries keep none, unless they may be erased at the end.
+        """
+        return await self._send(endpoints.re_embed(gallery, drop_without_crop=drop_without_crop))
+
+    async def re_embedding(self, gallery: str) -> ReEmbedding:
+        """How far a gallery is on its way to the loaded model."""
+        return await self._send(endpoints.re_embedding(gallery))
+
+    async def enrol(self, gallery: str, crops: Sequence[Crop], *, key: str | None = None) -> Enrolled:
+        """Enrol crops; the response says for each whether it was enrolled. A retry enrols none twice.
+
+        `key` is the idempotency key. The service answers a second request with it as it did the first, for seven days;
+        without one each call has a key of its own.
+        """
+        return await self._send(endpoints.enrol(gallery, crops, key=key))
+
+    def entries(self, gallery: str, **filters: str) -> AsyncIterator[Entry]:
+        """Every entry in the order of enrolment; filters are person_id and camera_id."""
+        return self._pages(endpoints.entries(gallery, **filters))
+
+    async def entry(self, gallery: str, entry_id: int) -> Entry:
+        """Raises ApiError with status 404 when there is none."""
+        return await self._send(endpoints.entry(gallery, entry_id))
+
+    async def update_entry(self, gallery: str, entry_id: int, **changes: Any) -> Entry:
+        """Change what is given, and nothing else: members of `pan_reid.schemas.EntryUpdate`; None clears one."""
+        return await self._send(endpoints.update_entry(gallery, entry_id, **changes))
+
+    async def delete_entry(self, gallery: str, entry_id: int) -> None:
+        """Delete an entry and its vector."""
+        return await self._send(endpoints.delete_entry(gallery, entry_id))
+
+    async def image(self, gallery: str, entry_id: int) -> bytes:
+        """The kept picture of an entry, JPEG. Raises ApiError with status 404 where none is kept."""
+        return await self._send(endpoints.image(gallery, entry_id))
+
+    def persons(self, gallery: str) -> AsyncIterator[Person]:
+        """Every person, by id."""
+        return self._pages(endpoints.persons(gallery))
+
+    async def erase_person(self, gallery: str, person_id: str) -> ErasureReceipt:
+        """Erase every entry of a person in this gallery."""
+        return await self._send(endpoints.erase_person(gallery, person_id))
+
+    async def search(self, gallery: str, *images: bytes, **options: Any) -> SearchAnswer:
+        """Search by one image, or by several of one person. Options are those of `pan_reid.schemas.SearchOptions`."""
+        return await self._send(endpoints.search(gallery, *images, **options))
+
+    async def search_vector(self, gallery: str, vector: npt.NDArray[np.float32], **options: Any) -> SearchAnswer:
+        """Search by a (dim,) vector of the same model, or by (n, dim) of one person."""
+        return await self._send(endpoints.search_vector(gallery, vector, **options))
+
+    async def search_entry(self, gallery: str, *entry_ids: int, **options: Any) -> SearchAnswer:
+        """Search by an entry of the gallery, or several of one person; they are not among their own hits."""
+        return await self._send(endpoints.search_entry(gallery, *entry_ids, **options))
 
     async def enrol_stream(self, gallery: str, crops: Iterable[Crop | VectorCrop]) -> AsyncIterator[EnrolResult]:
         """Enrol any number of crops; a result for each, in order, once it is on disk. None is enrolled twice.
@@ -105,7 +192,7 @@ class AsyncClient:
         Raises ClientError where the rest cannot be enrolled.
         """
         for call in enrolments(gallery, crops):
-            results, error = await self._answer(call)
+            results, error = await self._send(call)
             for result in results:
                 yield result
             if error is not None:
@@ -136,7 +223,7 @@ class AsyncClient:
             raise api_error(answer)
         return Gallery.model_validate_json(answer.content)
 
-    async def _answer(self, call: ApiRequest[T]) -> T:
+    async def _send(self, call: ApiRequest[T]) -> T:
         for attempt in count():
             try:
                 answer = await self._http.send(call.request(self._http))
@@ -149,10 +236,10 @@ class AsyncClient:
             await asyncio.sleep(wait)
         raise AssertionError("the last attempt returns or raises")
 
-    async def _items(self, listing: PagedRequest[T]) -> AsyncIterator[T]:
+    async def _pages(self, listing: PagedRequest[T]) -> AsyncIterator[T]:
         cursor: str | None = None
         while True:
-            items, cursor = await self._answer(listing.page(cursor))
+            items, cursor = await self._send(listing.page(cursor))
             for item in items:
                 yield item
             if cursor is None:

@@ -1,18 +1,19 @@
 """The client for ordinary code: each call returns when it is answered."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 from types import TracebackType
-from typing import BinaryIO, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, BinaryIO, Self, TypeVar
 
 import httpx
+import numpy as np
+import numpy.typing as npt
 
 from pan_reid import endpoints
 from pan_reid.endpoints import Crop, VectorCrop
 from pan_reid.enrol_stream import enrolments
 from pan_reid.errors import api_error, transfer_errors
-from pan_reid.method import like
 from pan_reid.request import (
     LONGEST_IMPORT,
     ApiRequest,
@@ -22,27 +23,23 @@ from pan_reid.request import (
     gallery_path,
     service_url,
 )
-from pan_reid.schemas import EnrolResult, Gallery
+from pan_reid.schemas import (
+    Comparison,
+    Enrolled,
+    EnrolResult,
+    Entry,
+    ErasureReceipt,
+    Explanations,
+    Gallery,
+    IndexKind,
+    Model,
+    Person,
+    ReEmbedding,
+    SearchAnswer,
+)
 from pan_reid.schemas.export_file import ExportReader
 
-P = ParamSpec("P")
 T = TypeVar("T")
-
-
-def _answered(describe: Callable[P, ApiRequest[T]]) -> Callable[Concatenate["Client", P], T]:
-    @like(describe)
-    def method(self: "Client", /, *arguments: P.args, **options: P.kwargs) -> T:
-        return self._answer(describe(*arguments, **options))
-
-    return method
-
-
-def _listed(describe: Callable[P, PagedRequest[T]]) -> Callable[Concatenate["Client", P], Iterator[T]]:
-    @like(describe, Iterator)
-    def method(self: "Client", /, *arguments: P.args, **options: P.kwargs) -> Iterator[T]:
-        return self._items(describe(*arguments, **options))
-
-    return method
 
 
 class Client:
@@ -76,29 +73,117 @@ class Client:
         """Close the connections."""
         self._http.close()
 
-    model = _answered(endpoints.model)
-    embed = _answered(endpoints.embed)
-    explain = _answered(endpoints.explain)
-    compare = _answered(endpoints.compare)
-    galleries = _answered(endpoints.galleries)
-    gallery = _answered(endpoints.gallery)
-    create_gallery = _answered(endpoints.create_gallery)
-    update_gallery = _answered(endpoints.update_gallery)
-    delete_gallery = _answered(endpoints.delete_gallery)
-    purge = _answered(endpoints.purge)
-    re_embed = _answered(endpoints.re_embed)
-    re_embedding = _answered(endpoints.re_embedding)
-    enrol = _answered(endpoints.enrol)
-    entries = _listed(endpoints.entries)
-    entry = _answered(endpoints.entry)
-    update_entry = _answered(endpoints.update_entry)
-    delete_entry = _answered(endpoints.delete_entry)
-    image = _answered(endpoints.image)
-    persons = _listed(endpoints.persons)
-    erase_person = _answered(endpoints.erase_person)
-    search = _answered(endpoints.search)
-    search_vector = _answered(endpoints.search_vector)
-    search_entry = _answered(endpoints.search_entry)
+    def model(self) -> Model:
+        """The model that is loaded."""
+        return self._send(endpoints.model())
+
+    def embed(self, images: Sequence[bytes], boxes: Sequence[Sequence[float]] | None = None) -> npt.NDArray[np.float32]:
+        """(images, dim) unit vectors; or (boxes, dim), of the boxes (x, y, width, height in pixels) in one frame.
+
+        Raises ApiError if any image or box cannot be used.
+        """
+        return self._send(endpoints.embed(images, boxes))
+
+    def explain(self, images: Sequence[bytes], boxes: Sequence[Sequence[float]] | None = None) -> Explanations:
+        """Part masks and compatibility maps of a few images, or of boxes in one frame."""
+        return self._send(endpoints.explain(images, boxes))
+
+    def compare(self, a: Sequence[bytes], b: Sequence[bytes], **options: Any) -> Comparison:
+        """Do two sets of images show one person? Options are those of `pan_reid.schemas.DecisionOptions`."""
+        return self._send(endpoints.compare(a, b, **options))
+
+    def galleries(self) -> list[Gallery]:
+        """Every gallery, by name."""
+        return self._send(endpoints.galleries())
+
+    def gallery(self, name: str) -> Gallery:
+        """Raises ApiError with status 404 when there is none."""
+        return self._send(endpoints.gallery(name))
+
+    def create_gallery(
+        self,
+        name: str,
+        purpose: str = "",
+        *,
+        index: IndexKind = "auto",
+        retention_days: float | None = None,
+        keep_crops: bool = False,
+    ) -> Gallery:
+        """Raises ApiError with status 409 when the name is taken."""
+        return self._send(
+            endpoints.create_gallery(name, purpose, index=index, retention_days=retention_days, keep_crops=keep_crops)
+        )
+
+    def update_gallery(self, name: str, **changes: Any) -> Gallery:
+        """Change what is given, and nothing else: members of `pan_reid.schemas.GalleryUpdate`."""
+        return self._send(endpoints.update_gallery(name, **changes))
+
+    def delete_gallery(self, name: str) -> ErasureReceipt:
+        """Erase a gallery with all it holds."""
+        return self._send(endpoints.delete_gallery(name))
+
+    def purge(self, gallery: str) -> ErasureReceipt:
+        """Erase what has expired now, and know when it is done."""
+        return self._send(endpoints.purge(gallery))
+
+    def re_embed(self, gallery: str, *, drop_without_crop: bool = False) -> ReEmbedding:
+        """Let the service bring a gallery to the loaded model, from the crops it keeps; it goes on by itself.
+
+        Raises ApiError with status 409 where entries keep none, unless they may be erased at the end.
+        """
+        return self._send(endpoints.re_embed(gallery, drop_without_crop=drop_without_crop))
+
+    def re_embedding(self, gallery: str) -> ReEmbedding:
+        """How far a gallery is on its way to the loaded model."""
+        return self._send(endpoints.re_embedding(gallery))
+
+    def enrol(self, gallery: str, crops: Sequence[Crop], *, key: str | None = None) -> Enrolled:
+        """Enrol crops; the response says for each whether it was enrolled. A retry enrols none twice.
+
+        `key` is the idempotency key. The service answers a second request with it as it did the first, for seven days;
+        without one each call has a key of its own.
+        """
+        return self._send(endpoints.enrol(gallery, crops, key=key))
+
+    def entries(self, gallery: str, **filters: str) -> Iterator[Entry]:
+        """Every entry in the order of enrolment; filters are person_id and camera_id."""
+        return self._pages(endpoints.entries(gallery, **filters))
+
+    def entry(self, gallery: str, entry_id: int) -> Entry:
+        """Raises ApiError with status 404 when there is none."""
+        return self._send(endpoints.entry(gallery, entry_id))
+
+    def update_entry(self, gallery: str, entry_id: int, **changes: Any) -> Entry:
+        """Change what is given, and nothing else: members of `pan_reid.schemas.EntryUpdate`; None clears one."""
+        return self._send(endpoints.update_entry(gallery, entry_id, **changes))
+
+    def delete_entry(self, gallery: str, entry_id: int) -> None:
+        """Delete an entry and its vector."""
+        return self._send(endpoints.delete_entry(gallery, entry_id))
+
+    def image(self, gallery: str, entry_id: int) -> bytes:
+        """The kept picture of an entry, JPEG. Raises ApiError with status 404 where none is kept."""
+        return self._send(endpoints.image(gallery, entry_id))
+
+    def persons(self, gallery: str) -> Iterator[Person]:
+        """Every person, by id."""
+        return self._pages(endpoints.persons(gallery))
+
+    def erase_person(self, gallery: str, person_id: str) -> ErasureReceipt:
+        """Erase every entry of a person in this gallery."""
+        return self._send(endpoints.erase_person(gallery, person_id))
+
+    def search(self, gallery: str, *images: bytes, **options: Any) -> SearchAnswer:
+        """Search by one image, or by several of one person. Options are those of `pan_reid.schemas.SearchOptions`."""
+        return self._send(endpoints.search(gallery, *images, **options))
+
+    def search_vector(self, gallery: str, vector: npt.NDArray[np.float32], **options: Any) -> SearchAnswer:
+        """Search by a (dim,) vector of the same model, or by (n, dim) of one person."""
+        return self._send(endpoints.search_vector(gallery, vector, **options))
+
+    def search_entry(self, gallery: str, *entry_ids: int, **options: Any) -> SearchAnswer:
+        """Search by an entry of the gallery, or several of one person; they are not among their own hits."""
+        return self._send(endpoints.search_entry(gallery, *entry_ids, **options))
 
     def enrol_stream(self, gallery: str, crops: Iterable[Crop | VectorCrop]) -> Iterator[EnrolResult]:
         """Enrol any number of crops; a result for each, in order, once it is on disk. None is enrolled twice.
@@ -106,7 +191,7 @@ class Client:
         Raises ClientError where the rest cannot be enrolled.
         """
         for call in enrolments(gallery, crops):
-            results, error = self._answer(call)
+            results, error = self._send(call)
             yield from results
             if error is not None:
                 raise error
@@ -138,7 +223,7 @@ class Client:
             raise api_error(answer)
         return Gallery.model_validate_json(answer.content)
 
-    def _answer(self, call: ApiRequest[T]) -> T:
+    def _send(self, call: ApiRequest[T]) -> T:
         for attempt in count():
             try:
                 answer = self._http.send(call.request(self._http))
@@ -151,10 +236,10 @@ class Client:
             time.sleep(wait)
         raise AssertionError("the last attempt returns or raises")
 
-    def _items(self, listing: PagedRequest[T]) -> Iterator[T]:
+    def _pages(self, listing: PagedRequest[T]) -> Iterator[T]:
         cursor: str | None = None
         while True:
-            items, cursor = self._answer(listing.page(cursor))
+            items, cursor = self._send(listing.page(cursor))
             yield from items
             if cursor is None:
                 return

@@ -75,11 +75,17 @@ def _required(describe: Callable[..., Any]) -> list[str]:
     return [one.name for one in parameters if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]
 
 
-def test_a_method_shows_itself_as_the_call_it_is_made_of() -> None:
-    assert str(inspect.signature(Client().erase_person)) == (
-        "(gallery: str, person_id: str) -> pan_reid.schemas.galleries.ErasureReceipt"
-    )
-    assert inspect.getdoc(Client.purge) == "Erase what has expired now, and know when it is done."
+@pytest.mark.parametrize("client", [Client, AsyncClient])
+def test_a_method_is_written_with_the_parameters_of_its_endpoint(client: type) -> None:
+    """An editor reads the source, so a signature that is only set at run time does not show there."""
+    for name, signature in _methods(client).items():
+        method = getattr(client, name)
+        assert not hasattr(method, "__signature__"), name
+        assert method.__qualname__ == f"{client.__name__}.{name}"
+        if describe := getattr(endpoints, name, None):
+            wanted = list(inspect.signature(describe).parameters.values())
+            assert list(signature.parameters.values())[1:] == wanted, name
+            assert inspect.getdoc(method) == inspect.getdoc(describe), name
 
 
 def test_the_two_clients_do_the_same(launch: Callable[..., Served]) -> None:
