@@ -32,7 +32,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from benchmarks.crash_client import SHARED, Galleries, Kept, Violation, Worker, pixels, vector
+from benchmarks.crash_client import SHARED, GalleryCatalog, Kept, Violation, Worker, pixels, vector
 from benchmarks.served import Served
 from pan_reid import Client
 from pan_reid.schemas import Entry
@@ -46,12 +46,12 @@ LONGEST_BACKUP = 0.1
 _ALIKE = 12  # levels of 255 between a picture full of noise and its kept JPEG
 
 
-def held_by(url: str) -> Galleries:
+def held_by(url: str) -> GalleryCatalog:
     """All that a server holds, by gallery and tag. Raises Violation where a search does not agree with the list.
 
     A purge that was cut short is carried to its end first: until then a search knows less than the list.
     """
-    found: Galleries = {}
+    found: GalleryCatalog = {}
     query = vector("query")
     with Client(url) as client, httpx.Client(base_url=url, timeout=30) as http:
         for gallery in client.galleries():

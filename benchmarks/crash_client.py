@@ -36,7 +36,7 @@ class Kept:
     entry_id: int = field(compare=False, default=0)
 
 
-Galleries = dict[str, dict[str, Kept]]  # gallery -> the entries' tags -> entries
+GalleryCatalog = dict[str, dict[str, Kept]]  # gallery -> the entries' tags -> entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,8 @@ class Worker:
         self._name = f"w{number}"
         self._random = np.random.default_rng((seed, number))
         self._count = 0
-        self.told: Galleries = {SHARED: {}}
-        self.asked: Galleries | None = None
+        self.told: GalleryCatalog = {SHARED: {}}
+        self.asked: GalleryCatalog | None = None
         self._enrolment: _Enrolment | None = None
         self.acknowledged: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()
@@ -93,7 +93,7 @@ class Worker:
         """Whether an entry is this client's, by gallery or tag."""
         return gallery == self._name or tag.startswith(f"{self._name}.")
 
-    def settle(self, found: Galleries, http: httpx.Client) -> None:
+    def settle(self, found: GalleryCatalog, http: httpx.Client) -> None:
         """Compare with what the restarted server holds of this client. Raises Violation."""
         if found not in (self.told, self.asked):
             raise Violation(f"{self._name} was told {self.told}, asked last for {self.asked}; the service has {found}")
@@ -183,7 +183,7 @@ class Worker:
         self,
         http: httpx.Client,
         what: str,
-        after: Galleries,
+        after: GalleryCatalog,
         method: str,
         path: str,
         body: dict[str, Any] | None = None,

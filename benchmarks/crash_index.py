@@ -27,12 +27,12 @@ from bundle import PanError
 from pan_reid.schemas import IndexKind
 from service.core.models import NewEntry
 from service.core.types import Vectors
-from service.galleries.catalog import Galleries, Held
+from service.galleries.catalog import GalleryCatalog, LoadedGallery
 from service.index.metadata import Filter
 from service.observability.metrics import Metrics
 from service.storage import entries as records
 from service.storage.database import Database
-from service.workers.index_maintenance import Upkeep
+from service.workers.index_maintenance import IndexMaintainer
 
 DIM = 16
 _AT_FIRST = 3000  # enough for an index, when a quarter is deleted too
@@ -63,8 +63,8 @@ class Place:
     def __init__(self, folder: Path, kind: IndexKind) -> None:
         self.metrics = Metrics()
         self.database = Database(folder / "pan.sqlite3", self.metrics)
-        self.galleries = Galleries(self.database, "c" * 64, DIM, self.metrics)
-        self.upkeep = Upkeep(self.database, self.galleries, folder / "snapshots", self.metrics)
+        self.galleries = GalleryCatalog(self.database, "c" * 64, DIM, self.metrics)
+        self.upkeep = IndexMaintainer(self.database, self.galleries, folder / "snapshots", self.metrics)
         asyncio.run(self._open(kind))
 
     async def _open(self, kind: IndexKind) -> None:
@@ -73,7 +73,7 @@ class Place:
             await self.galleries.create("crash", "g", "", kind)
 
     @property
-    def held(self) -> Held:
+    def held(self) -> LoadedGallery:
         """The gallery."""
         return self.galleries.find("g")
 
@@ -125,7 +125,7 @@ def work(folder: Path, kind: IndexKind, first: int, seed: int) -> None:
             place.delete(sorted(chosen))
             there = [id_ for id_ in there if id_ not in chosen]
         told("done", [])
-        place.upkeep.tend(place.held)
+        place.upkeep.run_once(place.held)
 
 
 def look(folder: Path, kind: IndexKind, sure: set[int], asked: tuple[str, set[int]]) -> tuple[set[int], str]:
@@ -138,7 +138,7 @@ def look(folder: Path, kind: IndexKind, sure: set[int], asked: tuple[str, set[in
         if set(there) not in allowed:
             raise Violation(f"{len(sure)} entries were acknowledged, {len(there)} are there")
         done = "nothing"
-        while place.upkeep.tend(place.held):
+        while place.upkeep.run_once(place.held):
             samples = next(iter(place.metrics.upkeep_seconds.collect())).samples
             done = samples[0].labels["done"] if done == "nothing" else done
         numbers = sorted(there)

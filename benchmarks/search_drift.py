@@ -4,9 +4,9 @@
     python -m benchmarks.search_drift --checkpoint RUN --data DATA --data OTHER_DATA [--cache FILE.npz]
 
 An index is trained on the first cameras. Then crops come, up to 3,000 at a time; from the first other season on, the
-oldest entries go as new ones come. After each step `Upkeep` does what it does in the service. Every tenth crop is never
-enrolled: by those, recall@10 is compared with brute force, of the newest group and of all that the gallery holds,
-before upkeep and after it, beside the recall that the service shows.
+oldest entries go as new ones come. After each step `IndexMaintainer` does what it does in the service. Every tenth crop
+is never enrolled: by those, recall@10 is compared with brute force, of the newest group and of all entries, before and
+after maintenance, beside the recall that the service shows.
 
 With a checkpoint and data in Market-1501's layout the vectors are embeddings of real crops: the cameras of the first
 data set one by one, its first ones once more as in the evening (darker and redder pictures), the cameras of the others.
@@ -33,12 +33,12 @@ from pan_reid.schemas import IndexKind
 from service.api.routes.galleries import index_view
 from service.core.models import NewEntry
 from service.core.types import Vectors
-from service.galleries.catalog import Galleries, Held
+from service.galleries.catalog import GalleryCatalog, LoadedGallery
 from service.index.metadata import Filter
 from service.observability.metrics import Metrics
 from service.storage import entries as records
 from service.storage.database import Database
-from service.workers.index_maintenance import Upkeep
+from service.workers.index_maintenance import IndexMaintainer
 from training.checkpoint import load_checkpoint
 from training.data import read_data
 from training.embed import embed_crops, torch_embedder
@@ -136,15 +136,15 @@ class Place:
     def __init__(self, folder: Path, kind: IndexKind, dim: int) -> None:
         metrics = Metrics()
         self.database = Database(folder / "pan.sqlite3", metrics)
-        self.galleries = Galleries(self.database, "b" * 64, dim, metrics)
-        self.upkeep = Upkeep(self.database, self.galleries, folder / "snapshots", metrics)
+        self.galleries = GalleryCatalog(self.database, "b" * 64, dim, metrics)
+        self.upkeep = IndexMaintainer(self.database, self.galleries, folder / "snapshots", metrics)
         self.metrics = metrics
         asyncio.run(self.galleries.create("benchmark", "lobby", "", kind))
         self.ids = np.empty(0, np.int64)
         self.vectors = np.empty((0, dim), np.float32)
 
     @property
-    def held(self) -> Held:
+    def held(self) -> LoadedGallery:
         """The gallery."""
         return self.galleries.find("lobby")
 
@@ -161,13 +161,13 @@ class Place:
         self.held.memory.remove(self.ids[:count].tolist())
         self.ids, self.vectors = self.ids[count:], self.vectors[count:]
 
-    def tend(self) -> tuple[list[str], float]:
+    def run_once(self) -> tuple[list[str], float]:
         """What upkeep did, in its order, and the seconds of a processor that it took."""
         done: list[str] = []
         started = time.process_time()
         while True:
             before = self._counts()
-            if not self.upkeep.tend(self.held):
+            if not self.upkeep.run_once(self.held):
                 return done, time.process_time() - started
             done += [name for name, count in self._counts().items() if count > before.get(name, 0.0)]
 
@@ -208,7 +208,7 @@ def play(groups: list[Group], kind: IndexKind) -> list[dict[str, Any]]:
             unseen = [rng.permutation(one.unseen) for one in groups]
             every = np.vstack([some[: round(share * _QUERIES)] for some, share in zip(unseen, shares, strict=True)])
             before = place.recall(newest)
-            done, seconds = place.tend()
+            done, seconds = place.run_once()
             now = index_view(place.held.memory)
             lines.append(
                 {

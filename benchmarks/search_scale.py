@@ -2,10 +2,10 @@
 
     python -m benchmarks.search_scale [--only exact|approximate] [--kind ivf_sq8] [--rows N] [--dim D] [--json]
 
-exact: `Gallery.search` and its IndexFlatIP of faiss alone, with the same settings, in turns, over 100,000 x 1,536.
-approximate: 1,000,000 x 512, what `Upkeep` makes of it; speed and recall@10 of new queries against exact search in
-the same gallery, and with a filter that keeps one camera of ten; how fast the database was filled, and how long a start
-takes without and with what an earlier one learnt.
+exact: `GalleryIndex.search` and its IndexFlatIP of faiss alone, with the same settings, in turns, over 100,000 x 1,536.
+approximate: 1,000,000 x 512, what `IndexMaintainer` makes of it; speed and recall@10 of new queries against exact
+search in the same gallery, and with a filter that keeps one camera of ten; how fast the database was filled, and how
+long a start takes without and with what an earlier one learnt.
 
 The vectors are made: persons with 20 crops each, whose variances in every principal component, among persons and
 among the crops of one, are those of embeddings of a half-width PAN_c of market751's crops. No vector of a real crop is
@@ -31,13 +31,13 @@ import typer
 from pan_reid.schemas import IndexKind
 from service.core.models import NewEntry
 from service.core.types import Vectors
-from service.galleries.catalog import Galleries
-from service.index.gallery_index import Gallery
+from service.galleries.catalog import GalleryCatalog
+from service.index.gallery_index import GalleryIndex
 from service.index.metadata import Filter
 from service.observability.metrics import Metrics
 from service.storage import entries as records
 from service.storage.database import Database
-from service.workers.index_maintenance import Upkeep
+from service.workers.index_maintenance import IndexMaintainer
 
 _PLACES = (1, 8, 16, 32, 64, 128, 256, 512, 1536)  # of principal components
 _VARIANCE = (1, 0.753, 0.592, 0.354, 0.0674, 0.01315, 0.002845, 0.000603, 0.00005)  # of all crops
@@ -83,7 +83,7 @@ def milliseconds(call: Callable[[int], object], times: int) -> float:
 def exact(rows: int, dim: int) -> dict[str, Any]:
     """Of a gallery and of bare faiss, in turns."""
     crops = Crops(rows // _CROPS, dim)
-    gallery = Gallery(dim)
+    gallery = GalleryIndex(dim)
     for start in range(0, rows, _CHUNK):
         vectors = crops.some(min(_CHUNK, rows - start))
         ids = range(start + 1, start + 1 + len(vectors))
@@ -135,11 +135,11 @@ def filled(folder: Path, rows: int, dim: int, crops: Crops, kind: IndexKind) -> 
     return rows / seconds
 
 
-def opened(folder: Path, dim: int) -> tuple[Database, Galleries, Metrics]:
+def opened(folder: Path, dim: int) -> tuple[Database, GalleryCatalog, Metrics]:
     """A database and its galleries, not loaded."""
     metrics = Metrics()
     database = Database(folder / "pan.sqlite3", metrics)
-    return database, Galleries(database, "b" * 64, dim, metrics), metrics
+    return database, GalleryCatalog(database, "b" * 64, dim, metrics), metrics
 
 
 def approximate(rows: int, dim: int, kind: IndexKind) -> dict[str, Any]:
@@ -164,8 +164,8 @@ def approximate(rows: int, dim: int, kind: IndexKind) -> dict[str, Any]:
                 found["exact"] = measured(gallery, queries, Filter())
                 truth = {where: answers(gallery, queries, where) for where in (Filter(), _ONE_CAMERA)}
             started = time.perf_counter()
-            upkeep = Upkeep(database, galleries, folder / "snapshots", metrics)
-            while upkeep.tend(galleries.find("lobby")):
+            upkeep = IndexMaintainer(database, galleries, folder / "snapshots", metrics)
+            while upkeep.run_once(galleries.find("lobby")):
                 pass
             found["index restored s" if again else "index trained s"] = round(time.perf_counter() - started, 1)
             database.close()
@@ -186,7 +186,7 @@ def approximate(rows: int, dim: int, kind: IndexKind) -> dict[str, Any]:
 _ONE_CAMERA = Filter(cameras=frozenset({"c3"}))
 
 
-def measured(gallery: Gallery, queries: Vectors, where: Filter) -> dict[str, Any]:
+def measured(gallery: GalleryIndex, queries: Vectors, where: Filter) -> dict[str, Any]:
     """Of one query at a time, and of 32."""
 
     def one(number: int) -> None:
@@ -198,7 +198,7 @@ def measured(gallery: Gallery, queries: Vectors, where: Filter) -> dict[str, Any
     return {"ms": milliseconds(one, 50), "ms a query in 32": round(milliseconds(many, 10) / 32, 3)}
 
 
-def answers(gallery: Gallery, queries: Vectors, where: Filter) -> list[set[int]]:
+def answers(gallery: GalleryIndex, queries: Vectors, where: Filter) -> list[set[int]]:
     """The ten entries found for each query."""
     found = []
     for start in range(0, len(queries), 32):

@@ -34,7 +34,7 @@ from benchmarks.served import Served
 from benchmarks.wire import Answer, Wire, post
 from bundle import load_bundle, load_crop
 from pan_reid.schemas import IndexKind
-from service.batching.thread_priority import drive_engine
+from service.batching.thread_priority import isolate_engine_driver
 from service.core.settings import Settings
 from service.inference.engine import Engine
 from service.inference.engines.loader import load_engine
@@ -59,7 +59,7 @@ def crops_a_second(engine: Engine, batch: Any, seconds: float) -> float:
 
 async def as_the_service(work: Callable[[], T]) -> T:
     """Run on a thread like the one that the service gives its engine."""
-    with ThreadPoolExecutor(1, initializer=drive_engine) as thread:
+    with ThreadPoolExecutor(1, initializer=isolate_engine_driver) as thread:
         return await asyncio.get_running_loop().run_in_executor(thread, work)
 
 

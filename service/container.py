@@ -12,9 +12,9 @@ from service.auth.keys import Keys
 from service.auth.refusals import Refusals
 from service.core.clock import now
 from service.core.errors import NotReady, StorageFull
-from service.core.packages import installed_wheels
+from service.core.packages import check_binary_packages
 from service.core.settings import Settings
-from service.galleries.catalog import Galleries
+from service.galleries.catalog import GalleryCatalog
 from service.galleries.enrolment import Enrolment
 from service.galleries.entries import Entries
 from service.galleries.search import Searcher
@@ -26,9 +26,9 @@ from service.observability import tracing
 from service.observability.metrics import Metrics
 from service.observability.worker import WorkerHealth
 from service.storage import entries as records
-from service.storage.data_dir import DATABASE, SNAPSHOTS, alone_in
+from service.storage.data_dir import DATABASE, SNAPSHOTS, lock_data_dir
 from service.storage.database import Database
-from service.workers.index_maintenance import Upkeep
+from service.workers.index_maintenance import IndexMaintainer
 from service.workers.reembedding import ReEmbedder
 from service.workers.retention import Purger
 
@@ -40,7 +40,7 @@ _LEAST_FREE = 16 * 2**20  # bytes on the disk; small writes still succeed on one
 
 
 @dataclass(slots=True)
-class Service:
+class Container:
     """What the API's calls work with."""
 
     settings: Settings
@@ -50,7 +50,7 @@ class Service:
     embedder: Embedder
     searcher: Searcher
     database: Database
-    galleries: Galleries
+    galleries: GalleryCatalog
     entries: Entries
     enrolment: Enrolment
     keys: Keys
@@ -62,7 +62,7 @@ class Service:
     workers: Sequence[WorkerHealth]
     _probing: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def check_ready(self) -> list[str]:
+    async def health(self) -> list[str]:
         """The names of background work that fails at the moment, without which requests are still answered.
 
         Raises NotReady when the engine does not embed, a thread of the engine or of the searches has ended, the disk is
@@ -86,7 +86,7 @@ class Service:
                     )
                 await self.database.read(records.read_probe)
                 if self.database.last_write_failed:
-                    await self.database.write(records.touch)
+                    await self.database.write(records.write_probe)
         except TimeoutError:
             raise NotReady(f"not ready: engine and disk did not answer within {_PROBE_TIMEOUT:g} s") from None
         except (PanError, OSError) as error:
@@ -95,18 +95,18 @@ class Service:
 
 
 @asynccontextmanager
-async def open_service(settings: Settings, clock: Callable[[], int] = now) -> AsyncIterator[Service]:
+async def open_service(settings: Settings, clock: Callable[[], int] = now) -> AsyncIterator[Container]:
     """Load the bundle, choose and warm up the engine, open the database, rebuild the galleries.
 
     Raises StartupError, BundleError or EngineFailed.
     """
-    wheels = installed_wheels()
+    wheels = check_binary_packages()
     bundle = load_bundle(settings.bundle)
     model = bundle.manifest.model
     log.info("model", extra={"fingerprint": model.fingerprint, "variant": model.variant, "dim": model.embedding_size})
     metrics = Metrics()
     async with AsyncExitStack() as stack:
-        stack.enter_context(alone_in(settings.data))
+        stack.enter_context(lock_data_dir(settings.data))
         stack.enter_context(tracing.exporting(settings.otlp_endpoint))
         loaded = load_engine(bundle, settings)
         stack.callback(loaded.engine.close)
@@ -123,7 +123,7 @@ async def open_service(settings: Settings, clock: Callable[[], int] = now) -> As
         keys = Keys(database, settings.admin_key)
         refusals = Refusals(database, metrics)
         await stack.enter_async_context(refusals.running())
-        galleries = Galleries(database, model.fingerprint, loaded.engine.dim, metrics, clock)
+        galleries = GalleryCatalog(database, model.fingerprint, loaded.engine.dim, metrics, clock)
         await galleries.load()
         await stack.enter_async_context(galleries.running())
         log.info("galleries", extra={"names": [gallery.row.name for gallery in galleries.all()]})
@@ -138,9 +138,9 @@ async def open_service(settings: Settings, clock: Callable[[], int] = now) -> As
         await stack.enter_async_context(reembedder.running())
         purger = Purger(database, galleries, metrics)
         await stack.enter_async_context(purger.running())
-        upkeep = Upkeep(database, galleries, settings.data / SNAPSHOTS, metrics)
+        upkeep = IndexMaintainer(database, galleries, settings.data / SNAPSHOTS, metrics)
         await stack.enter_async_context(upkeep.running())
-        yield Service(
+        yield Container(
             settings,
             bundle,
             metrics,

@@ -15,10 +15,10 @@ from service.api import swagger_ui as pages
 from service.api.dependencies import plain_request
 from service.api.methods import HeadAsGet, allowed
 from service.api.middleware.body_budget import BodyBudget
-from service.api.middleware.load_shedding import Intake
-from service.api.middleware.request_context import Envelope
+from service.api.middleware.load_shedding import LoadSheddingMiddleware
+from service.api.middleware.request_context import RequestContextMiddleware
 from service.api.openapi import component, streamed_entry
-from service.api.responses import problem, problem_of, validation_problem
+from service.api.responses import problem, problem_response, validation_problem
 from service.api.routes import (
     compare,
     embeddings,
@@ -33,9 +33,9 @@ from service.api.routes import (
     system,
     transfer,
 )
-from service.batching.limiter import Admission
-from service.container import Service
-from service.core.errors import ClientGone
+from service.batching.limiter import ConcurrencyLimiter
+from service.container import Container
+from service.core.errors import ClientDisconnected
 
 _DESCRIPTION = """Person re-identification: enrol crops of people in galleries, and ask where else a person was seen.
 
@@ -71,19 +71,19 @@ _ROUTERS = [
 ]
 
 
-def create_app(service: Service) -> FastAPI:
+def create_app(service: Container) -> FastAPI:
     """The application over a service that is open; both live on one event loop."""
     app = _routes()
     app.openapi()  # every query is held to it; made by the first of them, it would stop all other requests meanwhile
     app.state.service = service
     app.add_middleware(HeadAsGet)
     # A request that asks for work brings one picture at least, or searches: there is no use for more than these.
-    places = Admission("requests", service.settings.max_queue, service.metrics.requests_admitted)
+    places = ConcurrencyLimiter("requests", service.settings.max_queue, service.metrics.requests_admitted)
     max_streams = max(1, service.settings.max_queue // 2)
-    streams = Admission("streams", max_streams, service.metrics.streams_admitted)
+    streams = ConcurrencyLimiter("streams", max_streams, service.metrics.streams_admitted)
     budget = BodyBudget(service.settings.max_bodies, max_streams, service.metrics.body_bytes)
-    app.add_middleware(Intake, budget=budget, places=places, streams=streams)
-    app.add_middleware(Envelope, metrics=service.metrics)  # the last one added is the outermost
+    app.add_middleware(LoadSheddingMiddleware, budget=budget, places=places, streams=streams)
+    app.add_middleware(RequestContextMiddleware, metrics=service.metrics)  # the last one added is the outermost
     app.add_exception_handler(PanError, _on_pan_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)
@@ -129,18 +129,18 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
 
 async def _on_pan_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, PanError)
-    return problem_of(error, request.state.request_id)
+    return problem_response(error, request.state.request_id)
 
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    return problem_of(validation_problem(error.errors()), request.state.request_id)
+    return problem_response(validation_problem(error.errors()), request.state.request_id)
 
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:
     """The body will not arrive: its client hung up, or sent something that is no HTTP and was told so already."""
     assert isinstance(error, ClientDisconnect)
-    answer = problem_of(ClientGone("the client closed the connection"), request.state.request_id)
+    answer = problem_response(ClientDisconnected("the client closed the connection"), request.state.request_id)
     answer.status_code = getattr(request.state, "refused", answer.status_code)
     return answer
 

@@ -16,13 +16,13 @@ from pan_reid.schemas import GalleryName
 from service.api.parsing.body import Body
 from service.api.parsing.form_values import from_text, read_int, refuse_unknown_query, unknown
 from service.api.parsing.json_text import require_few
-from service.api.responses import Json, dumps, validation_problem
+from service.api.responses import JsonResponse, dumps, validation_problem
 from service.auth.keys import UNKNOWN
-from service.container import Service
+from service.container import Container
 from service.core.errors import (
-    ClientGone,
+    ClientDisconnected,
+    CrossSiteRequest,
     DeadlineExceeded,
-    ForeignPage,
     InvalidRequest,
     NotFound,
     Refused,
@@ -36,12 +36,12 @@ M = TypeVar("M", bound=schemas.Request)
 _MANY_ITEMS = 100  # entries, persons or vectors of an answer; to build it then takes some milliseconds
 
 
-async def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
+async def _service(request: Request) -> Container:
+    service: Container = request.app.state.service
     return service
 
 
-ServiceDep = Annotated[Service, Depends(_service)]
+ServiceDep = Annotated[Container, Depends(_service)]
 
 _BEARER = HTTPBearer(
     scheme_name="apiKey",
@@ -59,7 +59,7 @@ async def _key_holder(
     """Who asks, for the audit: the name of the key, or the address where no key is required."""
     key = None
     try:
-        key = service.keys.holder(sent.credentials if sent else None)
+        key = service.keys.authenticate(sent.credentials if sent else None)
         if key is None:
             _refuse_foreign_pages(request, service.settings)
         else:
@@ -105,14 +105,14 @@ def _refuse_foreign_pages(request: Request, settings: Settings) -> None:
     """
     host = request.headers.get("host", "").lower()
     if not _may_be_called(host, settings.allowed_hosts):
-        raise ForeignPage(
+        raise CrossSiteRequest(
             f"while there is no API key the service is not called {host[:100]!r}: make a key, or start it with "
             "--allowed-host for this name"
         )
     origin = request.headers.get("origin")
     same_origin = origin is None or origin.lower().partition("://")[2] == host
     if not same_origin or request.headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
-        raise ForeignPage("while there is no API key no page of another site may call: make a key")
+        raise CrossSiteRequest("while there is no API key no page of another site may call: make a key")
 
 
 def _may_be_called(host: str, names: Sequence[str]) -> bool:
@@ -217,7 +217,7 @@ def _problem(issue: ErrorDetails, model: type[BaseModel]) -> str:
     return issue["msg"]
 
 
-async def beside(body: Body, work: Callable[[], T]) -> T:
+async def run_off_loop(body: Body, work: Callable[[], T]) -> T:
     """The result of work on a body that was read: on a thread where it would keep the other requests waiting."""
     return await asyncio.to_thread(work) if body.is_large else work()
 
@@ -230,10 +230,10 @@ async def respond(make: Callable[[], Any], items: int, status: int = 200) -> Res
     def encode() -> bytes:
         return dumps(make())
 
-    return Json(await asyncio.to_thread(encode) if items > _MANY_ITEMS else encode(), status)
+    return JsonResponse(await asyncio.to_thread(encode) if items > _MANY_ITEMS else encode(), status)
 
 
-async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def run_until_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The result of the work, which is cancelled when the client hangs up, and when the time of a request is over.
 
     The body must have been read. Raises ClientGone, DeadlineExceeded, or what the work does.
@@ -246,7 +246,7 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
         if task.done():
             return task.result()
         if hang_up.done():
-            raise ClientGone("the client closed the connection")
+            raise ClientDisconnected("the client closed the connection")
         raise DeadlineExceeded(f"not answered within {limit:g} s; ask for less at a time")
     finally:
         task.cancel()

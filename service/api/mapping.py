@@ -8,7 +8,7 @@ import orjson
 
 from service.core.models import EntryRow
 from service.core.times import from_micros, to_micros
-from service.galleries.match_policy import Decision
+from service.galleries.match_policy import MatchPolicy
 from service.index.gallery_index import Hit, PersonHit
 from service.storage.integrity import are_attributes
 
@@ -43,20 +43,20 @@ def _attributes(text: str) -> dict[str, Any]:
     return {"attributes": orjson.Fragment(text if are_attributes(text) else "{}")}
 
 
-def hit_view(hit: Hit, row: EntryRow, decision: Decision) -> dict[str, Any]:
+def hit_view(hit: Hit, row: EntryRow, decision: MatchPolicy) -> dict[str, Any]:
     """A hit as the API shows it."""
     reranked = {} if hit.distance is None else {"distance": hit.distance}
-    return {"score": hit.score, **reranked, **decision.judge(hit.score), **_known(row)}
+    return {"score": hit.score, **reranked, **decision.classify(hit.score), **_known(row)}
 
 
-def person_view(person: PersonHit, rows: Mapping[int, EntryRow], decision: Decision) -> dict[str, Any]:
+def person_view(person: PersonHit, rows: Mapping[int, EntryRow], decision: MatchPolicy) -> dict[str, Any]:
     """A person that was found as the API shows it, with those hits that still are there."""
     return {
         "person_id": person.person_id,
         "score": person.score,
         "best": person.best,
         "mean": person.mean,
-        **decision.judge(person.score),
+        **decision.classify(person.score),
         "entries": person.entries,
         "hits": [hit_view(hit, rows[hit.entry_id], decision) for hit in person.examples if hit.entry_id in rows],
     }

@@ -17,7 +17,7 @@ def dumps(content: Any) -> bytes:
     return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z)
 
 
-class Json(Response):
+class JsonResponse(Response):
     """A JSON answer."""
 
     media_type = "application/json"
@@ -40,7 +40,7 @@ def problem(status: int, code: str, detail: str, request_id: str, **more: Any) -
     return Response(dumps(document), status, media_type="application/problem+json")
 
 
-def problem_of(error: PanError, request_id: str) -> Response:
+def problem_response(error: PanError, request_id: str) -> Response:
     """The problem document of one of our errors."""
     more = {"errors": error.problems} if isinstance(error, InvalidRequest) and error.problems else {}
     response = problem(status_of(error), error.code, str(error), request_id, **more)

@@ -13,7 +13,7 @@ import uvicorn
 from service.api.app import create_app
 from service.api.connection import Connection, ConnectionLimits
 from service.api.listener import Connections, Listener, connections_possible, networks
-from service.container import Service, open_service
+from service.container import Container, open_service
 from service.core.errors import StartupError
 from service.core.settings import Settings
 
@@ -67,7 +67,7 @@ async def serve(settings: Settings, host: str, port: int, listening: Callable[[S
     try:
         with _bind(host, port) as bound:
             async with open_service(settings) as service:
-                _check_who_may_come(service, bound.getsockname()[0])
+                _require_auth_or_loopback(service, bound.getsockname()[0])
                 config = uvicorn.Config(
                     create_app(service),
                     http=Connection,
@@ -102,7 +102,7 @@ async def serve(settings: Settings, host: str, port: int, listening: Callable[[S
         gc.enable()
 
 
-def _check_who_may_come(service: Service, address: str) -> None:
+def _require_auth_or_loopback(service: Container, address: str) -> None:
     if service.keys.required():
         return
     if not ipaddress.ip_address(address).is_loopback and not service.settings.insecure_no_auth:
@@ -116,7 +116,7 @@ def _check_who_may_come(service: Service, address: str) -> None:
     )
 
 
-def leave_on_signals() -> None:
+def exit_on_signals() -> None:
     """Make SIGTERM and Ctrl-C end the process with status 0: a stop that was asked for is no failure.
 
     While the server runs uvicorn handles them, and raises the signal again when it has shut down.

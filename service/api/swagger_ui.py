@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 
 from service.api.dependencies import KnownQuery
-from service.api.responses import Json, dumps
+from service.api.responses import JsonResponse, dumps
 
 router = APIRouter(include_in_schema=False, dependencies=[KnownQuery])
 
@@ -75,7 +75,7 @@ async def document(request: Request) -> Response:
     state = request.app.state
     if not hasattr(state, "document"):
         state.document = dumps(request.app.openapi())
-    return Json(state.document)
+    return JsonResponse(state.document)
 
 
 @router.get("/docs")

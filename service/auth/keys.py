@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from service.auth.rate_limit import Rates
+from service.auth.rate_limit import TokenBucketLimiter
 from service.core.choices import Scope
 from service.core.clock import now
 from service.core.errors import Conflict, Forbidden, NotFound, StartupError, Unauthenticated
@@ -64,7 +64,7 @@ class Keys:
         self._database = database
         self._admin_digest = None if admin_key is None else _digest(admin_key)
         self._required = admin_key is not None
-        self._rates = Rates()
+        self._rates = TokenBucketLimiter()
 
     def required(self) -> bool:
         """Whether callers need a key. Once there is a key, or was one, they do."""
@@ -72,7 +72,7 @@ class Keys:
             self._required = self._database.read_here(_any_key)
         return self._required
 
-    def holder(self, token: str | None) -> Key | None:
+    def authenticate(self, token: str | None) -> Key | None:
         """The key that was sent, counted against its rate; None while none is required.
 
         The database is asked each time, so a key that is revoked opens nothing from then on.

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from service.core.errors import RateLimited
 
 
-class Rates:
+class TokenBucketLimiter:
     """In memory and of one process: a restart fills every bucket. Used from one event loop."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 from opentelemetry.trace import Span
 
-from service.batching.thread_priority import step_back
+from service.batching.thread_priority import lower_priority
 from service.core.errors import NotReady
 from service.observability import server_timing as timing
 from service.observability import tracing
@@ -55,7 +55,7 @@ class Batcher(Generic[Item, Result]):
         max_delay: float,
         workers: int = 1,
         patience: float = 0.0,
-        begin: Callable[[], None] = step_back,
+        begin: Callable[[], None] = lower_priority,
         failed: Callable[[], None] = lambda: None,
     ) -> None:
         """Each thread calls `begin` first; a thread that an error ends calls `failed`."""
@@ -68,7 +68,7 @@ class Batcher(Generic[Item, Result]):
         self._failed = failed
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Job[Item, Result]] = deque()
-        self._coming: set[asyncio.Future[Result]] = set()  # of items that are being made
+        self._preparing: set[asyncio.Future[Result]] = set()  # of items that are being made
         self._changed = threading.Condition()
         self._company, self._company_until = 0, 0.0  # items that may be there soon, and how long to wait for them
         self._stopped: NotReady | None = None  # why nothing is accepted any more
@@ -91,12 +91,12 @@ class Batcher(Generic[Item, Result]):
         with tracing.span(self._name):
             return await future
 
-    async def submit_made(self, makers: Executor, make: Callable[[], Item]) -> Result:
+    async def submit_prepared(self, makers: Executor, make: Callable[[], Item]) -> Result:
         """As `submit`, with an item that a thread of `makers` makes first. Raises what `make` does, too."""
         future: asyncio.Future[Result] = self._loop.create_future()
         with self._changed:
             self.require_running()
-            self._coming.add(future)
+            self._preparing.add(future)
         making = makers.submit(copy_context().run, self._make, make, future)
         try:
             with tracing.span(self._name):
@@ -144,7 +144,7 @@ class Batcher(Generic[Item, Result]):
 
     def _arrived(self, future: "asyncio.Future[Result]", job: _Job[Item, Result] | None = None) -> None:
         with self._changed:
-            self._coming.discard(future)
+            self._preparing.discard(future)
             if job is not None and self._stopped is None:
                 self._queue.append(job)
             self._changed.notify()
@@ -174,7 +174,7 @@ class Batcher(Generic[Item, Result]):
         return len(self._queue) >= min(self._company, self._max_batch) or self._stopped is not None
 
     def _nobody_is_coming(self) -> bool:
-        return len(self._queue) >= self._max_batch or not self._coming or self._stopped is not None
+        return len(self._queue) >= self._max_batch or not self._preparing or self._stopped is not None
 
     def _expect_back(self, answered: list[_Job[Item, Result]], seconds: float) -> None:
         with self._changed:
@@ -193,7 +193,7 @@ class Batcher(Generic[Item, Result]):
     def _stop(self, why: NotReady, running: "Sequence[asyncio.Future[Result]]" = ()) -> None:
         with self._changed:
             self._stopped = self._stopped or why
-            waiting = [*running, *self._coming, *(job.future for job in self._queue)]
+            waiting = [*running, *self._preparing, *(job.future for job in self._queue)]
             self._queue.clear()
             self._changed.notify_all()
         self._loop.call_soon_threadsafe(_fail, waiting, why)

@@ -10,7 +10,7 @@ from prometheus_client import Gauge
 from service.core.errors import Overloaded
 
 
-class Admission:
+class ConcurrencyLimiter:
     """Lives on one event loop."""
 
     def __init__(self, what: str, most: int, gauge: Gauge) -> None:

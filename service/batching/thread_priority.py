@@ -8,7 +8,7 @@ ENGINE = 10
 DECODE = 5  # parts of it hold Python's lock, for which the event loop may wait: so it goes before the engine
 
 
-def step_back(by: int = ENGINE) -> None:
+def lower_priority(by: int = ENGINE) -> None:
     """Lower the priority of the calling thread and of those that it will start, such as the pool of a runtime.
 
     With as many computing threads as cores, the event loop would wait its turn behind them before it reads a request,
@@ -18,13 +18,13 @@ def step_back(by: int = ENGINE) -> None:
         os.nice(by)
 
 
-def drive_engine() -> None:
-    """As `step_back`, for the thread that drives the engine; it keeps off the cores of the engine's own threads.
+def isolate_engine_driver() -> None:
+    """As `lower_priority`, for the thread that drives the engine; it keeps off the cores of the engine's own threads.
 
     ONNX Runtime binds its threads to a core each, and leaves one core for its caller, but does not bind that one. Where
     the scheduler puts it onto the core of another they take turns, and a batch takes three times as long.
     """
-    step_back()
+    lower_priority()
     if sys.platform == "linux":
         every = os.sched_getaffinity(0)
         bound = [cores for task in Path("/proc/self/task").iterdir() if (cores := _cores_of(int(task.name))) < every]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.common import complain, out, told
+from service.cli.common import handle_errors, out, print_error
 
 if TYPE_CHECKING:
     from service.storage.integrity import GalleryReport
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Data = Annotated[Path, typer.Option(help="The data folder of the service.")]
 
 
-@told
+@handle_errors
 def backup(to: Annotated[Path, typer.Argument(help="The file to write; must not be there yet.")], data: Data) -> None:
     """Copy galleries, keys and audit into one checked file, beside a running service."""
     from service.storage.backup import back_up
@@ -23,7 +23,7 @@ def backup(to: Annotated[Path, typer.Argument(help="The file to write; must not 
     _show(held)
 
 
-@told
+@handle_errors
 def restore(
     backup: Annotated[Path, typer.Argument(help="A file that `pan-serve backup` wrote.")],
     data: Data,
@@ -42,7 +42,7 @@ def restore(
     _show(held)
 
 
-@told
+@handle_errors
 def vacuum(data: Data) -> None:
     """Give the room of what was deleted back to the disk; the service must be stopped."""
     from service.storage.vacuum import vacuum as shrink
@@ -62,11 +62,11 @@ def _show(held: "list[GalleryReport]") -> None:
     out.print(table)
     for one in held:
         if one.damage is not None:
-            complain(
+            print_error(
                 f"gallery {one.name} is damaged and kept, and is not served: {one.damage.what}; see `pan-serve check`"
             )
         if one.damaged:
-            complain(
+            print_error(
                 f"gallery {one.name} has {len(one.damaged)} damaged entries, which are kept and answer no search: "
                 f"{first_few(one.damaged)}; see `pan-serve check`"
             )

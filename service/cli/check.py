@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.common import complain, out, told
+from service.cli.common import handle_errors, out, print_error
 
 if TYPE_CHECKING:
     from service.storage.check import Report
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _SHOWN = 20  # entries of a gallery
 
 
-@told
+@handle_errors
 def check(
     data: Annotated[Path, typer.Option(help="The data folder of the service.")],
     repair: Annotated[
@@ -48,7 +48,7 @@ def check(
 
 def _show(found: "Report", left: "Report", repair: bool) -> None:
     for line in _lines(found):
-        complain(line)
+        print_error(line)
     for one in found.galleries:
         if one.damage is not None and one.damage.repair is None:
             continue  # it is not read
@@ -59,7 +59,7 @@ def _show(found: "Report", left: "Report", repair: bool) -> None:
     elif repair and left.ok:
         out.print("repaired; the audit says how many entries were mended and deleted", highlight=False)
     elif not found.broken:
-        complain("pan-serve check --repair does what is said above; make a backup before")
+        print_error("pan-serve check --repair does what is said above; make a backup before")
 
 
 def _lines(found: "Report") -> Iterator[str]:

@@ -16,7 +16,7 @@ out = Console()
 err = Console(stderr=True)
 
 
-def told(command: Callable[P, None]) -> Callable[P, None]:
+def handle_errors(command: Callable[P, None]) -> Callable[P, None]:
     """Our own errors end a command with their message and without a traceback."""
 
     @wraps(command)
@@ -29,12 +29,12 @@ def told(command: Callable[P, None]) -> Callable[P, None]:
 
             if not isinstance(error, PanError | PanReidError):
                 raise
-            complain(f"pan-serve: {error}")
+            print_error(f"pan-serve: {error}")
             raise typer.Exit(1) from None
 
     return tell
 
 
-def complain(message: str) -> None:
+def print_error(message: str) -> None:
     """A line on stderr, in red where there are colours."""
     err.print(message, style="red", markup=False, highlight=False, soft_wrap=True)

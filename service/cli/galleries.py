@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pan_reid.cli.common import KeyFile, Url, connect
-from service.cli.common import complain, err, out, told
+from service.cli.common import err, handle_errors, out, print_error
 
 if TYPE_CHECKING:
     from pan_reid import Client
@@ -16,7 +16,7 @@ _LOOK_EVERY = 1.0  # seconds
 _IDLE = 20  # times as long as it takes the service to count
 
 
-@told
+@handle_errors
 def re_embed(
     gallery: Annotated[str, typer.Argument(help="Name of a gallery that was enrolled with another model.")],
     drop_without_crop: Annotated[
@@ -33,12 +33,12 @@ def re_embed(
     with connect(url, key_file) as client:
         found = client.re_embed(gallery, drop_without_crop=drop_without_crop)
         try:
-            found = _watched(client, found)
+            found = _follow_progress(client, found)
         except KeyboardInterrupt:
             err.print(f"the service goes on; `pan-serve re-embed {gallery}` shows how far it is", highlight=False)
             raise typer.Exit(130) from None
     if found.state != "current":
-        complain(f"pan-serve: gallery {gallery} is not done: {found.problem or 'it was given up'}")
+        print_error(f"pan-serve: gallery {gallery} is not done: {found.problem or 'it was given up'}")
         raise typer.Exit(1)
     out.print(
         f"gallery {gallery} is of the loaded model, {found.fingerprint[:12]}; {found.entries:,} entries",
@@ -50,7 +50,7 @@ def re_embed(
         out.print(f"{found.erased.entries:,} without a picture were erased ({left})", highlight=False, soft_wrap=True)
 
 
-def _watched(client: "Client", found: "ReEmbedding") -> "ReEmbedding":
+def _follow_progress(client: "Client", found: "ReEmbedding") -> "ReEmbedding":
     """What it has become when it is no longer under way."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli.common import err, out, told
+from service.cli.common import err, handle_errors, out
 from service.core.choices import Scope
 
 app = typer.Typer(no_args_is_help=True, help="API keys: who may do what.")
@@ -37,7 +37,7 @@ def _name(text: str) -> str:
 
 
 @app.command()
-@told
+@handle_errors
 def create(
     name: Annotated[str, typer.Argument(help="For the audit: of a program or a role.", parser=_name)],
     data: Data,
@@ -56,27 +56,27 @@ def create(
     from service.auth.keys import create_key
     from service.core.clock import now
     from service.storage.data_dir import DATABASE, make_folder
-    from service.storage.database import beside
+    from service.storage.database import connect_for_command
 
     make_folder(data)
     expires_at = None if expires is None else now() + expires // timedelta(microseconds=1)
-    with beside(data / DATABASE, make=True) as db:
+    with connect_for_command(data / DATABASE, make=True) as db:
         token = create_key(db, name, frozenset(scope or ()), rate, expires_at)
     sys.stdout.write(f"{token}\n")
     err.print(f"This is the key {name}; it is not kept and will not be shown again.", highlight=False, soft_wrap=True)
 
 
 @app.command("list")
-@told
+@handle_errors
 def list_(data: Data) -> None:
     """Every key there is or was, without its secret."""
     from rich.table import Table
 
     from service.auth.keys import list_keys
     from service.storage.data_dir import DATABASE
-    from service.storage.database import beside
+    from service.storage.database import connect_for_command
 
-    with beside(data / DATABASE) as db:
+    with connect_for_command(data / DATABASE) as db:
         found = list_keys(db)
     table = Table("name", "state", "scopes", "rate", "made", "expires")
     for key in found:
@@ -87,14 +87,14 @@ def list_(data: Data) -> None:
 
 
 @app.command()
-@told
+@handle_errors
 def revoke(name: Annotated[str, typer.Argument(help="As `list` shows it.")], data: Data) -> None:
     """From here on the key opens nothing. Its name stays in the list, and in the audit."""
     from service.auth.keys import revoke_key
     from service.storage.data_dir import DATABASE
-    from service.storage.database import beside
+    from service.storage.database import connect_for_command
 
-    with beside(data / DATABASE) as db:
+    with connect_for_command(data / DATABASE) as db:
         revoke_key(db, name)
     out.print(f"revoked {name}", highlight=False)
 

@@ -13,7 +13,7 @@ from service.cli import backup as backup_commands
 from service.cli import check as check_commands
 from service.cli import galleries as gallery_commands
 from service.cli import keys as key_commands
-from service.cli.common import out, told
+from service.cli.common import handle_errors, out
 from service.core.choices import Device, EngineChoice, LogLevel, PrecisionChoice
 
 app = typer.Typer(
@@ -28,7 +28,7 @@ app.command("re-embed")(gallery_commands.re_embed)
 
 
 @app.command()
-@told
+@handle_errors
 def run(
     bundle: Annotated[Path, typer.Option(help="The folder that pan-export wrote.")],
     data: Annotated[Path, typer.Option(help="The folder that keeps the galleries; made if missing.")],
@@ -112,11 +112,11 @@ def run(
     """Run the service until SIGTERM or Ctrl-C; requests in flight are finished first."""
     import asyncio
 
-    from service.core.packages import installed_wheels
+    from service.core.packages import check_binary_packages
 
-    installed_wheels()  # before anything imports them: a broken pair fails in ways that say nothing
+    check_binary_packages()  # before anything imports them: a broken pair fails in ways that say nothing
     from bundle import ImageLimits
-    from service.api.server import leave_on_signals, serve
+    from service.api.server import exit_on_signals, serve
     from service.core.settings import Settings
     from service.observability.logging import log_to_stderr
 
@@ -153,7 +153,7 @@ def run(
         insecure_no_auth=insecure_no_auth,
     )
     log_to_stderr(log_level)
-    leave_on_signals()
+    exit_on_signals()
     asyncio.run(serve(settings, host, port, _announce))
 
 
@@ -162,7 +162,7 @@ def _announce(_: object, url: str) -> None:
 
 
 @app.command()
-@told
+@handle_errors
 def openapi() -> None:
     """Print the OpenAPI document of the API, to make clients from; no service need run."""
     import orjson

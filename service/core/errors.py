@@ -114,7 +114,7 @@ class Forbidden(Refused):
         return {"WWW-Authenticate": f'Bearer realm="pan-reid", error="insufficient_scope", scope="{self.scope}"'}
 
 
-class ForeignPage(Refused):
+class CrossSiteRequest(Refused):
     """Without keys, a browser on this machine would be a way in for any page it shows."""
 
     code = "foreign-page"
@@ -204,7 +204,7 @@ class DeadlineExceeded(ServiceError):
     status = 504
 
 
-class ClientGone(ServiceError):
+class ClientDisconnected(ServiceError):
     """The client closed the connection before the answer was ready; its work was dropped."""
 
     code = "client-gone"
@@ -245,7 +245,7 @@ class StartupError(ServiceError):
     code = "startup"
 
 
-class BoxOutside(ImageError):
+class BoxOutOfBounds(ImageError):
     """A box reaches out of the frame that it is to be cut from."""
 
     code = "box-outside"

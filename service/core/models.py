@@ -27,10 +27,10 @@ class EntryRow:
     created_at: int
 
 
-Known = NewEntry | EntryRow  # either says what is known of a crop
+EntryMetadata = NewEntry | EntryRow  # either says what is known of a crop
 
 
-def since(known: Known) -> int:
+def since(known: EntryMetadata) -> int:
     """When an entry begins to age, as the column of this name: when captured, and at the latest when enrolled."""
     enrolled = known.created_at if isinstance(known, EntryRow) else now()
     return enrolled if known.captured_at is None else min(known.captured_at, enrolled)

@@ -11,7 +11,7 @@ _WHEELS = {
 }
 
 
-def installed_wheels() -> dict[str, str]:
+def check_binary_packages() -> dict[str, str]:
     """Module -> wheel and version, {"faiss": "faiss-cpu 1.15.1"}. Raises StartupError unless there is one of each."""
     return {module: _the_one(module, wheels) for module, wheels in _WHEELS.items()}
 

@@ -18,15 +18,15 @@ from pan_reid.schemas import IndexKind
 from service.core.clock import now
 from service.core.errors import Conflict, ModelMismatch, NotFound
 from service.core.serial_executor import SerialExecutor
-from service.galleries.loader import rebuild
-from service.index.gallery_index import Change, Gallery
+from service.galleries.loader import load_gallery
+from service.index.gallery_index import Change, GalleryIndex
 from service.observability.metrics import Metrics
 from service.observability.worker import Worker
 from service.storage import crops as kept_records
 from service.storage import entries as records
 from service.storage import galleries as gallery_records
 from service.storage import reembedding as reembedding_records
-from service.storage.database import Database, one_moment
+from service.storage.database import Database, read_transaction
 from service.storage.galleries import GalleryRow
 from service.storage.gallery_integrity import examine_gallery
 
@@ -36,11 +36,11 @@ _EVERY = 5.0  # seconds
 
 
 @dataclass(slots=True)
-class Held:
+class LoadedGallery:
     """A gallery: what it is, its vectors in memory, and what brings both up to date."""
 
     row: GalleryRow
-    memory: Gallery
+    memory: GalleryIndex
     follower: SerialExecutor
     stale: bool = False  # memory could not follow a commit, nor be made anew; it is tried again
 
@@ -58,7 +58,7 @@ class Erasure:
     overwritten: bool
 
 
-class Galleries:
+class GalleryCatalog:
     """The galleries of one database. Those of another model than the loaded one are searched by their own vectors only.
     Every change says who made it.
     """
@@ -70,7 +70,7 @@ class Galleries:
         self._database = database
         self._fingerprint = fingerprint
         self._dim = dim
-        self._held: dict[str, Held] = {}  # by name; replaced, never changed, so that others may go through it
+        self._held: dict[str, LoadedGallery] = {}  # by name; replaced, never changed, so that others may go through it
         metrics.watch_galleries(
             lambda: {held.row.name: (held.entries, len(held.memory.set_aside)) for held in self.all()}
         )
@@ -135,7 +135,7 @@ class Galleries:
 
         self._database.submit_write(apply)
 
-    def all(self) -> list[Held]:
+    def all(self) -> list[LoadedGallery]:
         """Every gallery, by name. Any of them may be deleted meanwhile."""
         return list(self._held.values())
 
@@ -152,13 +152,13 @@ class Galleries:
                 f"or let `pan-serve re-embed {row.name}` bring its kept crops to the loaded model"
             )
 
-    def searched(self, name: str) -> tuple[GalleryRow, Gallery]:
+    def for_search(self, name: str) -> tuple[GalleryRow, GalleryIndex]:
         """A gallery as it is and its vectors, both of one model. Raises NotFound."""
         held = self.snapshot(name)
         return held.row, held.memory
 
-    def snapshot(self, name: str) -> Held:
-        """As `searched`, for what looks after the gallery."""
+    def snapshot(self, name: str) -> LoadedGallery:
+        """As `for_search`, for what looks after the gallery."""
         held = self.find(name)
         with self._exchanging:
             return replace(held)
@@ -171,7 +171,7 @@ class Galleries:
         index_kind: IndexKind,
         retention: int | None = None,
         keep_crops: bool = False,
-    ) -> Held:
+    ) -> LoadedGallery:
         """Raises Conflict when the name is taken."""
 
         def apply(db: sqlite3.Connection) -> GalleryRow:
@@ -184,10 +184,10 @@ class Galleries:
             records.insert_audit(db, who, "create-gallery", name, 0)
             return row
 
-        await self._database.write(apply, lambda row: self._hold(row, Gallery(self._dim, retention, self.clock)))
+        await self._database.write(apply, lambda row: self._hold(row, GalleryIndex(self._dim, retention, self.clock)))
         return self.find(name)
 
-    async def update(self, who: str, name: str, change: Callable[[GalleryRow], GalleryRow]) -> Held:
+    async def update(self, who: str, name: str, change: Callable[[GalleryRow], GalleryRow]) -> LoadedGallery:
         """Change the purpose, the index, the retention, or whether crops are kept; those that were are erased where
         they are to be no more. Raises NotFound.
         """
@@ -208,7 +208,7 @@ class Galleries:
             apply, lambda row: held.follower.submit(lambda: self._guarded(held, lambda: self._describe(held, row)))
         )
         if kept and not row.keep_crops:
-            await self._database.empty_log()
+            await self._database.truncate_wal()
         return held
 
     async def delete(self, who: str, name: str) -> Erasure:
@@ -225,9 +225,9 @@ class Galleries:
             self._held = {name: held for name, held in self._held.items() if held.row.id != row.id}
 
         count = await self._database.write(apply, committed)
-        return Erasure(count, await self._database.empty_log())
+        return Erasure(count, await self._database.truncate_wal())
 
-    def find(self, name: str) -> Held:
+    def find(self, name: str) -> LoadedGallery:
         """Raises NotFound."""
         try:
             return self._held[name]
@@ -239,20 +239,25 @@ class Galleries:
                 ) from None
             raise NotFound(f"there is no gallery {name}; GET /v1/galleries lists those there are") from None
 
-    def rebuilt(self, row: GalleryRow, db: sqlite3.Connection, *, new_vectors: bool = False) -> Gallery:
-        """The vectors of a gallery in memory, as this connection sees them in one moment; see `rebuild`."""
-        with one_moment(db):
+    def rebuilt(self, row: GalleryRow, db: sqlite3.Connection, *, new_vectors: bool = False) -> GalleryIndex:
+        """The vectors of a gallery in memory, as this connection sees them in one moment; see `load_gallery`."""
+        with read_transaction(db):
             return self._loaded(row, db, new_vectors=new_vectors)
 
-    def follow(self, held: Held, change: Callable[[Gallery], None]) -> "Future[None]":
+    def follow(self, held: LoadedGallery, change: Callable[[GalleryIndex], None]) -> "Future[None]":
         """Bring memory up to date with a commit, in its turn; where that fails, it is made anew from the database.
 
         For the writer's thread: it waits for nothing.
         """
         return held.follower.submit(lambda: self._guarded(held, lambda: change(held.memory)))
 
-    def exchange(
-        self, held: Held, row: GalleryRow, memory: Gallery, before: Gallery, changes: Sequence[Change]
+    def swap(
+        self,
+        held: LoadedGallery,
+        row: GalleryRow,
+        memory: GalleryIndex,
+        before: GalleryIndex,
+        changes: Sequence[Change],
     ) -> "Future[None]":
         """As `follow`: from its turn on the gallery is this, with `memory`, which `changes` bring up to date, recorded
         in `before`. Searches that run end in the former memory.
@@ -276,7 +281,7 @@ class Galleries:
                 log.exception("gallery in memory is behind the database", extra={"gallery": held.row.name})
         return not any(held.stale for held in stale)
 
-    def _guarded(self, held: Held, change: Callable[[], None]) -> None:
+    def _guarded(self, held: LoadedGallery, change: Callable[[], None]) -> None:
         try:
             if not held.stale:
                 change()
@@ -289,33 +294,33 @@ class Galleries:
         self._reload(held)
         held.stale = False
 
-    def _reload(self, held: Held) -> None:
+    def _reload(self, held: LoadedGallery) -> None:
         """Make a gallery anew from the database, also with what was committed since and is still to be followed."""
 
-        def load(db: sqlite3.Connection) -> tuple[GalleryRow, Gallery] | None:
-            with one_moment(db):
+        def load(db: sqlite3.Connection) -> tuple[GalleryRow, GalleryIndex] | None:
+            with read_transaction(db):
                 row = gallery_records.select_gallery(db, held.row.id)
                 return None if row is None else (row, self._loaded(row, db))
 
         if (found := self._database.submit_read(load).result()) is not None:
             self._install(held, *found)
 
-    def _loaded(self, row: GalleryRow, db: sqlite3.Connection, *, new_vectors: bool = False) -> Gallery:
-        memory = rebuild(row, self.clock, db, new_vectors=new_vectors)
+    def _loaded(self, row: GalleryRow, db: sqlite3.Connection, *, new_vectors: bool = False) -> GalleryIndex:
+        memory = load_gallery(row, self.clock, db, new_vectors=new_vectors)
         memory.contents.columns.last = records.last_id(db)
         return memory
 
-    def _install(self, held: Held, row: GalleryRow, memory: Gallery) -> None:
+    def _install(self, held: LoadedGallery, row: GalleryRow, memory: GalleryIndex) -> None:
         with self._exchanging:
             held.row, held.memory = row, memory
 
-    def _describe(self, held: Held, row: GalleryRow) -> None:
+    def _describe(self, held: LoadedGallery, row: GalleryRow) -> None:
         with self._exchanging:  # the model is that of the vectors in memory
             held.row = replace(row, fingerprint=held.row.fingerprint, dim=held.row.dim)
         held.memory.retention = row.retention
 
-    def _hold(self, row: GalleryRow, memory: Gallery) -> None:
-        held = {**self._held, row.name: Held(row, memory, self._database.follower())}
+    def _hold(self, row: GalleryRow, memory: GalleryIndex) -> None:
+        held = {**self._held, row.name: LoadedGallery(row, memory, self._database.follower())}
         self._held = dict(sorted(held.items()))
 
 

@@ -10,7 +10,7 @@ from bundle import ImageError, PanError
 from service.core.errors import item_error
 from service.core.models import NewEntry
 from service.core.types import Image, Vectors
-from service.galleries.catalog import Held
+from service.galleries.catalog import LoadedGallery
 from service.galleries.enrolment_results import Batch
 from service.galleries.entries import Entries, IdempotencyKey
 from service.inference.crop import Box
@@ -45,7 +45,7 @@ class Enrolment:
         self._embedder = embedder
         self._entries = entries
 
-    async def embed(self, held: Held, parsed: Sequence[Parsed], frame: Image | None = None) -> list[Outcome]:
+    async def embed(self, held: LoadedGallery, parsed: Sequence[Parsed], frame: Image | None = None) -> list[Outcome]:
         """The vectors of crops; those that failed already stay as they are. With a frame the sources are boxes in it.
 
         Raises as `Embedder.embed`.
@@ -64,7 +64,7 @@ class Enrolment:
         return outcomes
 
     async def _embed_sources(
-        self, held: Held, sources: Sequence[Any], frame: Image | None
+        self, held: LoadedGallery, sources: Sequence[Any], frame: Image | None
     ) -> Sequence[tuple[Vectors, bytes | None] | ImageError]:
         images, boxes = (sources, None) if frame is None else ([frame], sources)
         if held.row.keep_crops:
@@ -75,7 +75,7 @@ class Enrolment:
     async def commit(
         self,
         who: str,
-        held: Held,
+        held: LoadedGallery,
         outcomes: Sequence[Outcome],
         key: IdempotencyKey | None = None,
         digests: bytes = b"",

@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 from service.core.errors import Conflict, EntryDamaged, InvalidRequest, NoImage, NotFound
 from service.core.models import EntryRow, NewEntry
 from service.core.types import Vectors
-from service.galleries.catalog import Erasure, Galleries, Held, require
+from service.galleries.catalog import Erasure, GalleryCatalog, LoadedGallery, require
 from service.galleries.enrolment_results import Batch
 from service.storage import crops as kept_records
 from service.storage import entries as records
 from service.storage import idempotency as answered_records
-from service.storage.database import Database, one_moment
+from service.storage.database import Database, read_transaction
 from service.storage.entries import PersonRow
 from service.storage.galleries import GalleryRow
-from service.storage.idempotency import Answered
+from service.storage.idempotency import IdempotentResponse
 
 _FEW = 100  # entries, which are looked up in less time than another thread needs to wake
 
@@ -34,11 +34,11 @@ class IdempotencyKey:
 class Entries:
     """The entries of all galleries, by the name of their gallery."""
 
-    def __init__(self, database: Database, galleries: Galleries) -> None:
+    def __init__(self, database: Database, galleries: GalleryCatalog) -> None:
         self._database = database
         self._galleries = galleries
 
-    async def answered(self, held: Held, key: IdempotencyKey) -> Batch | None:
+    async def answered(self, held: LoadedGallery, key: IdempotencyKey) -> Batch | None:
         """What became of an earlier request with this key. Raises InvalidRequest if it asked something else."""
         row = held.row
         return await self._database.read(lambda db: self._earlier(db, row, key))
@@ -46,7 +46,7 @@ class Entries:
     async def enrol(
         self,
         who: str,
-        held: Held,
+        held: LoadedGallery,
         entries: Sequence[NewEntry],
         vectors: Vectors,
         batch: Batch,
@@ -72,7 +72,7 @@ class Entries:
                 kept_records.insert_crops(db, ids, images)
             enrolled = replace(batch, first_id=ids[0] if ids else 0)
             if key is not None:
-                answered_records.insert_answered(db, row.id, key.key, Answered(key.request, enrolled.dumps()))
+                answered_records.insert_answered(db, row.id, key.key, IdempotentResponse(key.request, enrolled.dumps()))
             records.insert_audit(db, who, "enrol", row.name, len(ids))
             return ids, enrolled
 
@@ -136,7 +136,7 @@ class Entries:
         """
 
         def query(db: sqlite3.Connection) -> tuple[dict[int, EntryRow], dict[int, Vectors]]:
-            with one_moment(db):
+            with read_transaction(db):
                 if require(db, row).fingerprint != row.fingerprint:
                     raise Conflict(f"gallery {row.name} has just gone over to another model; ask again")
                 return records.select_entries_by_id(db, row.id, ids), records.select_vectors(db, ids, row.dim)
@@ -166,7 +166,7 @@ class Entries:
             return changed
 
         def committed(entry: EntryRow) -> Future[None]:
-            return self._galleries.follow(held, lambda memory: memory.relabel(entry.id, entry))
+            return self._galleries.follow(held, lambda memory: memory.update_metadata(entry.id, entry))
 
         return await self._database.write(apply, committed)
 
@@ -203,14 +203,14 @@ class Entries:
         erased = await self._database.write(
             apply, lambda ids: self._galleries.follow(held, lambda memory: memory.remove(ids))
         )
-        return Erasure(len(erased), await self._database.empty_log())
+        return Erasure(len(erased), await self._database.truncate_wal())
 
     async def audit(self, who: str, action: str, gallery: str, crops: int) -> None:
         """Record what changes nothing and tells something; done when it is on disk."""
         await self._database.write(lambda db: records.insert_audit(db, who, action, gallery, crops))
 
     @asynccontextmanager
-    async def audited(self, who: str, action: str, gallery: str, crops: int) -> AsyncIterator[None]:
+    async def audit_concurrently(self, who: str, action: str, gallery: str, crops: int) -> AsyncIterator[None]:
         """Record a question beside the work on its answer: at the end the record is on disk, also where the work
         failed. Raises a storage error, and then nobody has the answer.
         """
@@ -221,7 +221,7 @@ class Entries:
             await recorded
 
 
-def _same(earlier: Answered | None, key: IdempotencyKey) -> Batch | None:
+def _same(earlier: IdempotentResponse | None, key: IdempotencyKey) -> Batch | None:
     if earlier is None:
         return None
     if earlier.request != key.request:

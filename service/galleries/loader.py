@@ -4,7 +4,7 @@ import logging
 import sqlite3
 from collections.abc import Callable
 
-from service.index.gallery_index import Gallery
+from service.index.gallery_index import GalleryIndex
 from service.storage import entries as records
 from service.storage.galleries import GalleryRow
 from service.storage.integrity import Damage, examine_entries, first_few
@@ -12,11 +12,13 @@ from service.storage.integrity import Damage, examine_entries, first_few
 log = logging.getLogger(__name__)
 
 
-def rebuild(row: GalleryRow, clock: Callable[[], int], db: sqlite3.Connection, *, new_vectors: bool = False) -> Gallery:
+def load_gallery(
+    row: GalleryRow, clock: Callable[[], int], db: sqlite3.Connection, *, new_vectors: bool = False
+) -> GalleryIndex:
     """The entries of a gallery as this connection sees them; with `new_vectors`, those that were embedded again for a
     model that the gallery has not gone over to yet. Entries that are damaged are set aside and logged.
     """
-    gallery = Gallery(row.dim, row.retention, clock)
+    gallery = GalleryIndex(row.dim, row.retention, clock)
     contents = gallery.contents
     contents.vectors.reserve(records.count_entries(db, row.id))
     damaged: list[Damage] = []

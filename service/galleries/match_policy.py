@@ -13,7 +13,7 @@ from service.core.errors import InvalidRequest, NotCalibrated
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class MatchPolicy:
     """How cosines are judged: by which threshold, if one was asked for, and by which calibration, if there is one.
 
     `threshold` and `false_positive_rate` are None where no verdict was asked for; the rate also where the caller gave
@@ -24,7 +24,7 @@ class Decision:
     threshold: float | None = None
     false_positive_rate: float | None = None
 
-    def judge(self, cosine: float) -> dict[str, Any]:
+    def classify(self, cosine: float) -> dict[str, Any]:
         """The members `probability` and `verdict` of an answer, as far as they can be said."""
         said: dict[str, Any] = {}
         if self.calibration is not None:
@@ -44,13 +44,15 @@ class Decision:
         return {"decision": decision}
 
 
-def decide(calibration: Calibration | None, false_positive_rate: float | None, threshold: float | None) -> Decision:
+def resolve_threshold(
+    calibration: Calibration | None, false_positive_rate: float | None, threshold: float | None
+) -> MatchPolicy:
     """The decision that a caller asked for, by a rate, by a threshold, or not at all.
 
     Raises NotCalibrated where the bundle states no thresholds, InvalidRequest for a rate that it does not state.
     """
     if false_positive_rate is None:
-        return Decision(calibration, threshold)
+        return MatchPolicy(calibration, threshold)
     if calibration is None:
         raise NotCalibrated(
             "the bundle has no calibration, so it states no threshold for any false-positive rate: train on a data set "
@@ -58,7 +60,7 @@ def decide(calibration: Calibration | None, false_positive_rate: float | None, t
         )
     for rate, cosine in calibration.thresholds.items():
         if math.isclose(float(rate), false_positive_rate):
-            return Decision(calibration, cosine, false_positive_rate)
+            return MatchPolicy(calibration, cosine, false_positive_rate)
     stated = ", ".join(sorted(calibration.thresholds, key=float)) or "none"
     raise InvalidRequest(
         f"false_positive_rate: the bundle states no threshold at {false_positive_rate:g}; those it states: {stated}"

@@ -11,9 +11,9 @@ from functools import partial
 from typing import TypeVar
 
 from service.batching.batcher import Batcher
-from service.batching.thread_priority import step_back
+from service.batching.thread_priority import lower_priority
 from service.core.types import Vectors
-from service.index.gallery_index import Gallery, Grouping, Hit, PersonHit
+from service.index.gallery_index import GalleryIndex, Grouping, Hit, PersonHit
 from service.index.metadata import Filter
 from service.index.reranking import Reranking
 from service.observability import tracing
@@ -27,7 +27,7 @@ _MAX_BATCH = 32
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Query:
-    gallery: Gallery
+    gallery: GalleryIndex
     vectors: Vectors
     top_k: int
     where: Filter
@@ -49,24 +49,26 @@ class Searcher:
             failed=partial(self.health.report, failed=True),
         )
         # What looks at more than the index gives at once runs beside it, so that no quick search waits for it.
-        self._alone = ThreadPoolExecutor(cores, thread_name_prefix="search-alone", initializer=step_back)
+        self._alone = ThreadPoolExecutor(cores, thread_name_prefix="search-alone", initializer=lower_priority)
 
     def require_running(self) -> None:
         """Raises NotReady where a search thread ended."""
         self._batcher.require_running()
 
-    async def hits(self, gallery: Gallery, query: Vectors, top_k: int, where: Filter) -> list[Hit]:
+    async def hits(self, gallery: GalleryIndex, query: Vectors, top_k: int, where: Filter) -> list[Hit]:
         """The best entries."""
         if len(query) > 1:
             return await self._run_alone(lambda: gallery.search([query], top_k, where)[0])
         return await self._batcher.submit(_Query(gallery, query, top_k, where))
 
-    async def reranked(self, gallery: Gallery, query: Vectors, top_k: int, where: Filter, how: Reranking) -> list[Hit]:
+    async def reranked(
+        self, gallery: GalleryIndex, query: Vectors, top_k: int, where: Filter, how: Reranking
+    ) -> list[Hit]:
         """The best entries after re-ranking."""
         return await self._run_alone(lambda: gallery.search_reranked(query, top_k, where, how))
 
     async def persons(
-        self, gallery: Gallery, query: Vectors, top_k: int, where: Filter, how: Grouping
+        self, gallery: GalleryIndex, query: Vectors, top_k: int, where: Filter, how: Grouping
     ) -> list[PersonHit]:
         """The best persons."""
         named = replace(where, named=True)

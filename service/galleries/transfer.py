@@ -8,28 +8,28 @@ from contextlib import asynccontextmanager
 from service.core.errors import Conflict
 from service.core.models import EntryRow, since
 from service.core.types import Vectors
-from service.galleries.catalog import Galleries, Held, require
+from service.galleries.catalog import GalleryCatalog, LoadedGallery, require
 from service.storage import crops as kept_records
 from service.storage import entries as records
 from service.storage import galleries as gallery_records
-from service.storage.database import Database, one_moment
-from service.storage.entries import WholeEntry
+from service.storage.database import Database, read_transaction
+from service.storage.entries import ExportedRow
 from service.storage.galleries import GalleryRow
 
 BATCH = 500  # entries of one read, or of one commit
 BATCH_BYTES = 4 * 2**20  # and no more of their vectors and pictures than this and one entry's
 
-Keep = Callable[[Sequence[EntryRow], Vectors, Sequence[bytes | None]], Awaitable[None]]
+WriteBatch = Callable[[Sequence[EntryRow], Vectors, Sequence[bytes | None]], Awaitable[None]]
 
 
 class Transfer:
     """The way out and the way in. An import is a gallery under a name that none can have until all of it is there."""
 
-    def __init__(self, database: Database, galleries: Galleries) -> None:
+    def __init__(self, database: Database, galleries: GalleryCatalog) -> None:
         self._database = database
         self._galleries = galleries
 
-    async def outgoing(self, who: str, name: str) -> tuple[GalleryRow, AsyncIterator[list[WholeEntry]]]:
+    async def export(self, who: str, name: str) -> tuple[GalleryRow, AsyncIterator[list[ExportedRow]]]:
         """A gallery and its entries: those that were enrolled by now and are neither deleted, expired nor damaged
         when it is their turn. Raises NotFound or a storage error.
         """
@@ -42,9 +42,9 @@ class Transfer:
 
         return row, self._batches(held, row, await self._database.write(begin))
 
-    async def _batches(self, held: Held, row: GalleryRow, last: int) -> AsyncIterator[list[WholeEntry]]:
-        def page(db: sqlite3.Connection) -> list[WholeEntry]:
-            with one_moment(db):
+    async def _batches(self, held: LoadedGallery, row: GalleryRow, last: int) -> AsyncIterator[list[ExportedRow]]:
+        def page(db: sqlite3.Connection) -> list[ExportedRow]:
+            with read_transaction(db):
                 if require(db, row).fingerprint != row.fingerprint:
                     raise Conflict(f"gallery {row.name} has gone over to another model meanwhile; export it again")
                 return records.select_whole(db, row.id, after=after, last=last, limit=BATCH, size=BATCH_BYTES)
@@ -62,7 +62,7 @@ class Transfer:
     @asynccontextmanager
     async def incoming(
         self, who: str, name: str, purpose: str, retention: int | None, keep_crops: bool
-    ) -> AsyncIterator[Keep]:
+    ) -> AsyncIterator[WriteBatch]:
         """Within it entries are kept that nobody sees; at its end there is the gallery, or after an error nothing.
 
         Raises Conflict where the name is taken, or a storage error.

@@ -138,7 +138,7 @@ class Approximate:
         return 64 if self.kind == "hnsw" else 1024
 
     @property
-    def least_alive(self) -> float:
+    def min_live_fraction(self) -> float:
         """The share of rows that must be alive for a measurement to hold: the dead are blind alleys in a graph."""
         return 0.95 if self.kind == "hnsw" else 0.5
 

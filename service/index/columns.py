@@ -16,7 +16,7 @@ UNKNOWN = -1  # the code of a row without a name
 _WIPED = 0  # in place of a digest
 
 
-class Column:
+class GrowableArray:
     """A numpy array that grows by doubling."""
 
     def __init__(self, dtype: type[Any], empty: int = 0) -> None:
@@ -60,14 +60,14 @@ class Column:
             self._data = grown
 
 
-class Names:
+class DictionaryColumn:
     """A name, or none, for each row. A name is held once, rows hold its code, and it is forgotten with its last row."""
 
     def __init__(self) -> None:
-        self._column = Column(np.int32)
+        self._column = GrowableArray(np.int32)
         self._code_of: dict[str | None, int] = {None: UNKNOWN}
         self._names: list[str] = []
-        self._uses = Column(np.int64)  # how many rows have each code, without those that were released
+        self._uses = GrowableArray(np.int64)  # how many rows have each code, without those that were released
 
     @property
     def distinct(self) -> int:
@@ -108,7 +108,7 @@ class Names:
         """
         self._forget_unused(self.codes[rows])
 
-    def among(self, names: Iterable[str]) -> Mask:
+    def isin(self, names: Iterable[str]) -> Mask:
         """A boolean for each row: whether it has one of these names."""
         return self.having([self._code_of[name] for name in names if name in self._code_of])
 
@@ -122,9 +122,9 @@ class Names:
         wanted[UNKNOWN] = False
         return wanted[self.codes]
 
-    def taken(self, rows: Rows) -> "Names":
+    def taken(self, rows: Rows) -> "DictionaryColumn":
         """A copy of these rows, none of which was released."""
-        copy = Names()
+        copy = DictionaryColumn()
         used, places = np.unique(self.codes[rows], return_inverse=True)
         codes = np.array([copy._code(self.name(code)) for code in used.tolist()], np.int32)[places]
         copy._column.append(codes)
@@ -149,7 +149,7 @@ class Names:
         return self._code_of[name]
 
 
-class Tags:
+class AttributeHashes:
     """The attributes of rows: 16 bytes each, and 12 a row, however many names and values there are.
 
     Held as digests under a key of this process, so nothing can be read from memory, and nobody outside can make two
@@ -158,10 +158,10 @@ class Tags:
 
     def __init__(self, key: bytes | None = None) -> None:
         self._key = key or os.urandom(16)
-        self._starts = Column(np.int64)  # of each row: where its digests begin, and how many there are
-        self._counts = Column(np.int32)
-        self._rows = Column(np.int64)  # of each digest
-        self._digests = Column(np.uint64)
+        self._starts = GrowableArray(np.int64)  # of each row: where its digests begin, and how many there are
+        self._counts = GrowableArray(np.int32)
+        self._rows = GrowableArray(np.int64)  # of each digest
+        self._digests = GrowableArray(np.uint64)
         self._wiped = 0
 
     def append(self, attributes: Iterable[str]) -> None:
@@ -198,9 +198,9 @@ class Tags:
             self._starts, self._counts = kept._starts, kept._counts
             self._rows, self._digests, self._wiped = kept._rows, kept._digests, 0
 
-    def taken(self, rows: Rows) -> "Tags":
+    def taken(self, rows: Rows) -> "AttributeHashes":
         """A copy of what these rows carry, for rows that are numbered anew from 0."""
-        copy = Tags(self._key)
+        copy = AttributeHashes(self._key)
         copy._append(np.arange(len(rows)), self._counts.values[rows], self._digests.values[self._places(rows)])
         return copy
 

@@ -7,7 +7,7 @@ import faiss
 import numpy as np
 
 from service.core.types import Mask, Rows, Vectors
-from service.index.gpu import GpuCopy
+from service.index.gpu import GpuReplica
 
 _BLAS_FROM_QUERIES = 4
 _COPIED = 2**24  # numbers at a time
@@ -20,7 +20,7 @@ class FlatIndex:
 
     def __init__(self, dim: int) -> None:
         self._faiss = faiss.IndexFlatIP(dim)
-        self._copy: GpuCopy | None = None
+        self._copy: GpuReplica | None = None
         # faiss compares this process-wide setting with queries x dimensions; its default keeps a whole batch from BLAS.
         faiss.cvar.distance_compute_blas_threshold = _BLAS_FROM_QUERIES * dim
 
@@ -93,10 +93,10 @@ class FlatIndex:
         if self._copy is not None and len(self) - self._copy.rows <= newer:
             return False
         self._copy = None  # its room is needed
-        self._copy = GpuCopy(self._faiss)
+        self._copy = GpuReplica(self._faiss)
         return True
 
-    def _with_copy(self, copy: GpuCopy, queries: Vectors, count: int) -> tuple[Vectors, Rows]:
+    def _with_copy(self, copy: GpuReplica, queries: Vectors, count: int) -> tuple[Vectors, Rows]:
         scores, rows = copy.search(queries, count)
         if copy.rows < len(self):
             newest_scores, newest = self.search(queries, min(count, len(self) - copy.rows), None, copy.rows)

@@ -12,16 +12,16 @@ from typing import Literal
 import numpy as np
 
 from service.core.clock import now
-from service.core.models import Known
+from service.core.models import EntryMetadata
 from service.core.types import Mask, Rows, Vectors
-from service.index.metadata import Columns, Filter
+from service.index.metadata import Filter, MetadataTable
 from service.index.reranking import Reranking, k_reciprocal
 from service.index.rwlock import ReadWriteLock
-from service.index.segment import Contents
+from service.index.segment import Segment
 
 _CHUNK = 4096  # rows that are scored at a time
 
-Change = Callable[[Contents], None]
+Change = Callable[[Segment], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class PersonHit:
     examples: tuple[Hit, ...]
 
 
-class Gallery:
+class GalleryIndex:
     """Searched by many threads; changed by one at a time, after the commit and in the order of commits.
 
     Changes may be repeated, in their order: what they say of an entry is the same the second time. `upkeep` makes it
@@ -66,7 +66,7 @@ class Gallery:
     def __init__(self, dim: int, retention: int | None = None, clock: Callable[[], int] = now) -> None:
         """Entries older than `retention` (microseconds) answer no search by `clock`, also while they are still here."""
         self.retention = retention
-        self.contents = Contents(dim)
+        self.contents = Segment(dim)
         self.lock = ReadWriteLock()
         self._clock = clock
         self._journals: tuple[list[Change], ...] = ()
@@ -85,19 +85,19 @@ class Gallery:
         """How many persons there are entries of."""
         return self.contents.columns.distinct_persons
 
-    def add(self, entries: Sequence[int], known: Sequence[Known], vectors: Vectors) -> None:
+    def add(self, entries: Sequence[int], known: Sequence[EntryMetadata], vectors: Vectors) -> None:
         """Make committed entries findable."""
         self._change(lambda contents: contents.add(entries, known, vectors))
 
-    def relabel(self, entry: int, known: Known) -> None:
+    def update_metadata(self, entry: int, known: EntryMetadata) -> None:
         """Replace what is known of an entry."""
-        self._change(lambda contents: contents.relabel(entry, known))
+        self._change(lambda contents: contents.update_metadata(entry, known))
 
     def remove(self, entries: Sequence[int]) -> None:
         """Make entries unfindable, and wipe their vectors at once."""
         self._change(lambda contents: contents.remove(entries))
 
-    def compact(self, copy: Callable[[Columns, Rows], Contents]) -> None:
+    def compact(self, copy: Callable[[MetadataTable, Rows], Segment]) -> None:
         """Put a copy without the dead in the place of the contents; what changes while it is made changes both.
 
         `copy` makes it of new columns and the rows they were taken from, and holds the lock while it reads.

@@ -19,7 +19,7 @@ def gpu_found() -> bool:
     return hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
 
 
-class GpuCopy:
+class GpuReplica:
     """The first `rows` of an index, as they were when it was made."""
 
     def __init__(self, original: Any) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from service.core.types import Mask, Rows, Vectors
-from service.index.columns import Column
+from service.index.columns import GrowableArray
 from service.index.exact import use_cores
 
 _NEIGHBOURS = 32
@@ -27,8 +27,8 @@ class Hnsw:
         `trained` is what `train` made.
         """
         self._trained = trained
-        self._rows = Column(np.int64)  # of each node
-        self._nodes = Column(np.int64, empty=-1)  # of each row
+        self._rows = GrowableArray(np.int64)  # of each node
+        self._nodes = GrowableArray(np.int64, empty=-1)  # of each row
         index = faiss.deserialize_index(np.frombuffer(trained, np.uint8))
         self._codes = faiss.downcast_index(index.storage)
         if graph is not None:

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from service.core.types import Mask, Rows, Vectors
-from service.index.columns import Column
+from service.index.columns import GrowableArray
 from service.index.exact import use_cores
-from service.index.gpu import GpuCopy
+from service.index.gpu import GpuReplica
 
 _POINTS = 16  # of the sample for each centroid; more lists help more than better centroids
 
@@ -26,8 +26,8 @@ class Ivf:
         """An empty index; `trained` is what `train` made."""
         self._trained = trained
         self._faiss = faiss.deserialize_index(np.frombuffer(trained, np.uint8))
-        self._lists = Column(np.int32, empty=-1)  # of each row
-        self._copy: GpuCopy | None = None
+        self._lists = GrowableArray(np.int32, empty=-1)  # of each row
+        self._copy: GpuReplica | None = None
 
     @classmethod
     def train(cls, kind: Literal["ivf_sq8", "ivf_pq"], sample: Vectors, rows: int) -> "Ivf":
@@ -98,7 +98,7 @@ class Ivf:
         """Whether there was none of what is here now, and one was made. Raises RuntimeError without room."""
         if self._copy is not None:
             return False
-        self._copy = GpuCopy(self._faiss)
+        self._copy = GpuReplica(self._faiss)
         return True
 
     def empty(self) -> "Ivf":

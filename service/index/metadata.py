@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from service.core.models import Known, since
+from service.core.models import EntryMetadata, since
 from service.core.types import Mask, Rows
-from service.index.columns import UNKNOWN, Column, Names, Tags
+from service.index.columns import UNKNOWN, AttributeHashes, DictionaryColumn, GrowableArray
 
 _NEVER = np.iinfo(np.int64).min  # the time of a row without one
 _ALWAYS = np.iinfo(np.int64).max  # a row that is dead does not age
@@ -35,17 +35,17 @@ class Filter:
     named: bool = False
 
 
-class Columns:
+class MetadataTable:
     """One value a row and column."""
 
     def __init__(self) -> None:
-        self._entries = Column(np.int64)
-        self._persons = Names()
-        self._cameras = Names()
-        self._captured = Column(np.int64)
-        self._tags = Tags()
-        self._since = Column(np.int64)
-        self._alive = Column(np.bool_)
+        self._entries = GrowableArray(np.int64)
+        self._persons = DictionaryColumn()
+        self._cameras = DictionaryColumn()
+        self._captured = GrowableArray(np.int64)
+        self._tags = AttributeHashes()
+        self._since = GrowableArray(np.int64)
+        self._alive = GrowableArray(np.bool_)
         self._oldest = _ALWAYS  # of those that are alive, so that most searches need not look at their ages
         self.dead = 0
         self.last = 0  # the greatest entry id there ever was, also where its row is gone
@@ -83,7 +83,7 @@ class Columns:
         assert name is not None
         return name
 
-    def append(self, entries: Sequence[int], known: Sequence[Known]) -> None:
+    def append(self, entries: Sequence[int], known: Sequence[EntryMetadata]) -> None:
         """Add rows; entry ids must be over all earlier ones."""
         self.append_columns(
             entries,
@@ -115,7 +115,7 @@ class Columns:
         self._alive.append([True] * len(entries))
         self._age(slice(first, None))
 
-    def relabel(self, entry: int, known: Known) -> None:
+    def update_metadata(self, entry: int, known: EntryMetadata) -> None:
         """Replace what is known of an entry, where it is alive."""
         rows = self._alive_rows([entry])
         self._persons.rename(rows, known.person_id)
@@ -125,7 +125,7 @@ class Columns:
         self._age(rows)
         self._tags.replace(rows, known.attributes)
 
-    def bury(self, entries: Sequence[int]) -> Rows:
+    def mark_deleted(self, entries: Sequence[int]) -> Rows:
         """Mark entries as deleted: they answer no search from here on. Drops the name of a person or camera with their
         last entry. Returns the rows of those entries that were alive.
         """
@@ -162,13 +162,13 @@ class Columns:
         if self._oldest <= expired:
             mask &= self._since.values > expired
         if where.cameras is not None:
-            mask &= self._cameras.among(where.cameras)
+            mask &= self._cameras.isin(where.cameras)
         if where.exclude_cameras:
-            mask &= ~self._cameras.among(where.exclude_cameras)
+            mask &= ~self._cameras.isin(where.exclude_cameras)
         if where.persons is not None:
-            mask &= self._persons.among(where.persons)
+            mask &= self._persons.isin(where.persons)
         if where.exclude_persons:
-            mask &= ~self._persons.among(where.exclude_persons)
+            mask &= ~self._persons.isin(where.exclude_persons)
         captured = self._captured.values
         if where.captured_from is not None:
             mask &= captured >= where.captured_from
@@ -179,17 +179,17 @@ class Columns:
             carrying[self._tags.rows_with(alternatives)] = True
             mask &= carrying
         for person, camera in where.exclude_persons_at_cameras:
-            mask &= ~(self._persons.among([person]) & self._cameras.among([camera]))
+            mask &= ~(self._persons.isin([person]) & self._cameras.isin([camera]))
         if where.exclude_entries:
             mask[self.rows_of(sorted(where.exclude_entries))] = False
         if where.named:
             mask &= self.persons != UNKNOWN
         return mask
 
-    def compacted(self) -> tuple["Columns", Rows]:
+    def compacted(self) -> tuple["MetadataTable", Rows]:
         """A copy without the dead, and the rows it was made of."""
         rows: Rows = np.flatnonzero(self._alive.values)
-        copy = Columns()
+        copy = MetadataTable()
         copy._entries.append(self.entries[rows])
         copy._persons, copy._cameras = self._persons.taken(rows), self._cameras.taken(rows)
         copy._captured.append(self._captured.values[rows])
@@ -204,5 +204,5 @@ class Columns:
         self._oldest = int(self._since.values[rows].min(initial=self._oldest))
 
 
-def _time(known: Known) -> int:
+def _time(known: EntryMetadata) -> int:
     return _NEVER if known.captured_at is None else known.captured_at

@@ -16,7 +16,7 @@ from service.core.types import Mask, Rows, Vectors
 from service.index.ann import Approximate, Measurement
 from service.index.exact import best
 from service.index.rwlock import ReadWriteLock
-from service.index.segment import Contents
+from service.index.segment import Segment
 
 AIM = {10: 0.996, 100: 0.98, 1000: 0.97}  # the recall that efforts are raised for, by the number of neighbours
 TARGET = {10: 0.98, 100: 0.96, 1000: 0.95}  # below this, of all entries or of the newest, searches are exact
@@ -31,7 +31,7 @@ Figures = npt.NDArray[np.float64]
 class Reader:
     """Reads the contents of a gallery that others change meanwhile, under its lock for moments only."""
 
-    def __init__(self, contents: Contents, lock: ReadWriteLock, check: Callable[[], None]) -> None:
+    def __init__(self, contents: Segment, lock: ReadWriteLock, check: Callable[[], None]) -> None:
         """`check` is called between reads, and raises where the work shall end."""
         self.contents = contents
         self.lock = lock

@@ -6,21 +6,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from service.core.models import Known
+from service.core.models import EntryMetadata
 from service.core.types import Mask, Rows, Vectors
 from service.index.ann import Approximate
 from service.index.exact import FlatIndex, best
-from service.index.metadata import Columns
+from service.index.metadata import MetadataTable
 
 _FEW = 64  # with so few rows shut out, an exact search a little deeper is cheaper than looking at a mask for each row
 
 
-class Contents:
+class Segment:
     """Rows are only ever added; a deleted one is marked as dead and wiped, until a copy without the dead is made."""
 
     def __init__(self, dim: int) -> None:
         self.vectors = FlatIndex(dim)
-        self.columns = Columns()
+        self.columns = MetadataTable()
         self.approximate: Approximate | None = None
         self.set_aside: frozenset[int] = frozenset()  # entries that are damaged: kept, and in no row
 
@@ -32,9 +32,9 @@ class Contents:
     def is_exact(self) -> bool:
         """Whether searches look at every vector: there is no index, or none whose recall is known to be enough."""
         index, alive = self.approximate, len(self) - self.columns.dead
-        return index is None or not index.trusted or alive < index.least_alive * len(self)
+        return index is None or not index.trusted or alive < index.min_live_fraction * len(self)
 
-    def add(self, entries: Sequence[int], known: Sequence[Known], vectors: Vectors) -> None:
+    def add(self, entries: Sequence[int], known: Sequence[EntryMetadata], vectors: Vectors) -> None:
         """Append (n, D) vectors and what is known of them; entry ids ascend. Entries that were here before are passed
         over, whether they are still here or not, so that changes may be made once more.
         """
@@ -43,14 +43,14 @@ class Contents:
             self.vectors.add(vectors[new:])
             self.columns.append(entries[new:], known[new:])
 
-    def relabel(self, entry: int, known: Known) -> None:
+    def update_metadata(self, entry: int, known: EntryMetadata) -> None:
         """Replace what is known of an entry."""
-        self.columns.relabel(entry, known)
+        self.columns.update_metadata(entry, known)
 
     def remove(self, entries: Sequence[int]) -> None:
         """Mark entries as dead, and overwrite whatever their vectors left here."""
         self.set_aside = self.set_aside.difference(entries)
-        rows = self.columns.bury(entries)
+        rows = self.columns.mark_deleted(entries)
         self.vectors.wipe(rows)
         if self.approximate is not None:
             self.approximate.wipe(rows)
@@ -61,7 +61,7 @@ class Contents:
         count = min(count, total)
         if count == 0:
             return np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64)
-        return self._proposed(queries, count, allowed) or self._exact(queries, count, allowed, total)
+        return self._search_ann(queries, count, allowed) or self._exact(queries, count, allowed, total)
 
     def _exact(self, queries: Vectors, count: int, allowed: Mask, total: int) -> tuple[Vectors, Rows]:
         shut_out = len(allowed) - total
@@ -73,7 +73,7 @@ class Contents:
             scores, rows = np.take_along_axis(scores, kept, axis=1), np.take_along_axis(rows, kept, axis=1)
         return scores, rows
 
-    def _proposed(self, queries: Vectors, count: int, allowed: Mask) -> tuple[Vectors, Rows] | None:
+    def _search_ann(self, queries: Vectors, count: int, allowed: Mask) -> tuple[Vectors, Rows] | None:
         """As `nearest`, by the index; None where it cannot tell. All rows that it does not propose are scored.
 
         The best of those that a filter keeps are among more of all rows, however what is kept lies; where they are not

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from bundle import ImageArray, ImageError, ImageTooSmall
-from service.core.errors import BoxOutside
+from service.core.errors import BoxOutOfBounds
 
 Box = tuple[float, float, float, float]  # x, y, width, height in pixels, from the upper left corner
 
 
-def cut(frame: ImageArray, boxes: Sequence[Box], min_side: int) -> list[ImageArray | ImageError]:
+def crop_boxes(frame: ImageArray, boxes: Sequence[Box], min_side: int) -> list[ImageArray | ImageError]:
     """What is in each box of an (h, w, 3) frame, its edges at the nearest pixels; a view, not a copy.
 
     BoxOutside for a box that is not wholly within the frame, ImageTooSmall for one with a side under `min_side`.
@@ -23,7 +23,7 @@ def _cut(frame: ImageArray, box: Box, min_side: int) -> ImageArray | ImageError:
     if min(right - left, bottom - top) < min_side:
         return ImageTooSmall(f"the box is {width:g}x{height:g}; each side must have at least {min_side} pixels")
     if left < 0 or top < 0 or right > columns or bottom > rows:
-        return BoxOutside(
+        return BoxOutOfBounds(
             f"the box from ({x:g}, {y:g}) to ({x + width:g}, {y + height:g}) is not within the frame, which has "
             f"{columns}x{rows} pixels when upright; clip it"
         )

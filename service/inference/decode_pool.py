@@ -1,7 +1,7 @@
 """Threads that turn encoded pictures into pixels, within one budget of memory for all requests together.
 
 Every picture is decoded within limits that its header is checked against: bytes, pixels, scans, memory and time. So a
-thread of this pool is busy with one picture for `max_seconds` at most, and `stuck_for` says so where it is not.
+thread of this pool is busy with one picture for `max_seconds` at most, and `overdue` says so where it is not.
 """
 
 import os
@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from bundle import DEFAULT_LIMITS, ImageArray, ImageError, ImageLimits, read_header, resize_image
-from service.batching.thread_priority import DECODE, step_back
+from service.batching.thread_priority import DECODE, lower_priority
 from service.core.errors import BodyTooLarge, Overloaded
-from service.inference.crop import Box, cut
+from service.inference.crop import Box, crop_boxes
 from service.inference.crop_encoding import encode_crop
 
 
@@ -37,7 +37,7 @@ class DecodePool:
         self._memory = MemoryBudget(limits.max_decode_bytes)
         self._running: dict[int, float] = {}  # thread -> when it began to decode
         self.executor = ThreadPoolExecutor(
-            os.cpu_count(), thread_name_prefix="decode", initializer=step_back, initargs=(DECODE,)
+            os.cpu_count(), thread_name_prefix="decode", initializer=lower_priority, initargs=(DECODE,)
         )
 
     def crop(self, data: bytes, keep: bool = False) -> Crop:
@@ -52,7 +52,7 @@ class DecodePool:
         have: each may be as large as the frame.
         """
         with self._decoded(frame, self._limits) as pixels:
-            regions = cut(pixels, boxes, self._limits.min_side)
+            regions = crop_boxes(pixels, boxes, self._limits.min_side)
             total = sum(region.shape[0] * region.shape[1] for region in regions if not isinstance(region, ImageError))
             if total > self._limits.max_pixels:
                 raise BodyTooLarge(
@@ -72,7 +72,7 @@ class DecodePool:
             return encode_crop(pixels)
 
     @property
-    def stuck_for(self) -> float:
+    def overdue(self) -> float:
         """Seconds by which the oldest running decode is over its limit; 0 where none is."""
         limit = self._limits.max_seconds
         oldest = min(self._running.copy().values(), default=None)

@@ -15,8 +15,8 @@ import numpy as np
 
 from bundle import ImageArray, ImageError
 from service.batching.batcher import Batcher
-from service.batching.limiter import Admission
-from service.batching.thread_priority import drive_engine
+from service.batching.limiter import ConcurrencyLimiter
+from service.batching.thread_priority import isolate_engine_driver
 from service.core.errors import BodyTooLarge, DeadlineExceeded, EngineFailed, NoEmbedding
 from service.core.settings import Settings
 from service.core.types import Vectors
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 _PATIENCE = 1.0  # seconds for which what is not urgent waits behind the requests
 _LOOK_AGAIN = 0.02
-_FOR_COMPANY = 0.1  # of the time of a batch: fuller ones, and nobody who computes is disturbed by the next requests
+_LINGER = 0.1  # of the time of a batch: fuller ones, and nobody who computes is disturbed by the next requests
 
 
 class Embedder:
@@ -49,11 +49,11 @@ class Embedder:
             name="engine",
             max_batch=settings.max_batch,
             max_delay=settings.max_delay,
-            patience=_FOR_COMPANY,
-            begin=drive_engine,
+            patience=_LINGER,
+            begin=isolate_engine_driver,
             failed=partial(self.health.report, failed=True),
         )
-        self._admission = Admission("images", settings.max_queue, metrics.images_admitted)
+        self._admission = ConcurrencyLimiter("images", settings.max_queue, metrics.images_admitted)
         self._last_success = -math.inf
 
     @property
@@ -69,7 +69,7 @@ class Embedder:
     @property
     def decoding_stuck_for(self) -> float:
         """Seconds by which a picture is over the time in which it must be decoded; 0 where none is."""
-        return self._decoders.stuck_for
+        return self._decoders.overdue
 
     def require_running(self) -> None:
         """Raises NotReady where the engine's thread ended."""
@@ -98,7 +98,7 @@ class Embedder:
         """What the network would see of each picture, (H, W, 3) uint8 RGB, or the reason why it cannot. As `embed`."""
         return await self._each(self._prepare, images, boxes, keep=False)
 
-    async def embed_kept(self, images: Sequence[bytes]) -> list[Vectors | ImageError]:
+    async def embed_background(self, images: Sequence[bytes]) -> list[Vectors | ImageError]:
         """As `embed`, of crops that were kept, and behind the requests: once none is there, or none has gone away for
         a while.
         """
@@ -188,7 +188,7 @@ class Embedder:
             kept = crop.kept
             return crop.pixels
 
-        return _require_direction(await self._batcher.submit_made(self._decoders.executor, pixels)), kept
+        return _require_direction(await self._batcher.submit_prepared(self._decoders.executor, pixels)), kept
 
     async def _prepare(self, image: bytes | Crop, _: bool) -> ImageArray:
         crop = image if isinstance(image, Crop) else await self._on_decoder(self._decoders.crop, image)

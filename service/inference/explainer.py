@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bundle import Bundle, BundleFileError, ImageArray
-from service.batching.thread_priority import step_back
+from service.batching.thread_priority import lower_priority
 from service.core.errors import BodyTooLarge, DeadlineExceeded, EngineFailed, NoExplainGraph, Overloaded
 from service.core.settings import Settings
 from service.core.types import Vectors
@@ -28,7 +28,7 @@ class Explainer:
     def __init__(self, bundle: Bundle, settings: Settings) -> None:
         self._bundle = bundle
         self._settings = settings
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="explain", initializer=step_back)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="explain", initializer=lower_priority)
         self._session: InferenceSession | None = None  # belongs to that thread
         self._waiting = 0
 

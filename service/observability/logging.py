@@ -13,7 +13,7 @@ from service.core.choices import LogLevel
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "taskName", "color_message"}
 
 
-class JsonLines(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """Time, level, logger, message, then whatever the call gave as `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -33,7 +33,7 @@ class JsonLines(logging.Formatter):
 def log_to_stderr(level: LogLevel) -> None:
     """Send every logger's lines to stderr."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines())
+    handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 

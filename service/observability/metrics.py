@@ -56,7 +56,7 @@ class Metrics:
             "pan_worker_failing", "1 while the last round of background work failed", ["worker"], registry=on
         )
         self.galleries_set_aside = Gauge(
-            "pan_galleries_set_aside", "Galleries that are damaged and not served", registry=on
+            "pan_galleries_set_aside", "GalleryCatalog that are damaged and not served", registry=on
         )
 
     def watch_galleries(self, counts: Callable[[], Mapping[str, tuple[int, int]]]) -> None:

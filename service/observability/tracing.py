@@ -113,7 +113,7 @@ def current() -> Span | None:
 
 def request(headers: Iterable[tuple[bytes, bytes]]) -> AbstractContextManager[Answered]:
     """A request with these headers; how it was answered is said before the end."""
-    return nullcontext(untold) if _tracer is None else _request(_tracer, headers)
+    return nullcontext(noop) if _tracer is None else _request(_tracer, headers)
 
 
 @contextmanager
@@ -128,7 +128,7 @@ def batch(name: str, items: Sequence[Waiting]) -> Iterator[None]:
         timing.took(item.parts, name, seconds)
 
 
-def untold(*_: object) -> None:
+def noop(*_: object) -> None:
     """What `request` gives where nobody asks."""
 
 

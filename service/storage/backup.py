@@ -11,7 +11,7 @@ from typing import ClassVar
 from urllib.parse import quote
 
 from bundle import PanError
-from service.storage.data_dir import DATABASE, alone_in
+from service.storage.data_dir import DATABASE, lock_data_dir
 from service.storage.integrity import GalleryReport, broken_pages, examine_galleries, lenient_text
 from service.storage.migrations import SCHEMA_VERSION
 
@@ -61,7 +61,7 @@ def restore(backup: Path, data: Path, *, replace: bool, fingerprint: str | None 
             f"{backup} is no backup but a database whose last changes are in {_log(backup).name} beside it; make a "
             "backup of its folder with `pan-serve backup`, and restore that"
         )
-    with alone_in(data):
+    with lock_data_dir(data):
         held = sorted(path.name for path in data.iterdir() if path.name != "lock")
         if held and not replace:
             raise BackupError(

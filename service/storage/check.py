@@ -14,8 +14,8 @@ from service.core.errors import StartupError
 from service.storage import entries as records
 from service.storage import galleries as gallery_records
 from service.storage.backup import TAKE_ANOTHER, read_only
-from service.storage.data_dir import DATABASE, alone_in
-from service.storage.database import beside, one_moment
+from service.storage.data_dir import DATABASE, lock_data_dir
+from service.storage.database import connect_for_command, read_transaction
 from service.storage.gallery_integrity import GalleryDamage
 from service.storage.integrity import Damage, GalleryReport, broken_pages, examine_galleries
 from service.storage.migrations import SCHEMA_VERSION
@@ -47,7 +47,7 @@ class Report:
 def check(data: Path) -> Report:
     """Examine the database of a data folder, and change nothing. Raises StartupError, also while a service uses it."""
     path = _database(data)
-    with alone_in(data):
+    with lock_data_dir(data):
         return _examined(path)
 
 
@@ -61,11 +61,11 @@ def repair(data: Path) -> tuple[Report, Report]:
     broken. Raises as `check`, and a storage error.
     """
     path = _database(data)
-    with alone_in(data):
+    with lock_data_dir(data):
         found = _examined(path)
         if found.ok or found.broken:
             return found, found
-        with beside(path) as db:
+        with connect_for_command(path) as db:
             db.execute("BEGIN IMMEDIATE")
             _mend(db, found)
             db.execute("COMMIT")
@@ -81,7 +81,7 @@ def _database(data: Path) -> Path:
 
 def _examined(path: Path) -> Report:
     try:
-        with closing(read_only(path)) as db, one_moment(db):
+        with closing(read_only(path)) as db, read_transaction(db):
             return _read(db)
     except sqlite3.DatabaseError as error:
         return Report(broken=[f"{error}; {TAKE_ANOTHER}"])

@@ -41,7 +41,7 @@ def make_private(path: Path) -> None:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def lock_data_dir(folder: Path) -> Iterator[None]:
     """Make the data folder, and keep a second service out of it while this one runs. Raises StartupError."""
     make_folder(folder)
     try:

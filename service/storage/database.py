@@ -25,7 +25,7 @@ from service.observability import tracing
 from service.observability.metrics import Metrics
 from service.storage.data_dir import make_private
 from service.storage.integrity import lenient_text
-from service.storage.migrations import SCHEMA_VERSION, STEPS
+from service.storage.migrations import MIGRATIONS, SCHEMA_VERSION
 
 T = TypeVar("T")
 
@@ -103,7 +103,7 @@ class Database:
         """As `submit_read`."""
         return await asyncio.wrap_future(self.submit_read(query))
 
-    async def empty_log(self) -> bool:
+    async def truncate_wal(self) -> bool:
         """Move the write-ahead log into the file, where what was deleted is overwritten, and cut it off; False where
         another reader or the disk kept that from happening. Any later call catches up.
         """
@@ -216,7 +216,7 @@ def _report_unfollowed(job: _Write[Any], error: BaseException) -> None:
 
 
 @contextmanager
-def one_moment(db: sqlite3.Connection) -> Iterator[None]:
+def read_transaction(db: sqlite3.Connection) -> Iterator[None]:
     """Within it all queries of a reader see what one moment left."""
     db.execute("BEGIN")
     try:
@@ -226,7 +226,7 @@ def one_moment(db: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextmanager
-def beside(path: Path, *, make: bool = False) -> Iterator[sqlite3.Connection]:
+def connect_for_command(path: Path, *, make: bool = False) -> Iterator[sqlite3.Connection]:
     """A connection for a command that may run beside a service. With `make` a missing database is made.
 
     The schema is never upgraded: a service of an earlier release may run. Raises as `Database`, and a storage error.
@@ -295,7 +295,7 @@ def _prepare(writer: sqlite3.Connection, path: Path, upgrade: bool) -> None:
     writer.execute("PRAGMA foreign_keys = ON")
     writer.execute("PRAGMA secure_delete = ON")
     if version < SCHEMA_VERSION:
-        steps = ";".join(STEPS[version:])
+        steps = ";".join(MIGRATIONS[version:])
         writer.executescript(f"BEGIN; {steps}; PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from service.core.clock import now
-from service.core.models import EntryRow, Known
+from service.core.models import EntryMetadata, EntryRow
 from service.core.types import Vectors
 from service.core.vectors import has_unit_length, require_unit_length
 from service.storage.migrations import SCHEMA_VERSION
@@ -35,7 +35,9 @@ NEW_VECTOR = "reembedded.vector"
 WITH_NEW_VECTORS = "entries JOIN reembedded ON reembedded.entry_id = entries.id AND reembedded.vector IS NOT NULL"
 
 
-def insert_entries(db: sqlite3.Connection, gallery_id: int, entries: Sequence[Known], vectors: Vectors) -> list[int]:
+def insert_entries(
+    db: sqlite3.Connection, gallery_id: int, entries: Sequence[EntryMetadata], vectors: Vectors
+) -> list[int]:
     """The ids of the new entries, ascending. `vectors` is (len(entries), D) float32. An entry from elsewhere gets a new
     id and keeps when it was enrolled.
 
@@ -163,7 +165,7 @@ def last_id(db: sqlite3.Connection) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class WholeEntry:
+class ExportedRow:
     """All that is kept of a crop: what is known of it, the bytes of its vector, and the picture where there is one."""
 
     row: EntryRow
@@ -173,16 +175,16 @@ class WholeEntry:
 
 def select_whole(
     db: sqlite3.Connection, gallery_id: int, *, after: int, last: int, limit: int, size: int
-) -> list[WholeEntry]:
+) -> list[ExportedRow]:
     """A page of entries with ids over `after` up to `last`, which ends where `size` bytes have gathered."""
     cursor = db.execute(
         f"SELECT {_ENTRY}, {VECTOR}, image FROM {WITH_VECTORS}"
         " LEFT JOIN crops ON crops.entry_id = id WHERE gallery_id = ? AND id > ? AND id <= ? ORDER BY id LIMIT ?",
         (gallery_id, after, last, limit),
     )
-    page: list[WholeEntry] = []
+    page: list[ExportedRow] = []
     for *known, vector, image in cursor:
-        page.append(WholeEntry(EntryRow(*known), vector, image))
+        page.append(ExportedRow(EntryRow(*known), vector, image))
         size -= len(vector) + len(image or b"")
         if size <= 0:
             break
@@ -202,6 +204,6 @@ def read_probe(db: sqlite3.Connection) -> None:
     db.execute("SELECT 1 FROM galleries LIMIT 1").fetchone()
 
 
-def touch(db: sqlite3.Connection) -> None:
+def write_probe(db: sqlite3.Connection) -> None:
     """A write that changes nothing, to learn whether writing works."""
     db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

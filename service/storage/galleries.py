@@ -69,7 +69,7 @@ def update_gallery(db: sqlite3.Connection, row: GalleryRow) -> None:
     )
 
 
-def rebind_gallery(db: sqlite3.Connection, row: GalleryRow) -> None:
+def set_model(db: sqlite3.Connection, row: GalleryRow) -> None:
     """Write of which model a gallery's vectors are; what was saved of its index is no longer the right one."""
     db.execute("UPDATE galleries SET fingerprint = ?, dim = ? WHERE id = ?", (row.fingerprint, row.dim, row.id))
     db.execute("DELETE FROM snapshots WHERE gallery_id = ?", (row.id,))

@@ -10,23 +10,23 @@ _STATUS = 200  # of a column that nothing reads any more: what is kept is no ans
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class IdempotentResponse:
     """What a request with an Idempotency-Key asked, as SHA-256, and what became of it."""
 
     request: str
     answer: bytes
 
 
-def select_answered(db: sqlite3.Connection, gallery_id: int, key: str, *, oldest: int) -> Answered | None:
+def select_answered(db: sqlite3.Connection, gallery_id: int, key: str, *, oldest: int) -> IdempotentResponse | None:
     """Of the request with this Idempotency-Key, if there was one at `oldest` or later."""
     row = db.execute(
         "SELECT request, answer FROM idempotency WHERE gallery_id = ? AND key = ? AND created_at >= ?",
         (gallery_id, key, oldest),
     ).fetchone()
-    return None if row is None else Answered(*row)
+    return None if row is None else IdempotentResponse(*row)
 
 
-def insert_answered(db: sqlite3.Connection, gallery_id: int, key: str, answered: Answered) -> None:
+def insert_answered(db: sqlite3.Connection, gallery_id: int, key: str, answered: IdempotentResponse) -> None:
     """Remember an answer, in place of one that is too old to be given again."""
     db.execute(
         "INSERT OR REPLACE INTO idempotency (gallery_id, key, request, status, answer, created_at)"

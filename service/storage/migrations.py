@@ -128,5 +128,5 @@ ALTER TABLE audit ADD COLUMN detail TEXT NOT NULL DEFAULT ''
 """
 
 # A database of an earlier release is brought up to date by the steps it has not seen. A step is never changed.
-STEPS = (_GALLERIES, _KEYS, _RETENTION, _SNAPSHOTS, _CROPS, _REEMBEDDING, _REPAIRS)
-SCHEMA_VERSION = len(STEPS)
+MIGRATIONS = (_GALLERIES, _KEYS, _RETENTION, _SNAPSHOTS, _CROPS, _REEMBEDDING, _REPAIRS)
+SCHEMA_VERSION = len(MIGRATIONS)

@@ -18,12 +18,12 @@ from service.core.vectors import require_unit_length
 class ReEmbeddingRow:
     """That a gallery goes to a model, or last went. Times in microseconds.
 
-    `droppable`: so many entries that cannot be done may be erased when all others are.
+    `max_dropped`: so many entries that cannot be done may be erased when all others are.
     """
 
     gallery_id: int
     fingerprint: str
-    droppable: int
+    max_dropped: int
     finished_at: int | None = None
     dropped: int = 0
     overwritten: bool = False
@@ -49,7 +49,7 @@ def upsert_reembedding(db: sqlite3.Connection, row: ReEmbeddingRow) -> None:
     db.execute(
         "INSERT OR REPLACE INTO reembeddings (gallery_id, fingerprint, droppable, finished_at, dropped, overwritten)"
         " VALUES (?, ?, ?, ?, ?, ?)",
-        (row.gallery_id, row.fingerprint, row.droppable, row.finished_at, row.dropped, row.overwritten),
+        (row.gallery_id, row.fingerprint, row.max_dropped, row.finished_at, row.dropped, row.overwritten),
     )
 
 
@@ -135,7 +135,7 @@ def is_settled(db: sqlite3.Connection, gallery_id: int) -> bool:
     return found.fetchone() is None
 
 
-def settle_some(db: sqlite3.Connection, gallery_id: int, *, after: int, limit: int) -> int | None:
+def migrate_vectors(db: sqlite3.Connection, gallery_id: int, *, after: int, limit: int) -> int | None:
     """Move new vectors of entries over `after`, of a gallery that has arrived, to the place of the old ones; the last
     of these entries, None where none is left.
     """

@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 
 from service.storage.backup import BackupError
-from service.storage.data_dir import DATABASE, alone_in
-from service.storage.database import beside
+from service.storage.data_dir import DATABASE, lock_data_dir
+from service.storage.database import connect_for_command
 
 _COPIES = 2  # of all that is kept, for a while: one on its own, one in the write-ahead log
 
@@ -21,7 +21,7 @@ def vacuum(data: Path) -> tuple[int, int]:
         raise BackupError(f"{data} holds no {DATABASE}; give the --data of the service")
     before = path.stat().st_size
     os.environ["SQLITE_TMPDIR"] = str(data.absolute())  # people are copied to no other disk, not even for a moment
-    with alone_in(data), beside(path) as db:
+    with lock_data_dir(data), connect_for_command(path) as db:
         pages, free, size = (
             db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
         )

@@ -18,18 +18,18 @@ from pathlib import Path
 import numpy as np
 
 from bundle import PanError
-from service.batching.thread_priority import step_back
+from service.batching.thread_priority import lower_priority
 from service.core.errors import NotFound
 from service.core.types import Rows
-from service.galleries.catalog import Galleries, Held
+from service.galleries.catalog import GalleryCatalog, LoadedGallery
 from service.index.ann import COMPONENTS, Approximate, kind_of, principal_components
 from service.index.choice import ApproximateKind, choose_kind
 from service.index.exact import stay_on_one_core
-from service.index.gallery_index import Gallery
+from service.index.gallery_index import GalleryIndex
 from service.index.gpu import gpu_found
-from service.index.metadata import Columns
+from service.index.metadata import MetadataTable
 from service.index.recall import Probes, Reader, choose_probes, fill, measure
-from service.index.segment import Contents
+from service.index.segment import Segment
 from service.observability.metrics import Metrics
 from service.observability.worker import Worker
 from service.storage.database import Database
@@ -50,13 +50,13 @@ _SAMPLE = 65_536
 _WORTH_SAVING = 1.05  # times as many rows as were saved
 
 
-def _share_dead(contents: Contents) -> float:
+def _share_dead(contents: Segment) -> float:
     """The share of dead rows from which on a copy without them is made."""
-    return 0.2 if contents.approximate is None else min(0.2, 1.0 - contents.approximate.least_alive)
+    return 0.2 if contents.approximate is None else min(0.2, 1.0 - contents.approximate.min_live_fraction)
 
 
 def _lower_priority() -> None:
-    step_back()
+    lower_priority()
     stay_on_one_core()
 
 
@@ -64,10 +64,10 @@ class _Stopped(Exception):
     """The service stops, and unfinished work with it."""
 
 
-class Upkeep:
+class IndexMaintainer:
     """Looks after every gallery that is searched."""
 
-    def __init__(self, database: Database, galleries: Galleries, folder: Path, metrics: Metrics) -> None:
+    def __init__(self, database: Database, galleries: GalleryCatalog, folder: Path, metrics: Metrics) -> None:
         self._galleries = galleries
         self._metrics = metrics
         self._snapshots = Snapshots(folder, database)
@@ -89,7 +89,7 @@ class Upkeep:
             self._stopping.set()
             await asyncio.to_thread(self._thread.shutdown)
 
-    def tend(self, held: Held) -> bool:
+    def run_once(self, held: LoadedGallery) -> bool:
         """Do the one thing that a gallery needs most; whether it needed any.
 
         Raises NotFound when it was deleted, OSError or a storage error.
@@ -111,7 +111,7 @@ class Upkeep:
         log.info("index", extra=told)
         return True
 
-    def _do_first(self, held: Held, gallery: Gallery, contents: Contents) -> str | None:
+    def _do_first(self, held: LoadedGallery, gallery: GalleryIndex, contents: Segment) -> str | None:
         """What was done, if there was anything to do."""
         kind, index = choose_kind(held.row.index_kind, len(gallery), held.row.dim), contents.approximate
         if contents.columns.dead > max(_FEW_DEAD, _share_dead(contents) * len(contents)):
@@ -131,19 +131,19 @@ class Upkeep:
             return self._extend(gallery, contents, index)
         return self._copy_to_gpu(gallery, contents)
 
-    def _needs_training(self, contents: Contents, index: Approximate) -> bool:
+    def _needs_training(self, contents: Segment, index: Approximate) -> bool:
         """Whether so much came or went since training that the index may have learnt another gallery."""
         alive, end = contents.columns.alive, np.searchsorted(contents.columns.entries, index.trained_until, "right")
         left = int(np.count_nonzero(alive[:end]))  # of what it was trained on
         turnover = 1.0 - left / max(1, index.trained_rows, int(np.count_nonzero(alive)))
         return turnover > (_TURNOVER if index.trusted else index.retrain_after)
 
-    def _needs_measuring(self, contents: Contents, index: Approximate) -> bool:
+    def _needs_measuring(self, contents: Segment, index: Approximate) -> bool:
         if index.measured is None or (len(contents) - len(index)) * contents.vectors.dim > _TAIL:
             return True
         return contents.columns.dead - index.measured.dead > max(_FEW_DEAD, _DIED * len(contents))
 
-    def _copy_to_gpu(self, gallery: Gallery, contents: Contents) -> str | None:
+    def _copy_to_gpu(self, gallery: GalleryIndex, contents: Segment) -> str | None:
         if not gpu_found() or len(contents) == 0:
             return None
         with gallery.lock.read():
@@ -177,12 +177,12 @@ class Upkeep:
             pass
         return not self._failed
 
-    def _tended(self, held: Held) -> bool:
+    def _tended(self, held: LoadedGallery) -> bool:
         """Whether all is well with a gallery."""
         try:
             for _ in range(_MOST_AT_ONCE):
                 self._check()
-                if not self.tend(held):
+                if not self.run_once(held):
                     break
         except _Stopped:
             raise
@@ -202,8 +202,8 @@ class Upkeep:
         except (OSError, PanError):
             log.exception("old snapshots could not be removed")
 
-    def _copied(self, gallery: Gallery, columns: Columns, rows: Rows) -> Contents:
-        old, new = gallery.contents, Contents(gallery.contents.vectors.dim)
+    def _copied(self, gallery: GalleryIndex, columns: MetadataTable, rows: Rows) -> Segment:
+        old, new = gallery.contents, Segment(gallery.contents.vectors.dim)
         new.columns = columns
         for vectors in Reader(old, gallery.lock, self._check).vectors(rows):
             new.vectors.add(vectors)
@@ -213,7 +213,7 @@ class Upkeep:
             new.approximate = approximate
         return new
 
-    def _train(self, gallery: Gallery, kind: ApproximateKind) -> str:
+    def _train(self, gallery: GalleryIndex, kind: ApproximateKind) -> str:
         contents, before = gallery.contents, gallery.contents.approximate
         reader = Reader(contents, gallery.lock, self._check)
         probes = self._probes(reader, None)
@@ -231,17 +231,17 @@ class Upkeep:
                 break
         if not index.trusted and before is not None:
             index.retrain_after = min(_TURNOVER, 2 * before.retrain_after)
-        self._attach(gallery, contents, index)
+        self._install(gallery, contents, index)
         return "trained"
 
-    def _extend(self, gallery: Gallery, contents: Contents, index: Approximate) -> str:
+    def _extend(self, gallery: GalleryIndex, contents: Segment, index: Approximate) -> str:
         """Add what an index lacks to it, and measure it; it answers for that from then on."""
         reader = Reader(contents, gallery.lock, self._check)
         before = len(index)
         self._fill(reader, index)
         return "extended" if len(index) > before else "measured"
 
-    def _restore(self, held: Held, gallery: Gallery, kind: ApproximateKind) -> bool:
+    def _restore(self, held: LoadedGallery, gallery: GalleryIndex, kind: ApproximateKind) -> bool:
         state = self._snapshots.load(held.row)
         if state is None or kind_of(state) != kind:
             return False
@@ -255,12 +255,12 @@ class Upkeep:
             return False  # some of its nodes are gone
         approximate = Approximate.restored(state, rows, list(reader.vectors(rows)))
         self._fill(reader, approximate)
-        self._attach(gallery, contents, approximate)
+        self._install(gallery, contents, approximate)
         if approximate.follows_rows:
             self._saved_rows[held.row.id] = len(of_nodes)
         return True
 
-    def _attach(self, gallery: Gallery, contents: Contents, index: Approximate) -> None:
+    def _install(self, gallery: GalleryIndex, contents: Segment, index: Approximate) -> None:
         """Search by an index from now on, without the rows that died while it was filled."""
         with gallery.lock.write():
             if gallery.contents is contents:
@@ -281,7 +281,7 @@ class Upkeep:
             index.measured = measured
             index.first_efforts = measured.efforts or index.first_efforts
 
-    def _save(self, held: Held, contents: Contents, done: str) -> None:
+    def _save(self, held: LoadedGallery, contents: Segment, done: str) -> None:
         approximate = contents.approximate
         if approximate is None:
             return
@@ -299,7 +299,7 @@ class Upkeep:
             return
         self._snapshots.save(held.row, state)
 
-    def _forget(self, held: Held, contents: Contents) -> None:
+    def _forget(self, held: LoadedGallery, contents: Segment) -> None:
         """A saved graph tells which entries were near one that is deleted, and serves no start any more."""
         if contents.columns.dead and self._saved_rows.pop(held.row.id, None) is not None:
             self._snapshots.drop(held.row)

@@ -18,14 +18,14 @@ from typing import Literal
 from bundle import ImageError
 from service.core.clock import now
 from service.core.errors import Conflict, CropsMissing, NotFound
-from service.galleries.catalog import Galleries, Held, require
+from service.galleries.catalog import GalleryCatalog, LoadedGallery, require
 from service.inference.embedder import Embedder
 from service.observability.metrics import Metrics
 from service.observability.worker import WorkerHealth
 from service.storage import entries as records
 from service.storage import galleries as gallery_records
 from service.storage import reembedding as rows
-from service.storage.database import Database, one_moment
+from service.storage.database import Database, read_transaction
 from service.storage.galleries import GalleryRow
 from service.storage.reembedding import Counts, ReEmbeddingRow
 
@@ -50,7 +50,7 @@ class Progress:
     problem: str | None
 
 
-class _GivenUp(Exception):
+class _Cancelled(Exception):
     """Somebody no longer wants it, or the gallery is gone."""
 
 
@@ -58,7 +58,7 @@ class ReEmbedder:
     """Lives on one event loop; one gallery at a time, and behind all requests."""
 
     def __init__(
-        self, database: Database, galleries: Galleries, embedder: Embedder, fingerprint: str, metrics: Metrics
+        self, database: Database, galleries: GalleryCatalog, embedder: Embedder, fingerprint: str, metrics: Metrics
     ) -> None:
         """`fingerprint` is that of the model that `embedder` runs."""
         self._database = database
@@ -103,13 +103,13 @@ class ReEmbedder:
                 raise Conflict(f"gallery {name} has just come from another model and is being settled; ask again")
             if last is None or not self._is_open(last):
                 rows.forget_reembedding(db, row.id)
-                last = ReEmbeddingRow(row.id, self._fingerprint, droppable=0)
+                last = ReEmbeddingRow(row.id, self._fingerprint, max_dropped=0)
             if not drop:
                 rows.retry_unusable(db, row.id)
             counts = rows.count_all(db, row.id)
             if drop:
-                last = replace(last, droppable=counts.impossible)
-            elif counts.impossible > last.droppable:
+                last = replace(last, max_dropped=counts.impossible)
+            elif counts.impossible > last.max_dropped:
                 raise _missing(name, counts)
             rows.upsert_reembedding(db, last)
             records.insert_audit(db, who, "re-embed", name, counts.entries)
@@ -124,7 +124,7 @@ class ReEmbedder:
         held = self._galleries.find(name)
 
         def query(db: sqlite3.Connection) -> tuple[GalleryRow, Counts, ReEmbeddingRow | None]:
-            with one_moment(db):
+            with read_transaction(db):
                 row = require(db, held.row)
                 return row, rows.count_all(db, row.id), rows.select_reembedding(db, row.id)
 
@@ -138,7 +138,7 @@ class ReEmbedder:
         state: State = "running" if self._is_running(row.id) else "stopped"
         return Progress(row, state, counts, last, self._problems.get(row.id))
 
-    def _go_on(self, held: Held) -> None:
+    def _go_on(self, held: LoadedGallery) -> None:
         if not self._is_running(held.row.id):
             self._problems.pop(held.row.id, None)
             self._tasks[held.row.id] = asyncio.create_task(self._run(held))
@@ -149,7 +149,7 @@ class ReEmbedder:
     def _is_running(self, gallery_id: int) -> bool:
         return gallery_id in self._tasks and not self._tasks[gallery_id].done()
 
-    async def _run(self, held: Held) -> None:
+    async def _run(self, held: LoadedGallery) -> None:
         after: int | None = 0
         while after is not None:
             try:
@@ -157,7 +157,7 @@ class ReEmbedder:
                     after = await self._step(held, after)
                 self._problems.pop(held.row.id, None)
                 self._report(held, failed=False)
-            except (_GivenUp, NotFound):
+            except (_Cancelled, NotFound):
                 self._report(held, failed=False)
                 break
             except CropsMissing as error:
@@ -171,19 +171,21 @@ class ReEmbedder:
                 self._report(held, failed=True)
                 await asyncio.sleep(_PAUSE)
 
-    def _report(self, held: Held, *, failed: bool) -> None:
+    def _report(self, held: LoadedGallery, *, failed: bool) -> None:
         if failed:
             self._waiting.add(held.row.id)
         else:
             self._waiting.discard(held.row.id)
         self.health.report(failed=bool(self._waiting))
 
-    async def _step(self, held: Held, after: int) -> int | None:
+    async def _step(self, held: LoadedGallery, after: int) -> int | None:
         """Do what comes next, for entries over `after`; the last of them, 0 to begin at the first, None at the end."""
         id_ = held.row.id
         row = await self._database.read(partial(rows.select_reembedding, gallery_id=id_))
         if row is not None and row.finished_at is not None:
-            return await self._database.write(partial(rows.settle_some, gallery_id=id_, after=after, limit=_SETTLED))
+            return await self._database.write(
+                partial(rows.migrate_vectors, gallery_id=id_, after=after, limit=_SETTLED)
+            )
         if row is None or not self._is_open(row):
             return None
         last = await self._embed_some(held, after)
@@ -191,14 +193,14 @@ class ReEmbedder:
             await self._exchange(held)
         return last or 0
 
-    async def _embed_some(self, held: Held, after: int) -> int | None:
+    async def _embed_some(self, held: LoadedGallery, after: int) -> int | None:
         """The last entry of those that were embedded; None where none was left."""
         id_ = held.row.id
         page = await self._database.read(partial(rows.select_undone, gallery_id=id_, after=after, limit=_BATCH))
         if not page:
             return None
         ids, images = zip(*page, strict=True)
-        outcomes = await self._embedder.embed_kept(images)
+        outcomes = await self._embedder.embed_background(images)
         vectors = [None if isinstance(outcome, ImageError) else outcome for outcome in outcomes]
 
         def apply(db: sqlite3.Connection) -> None:
@@ -209,7 +211,7 @@ class ReEmbedder:
         last: int = ids[-1]
         return last
 
-    async def _exchange(self, held: Held) -> None:
+    async def _exchange(self, held: LoadedGallery) -> None:
         """From here on the gallery's vectors are the new ones, unless some entry has none yet. Raises CropsMissing.
 
         They are read into memory before the small transaction that says so, and what is changed meanwhile is caught up
@@ -220,25 +222,25 @@ class ReEmbedder:
         with before.recording() as changes:
             memory = await self._database.read(partial(self._galleries.rebuilt, new_model, new_vectors=True))
             exchanged = await self._commit_exchange(
-                held, lambda row: self._galleries.exchange(held, row, memory, before, changes)
+                held, lambda row: self._galleries.swap(held, row, memory, before, changes)
             )
         if not exchanged:
             return
         log.info("re-embedded", extra={"gallery": held.row.name})
-        overwritten = await self._database.empty_log()
+        overwritten = await self._database.truncate_wal()
         await self._database.write(lambda db: rows.update_overwritten(db, held.row.id, overwritten))
 
-    async def _commit_exchange(self, held: Held, exchange: "Callable[[GalleryRow], Future[None]]") -> bool:
+    async def _commit_exchange(self, held: LoadedGallery, exchange: "Callable[[GalleryRow], Future[None]]") -> bool:
         def apply(db: sqlite3.Connection) -> GalleryRow | None:
             row, wanted = self._require_wanted(db, held)
             counts = rows.count_all(db, row.id)
             if counts.done + counts.impossible < counts.entries:
                 return None
-            if counts.impossible > wanted.droppable:
+            if counts.impossible > wanted.max_dropped:
                 raise _missing(row.name, counts)
             dropped = rows.delete_impossible(db, row.id) if counts.impossible else 0
             row = replace(row, fingerprint=self._fingerprint, dim=self._embedder.dim)
-            gallery_records.rebind_gallery(db, row)
+            gallery_records.set_model(db, row)
             rows.upsert_reembedding(db, replace(wanted, finished_at=now(), dropped=dropped))
             if dropped:
                 records.insert_audit(db, _NOBODY, "drop-without-crop", row.name, dropped)
@@ -250,11 +252,11 @@ class ReEmbedder:
 
         return await self._database.write(apply, committed) is not None
 
-    def _require_wanted(self, db: sqlite3.Connection, held: Held) -> tuple[GalleryRow, ReEmbeddingRow]:
+    def _require_wanted(self, db: sqlite3.Connection, held: LoadedGallery) -> tuple[GalleryRow, ReEmbeddingRow]:
         row = require(db, held.row)
         wanted = rows.select_reembedding(db, row.id)
         if wanted is None or not self._is_open(wanted):
-            raise _GivenUp
+            raise _Cancelled
         return row, wanted
 
 

@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 
 from service.core.errors import InvalidRequest
 from service.core.models import NewEntry, since
-from service.galleries.catalog import Erasure, Galleries, Held
+from service.galleries.catalog import Erasure, GalleryCatalog, LoadedGallery
 from service.observability.metrics import Metrics
 from service.observability.worker import Worker
 from service.storage import entries as records
@@ -26,7 +26,7 @@ _BATCH = 1000  # rows a transaction, so that other writes wait for a moment only
 class Purger:
     """Lives on one event loop. What has expired answers no search already before it is erased here."""
 
-    def __init__(self, database: Database, galleries: Galleries, metrics: Metrics) -> None:
+    def __init__(self, database: Database, galleries: GalleryCatalog, metrics: Metrics) -> None:
         self._database = database
         self._galleries = galleries
         self._metrics = metrics
@@ -40,14 +40,14 @@ class Purger:
     async def purge(self, who: str, name: str) -> Erasure:
         """Erase what has expired in a gallery. Raises NotFound or a storage error."""
         count = await self._erase(who, self._galleries.find(name))
-        return Erasure(count, await self._database.empty_log())
+        return Erasure(count, await self._database.truncate_wal())
 
     async def _purge_all(self) -> bool:
         all_well = True
         for held in self._galleries.all():
             try:
                 if held.row.retention is not None and await self._erase(_NOBODY, held):
-                    await self._database.empty_log()
+                    await self._database.truncate_wal()
             except Exception:  # the other galleries' are erased all the same
                 all_well = False
                 log.exception("expired entries were not erased", extra={"gallery": held.row.name})
@@ -63,13 +63,13 @@ class Purger:
         while await self._database.write(lambda db: answered_records.delete_answered(db, oldest=oldest, most=_BATCH)):
             pass
 
-    async def _erase(self, who: str, held: Held) -> int:
+    async def _erase(self, who: str, held: LoadedGallery) -> int:
         count = 0
         while batch := await self._erase_oldest(who, held):
             count += batch
         return count
 
-    async def _erase_oldest(self, who: str, held: Held) -> int:
+    async def _erase_oldest(self, who: str, held: LoadedGallery) -> int:
         def apply(db: sqlite3.Connection) -> list[int]:
             row = gallery_records.select_gallery(db, held.row.id)
             if row is None or row.retention is None:
@@ -87,7 +87,7 @@ class Purger:
         return len(ids)
 
 
-def refuse_expired(entry: NewEntry, held: Held, clock: int) -> None:
+def refuse_expired(entry: NewEntry, held: LoadedGallery, clock: int) -> None:
     """Raises InvalidRequest for a crop that is older than the gallery keeps: it would be erased at once."""
     retention = held.row.retention
     if retention is not None and clock - since(entry) >= retention:

@@ -18,7 +18,7 @@ from benchmarks.served import Served
 from service.auth.keys import create_key, revoke_key
 from service.core.choices import Scope
 from service.storage.data_dir import DATABASE, make_folder
-from service.storage.database import beside
+from service.storage.database import connect_for_command
 from tests.attack.conftest import VECTOR, faults
 from tests.service.pictures import png
 
@@ -34,7 +34,7 @@ class Guarded:
     admin: str
 
     def key(self, name: str, *scopes: Scope, rate: float | None = None) -> str:
-        with beside(self.data / DATABASE) as db:
+        with connect_for_command(self.data / DATABASE) as db:
             return create_key(db, name, frozenset(scopes), rate, None)
 
     def get(self, path: str, authorization: bytes) -> httpx.Response:
@@ -46,7 +46,7 @@ def guarded(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     folder = tmp_path_factory.mktemp("guarded")
     data, log = folder / "data", folder / "log"
     make_folder(data)
-    with beside(data / DATABASE, make=True) as db:
+    with connect_for_command(data / DATABASE, make=True) as db:
         admin = create_key(db, "root", frozenset({Scope.ADMIN}), None, None)
     server = Served(bundle, data, log)
     with httpx.Client(base_url=server.url, timeout=30) as http:
@@ -106,7 +106,7 @@ def test_a_key_that_is_revoked_begins_nothing_more(guarded: Guarded) -> None:
     key = guarded.key("leaked", Scope.ADMIN)
     headers = {"Authorization": f"Bearer {key}"}
     assert guarded.http.post("/v1/galleries", json={"name": "g"}, headers=headers).status_code == 201
-    with beside(guarded.data / DATABASE) as db:
+    with connect_for_command(guarded.data / DATABASE) as db:
         revoke_key(db, "leaked")
     assert guarded.http.delete("/v1/galleries/g", headers=headers).status_code == 401
     assert guarded.get("/v1/galleries", f"Bearer {guarded.admin}".encode()).json()["galleries"][0]["name"] == "g"

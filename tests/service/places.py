@@ -8,13 +8,13 @@ import numpy as np
 
 from pan_reid.schemas import IndexKind
 from service.core.models import NewEntry
-from service.galleries.catalog import Galleries, Held
-from service.index.gallery_index import Gallery, Hit
+from service.galleries.catalog import GalleryCatalog, LoadedGallery
+from service.index.gallery_index import GalleryIndex, Hit
 from service.index.metadata import Filter
 from service.observability.metrics import Metrics
 from service.storage import entries as records
 from service.storage.database import Database
-from service.workers.index_maintenance import Upkeep
+from service.workers.index_maintenance import IndexMaintainer
 
 ANYTHING = Filter()
 
@@ -25,10 +25,10 @@ class Place:
     def __init__(self, folder: Path, kind: IndexKind, dim: int) -> None:
         metrics = Metrics()
         self.database = Database(folder / "pan.sqlite3", metrics)
-        self.galleries = Galleries(self.database, "f" * 64, dim, metrics)
+        self.galleries = GalleryCatalog(self.database, "f" * 64, dim, metrics)
         self.folder = folder / "snapshots"
         self.metrics = metrics
-        self.upkeep = Upkeep(self.database, self.galleries, self.folder, metrics)
+        self.upkeep = IndexMaintainer(self.database, self.galleries, self.folder, metrics)
         asyncio.run(self._open(kind))
 
     async def _open(self, kind: IndexKind) -> None:
@@ -37,11 +37,11 @@ class Place:
             await self.galleries.create("me", "lobby", "", kind)
 
     @property
-    def held(self) -> Held:
+    def held(self) -> LoadedGallery:
         return self.galleries.find("lobby")
 
     @property
-    def memory(self) -> Gallery:
+    def memory(self) -> GalleryIndex:
         return self.held.memory
 
     def enrol(self, vectors: np.ndarray, cameras: int = 10) -> list[int]:
@@ -60,7 +60,7 @@ class Place:
         self.database.submit_write(apply).result()
         self.memory.remove(ids)
 
-    def tend(self) -> set[str]:
+    def run_once(self) -> set[str]:
         """What upkeep did until there was nothing left to do."""
         done = set()
         while what := self.tend_once():
@@ -70,7 +70,7 @@ class Place:
     def tend_once(self) -> str | None:
         """What upkeep did first, if anything."""
         before = self.done()
-        self.upkeep.tend(self.held)
+        self.upkeep.run_once(self.held)
         return next((name for name, count in self.done().items() if count > before.get(name, 0)), None)
 
     def done(self) -> dict[str, float]:

@@ -32,7 +32,7 @@ def test_items_that_are_made_together_run_in_full_batches_and_keep_their_answers
     async def scenario() -> None:
         batcher = Batcher(square, name="test", max_batch=4, max_delay=60.0)
         with ThreadPoolExecutor(10) as makers:
-            answers = asyncio.gather(*(batcher.submit_made(makers, partial(make, n)) for n in range(10)))
+            answers = asyncio.gather(*(batcher.submit_prepared(makers, partial(make, n)) for n in range(10)))
             while len(batches) < 2:
                 await asyncio.sleep(0.001)
             last.set()  # the batch of what is left has waited for it
@@ -48,7 +48,7 @@ def test_a_lone_item_waits_for_nobody() -> None:
         batcher = Batcher(lambda items: items, name="test", max_batch=100, max_delay=60.0)
         assert await batcher.submit("alone") == "alone"
         with ThreadPoolExecutor(1) as makers:
-            assert await batcher.submit_made(makers, lambda: "made") == "made"
+            assert await batcher.submit_prepared(makers, lambda: "made") == "made"
         await batcher.close()
 
     run(scenario())
@@ -64,8 +64,8 @@ def test_an_item_waits_for_one_that_is_being_made_and_no_longer_than_the_delay()
     async def scenario() -> None:
         batcher = Batcher(lambda items: [len(items)] * len(items), name="test", max_batch=100, max_delay=0.05)
         with ThreadPoolExecutor(2) as makers:
-            late = asyncio.create_task(batcher.submit_made(makers, slow))
-            assert await batcher.submit_made(makers, lambda: "quick") == 1
+            late = asyncio.create_task(batcher.submit_prepared(makers, slow))
+            assert await batcher.submit_prepared(makers, lambda: "quick") == 1
             gate.set()
             assert await late == 1
         await batcher.close()
@@ -101,8 +101,8 @@ def test_an_item_that_cannot_be_made_fails_alone_and_nobody_waits_for_it() -> No
     async def scenario() -> None:
         batcher = Batcher(lambda items: items, name="test", max_batch=100, max_delay=60.0)
         with ThreadPoolExecutor(1) as makers:
-            broken = batcher.submit_made(makers, lambda: 1 // 0)
-            found = await asyncio.gather(broken, batcher.submit_made(makers, lambda: 7), return_exceptions=True)
+            broken = batcher.submit_prepared(makers, lambda: 1 // 0)
+            found = await asyncio.gather(broken, batcher.submit_prepared(makers, lambda: 7), return_exceptions=True)
             assert isinstance(found[0], ZeroDivisionError)
             assert found[1] == 7
         await batcher.close()
@@ -122,8 +122,8 @@ def test_a_cancelled_item_is_not_made_and_nobody_waits_for_it() -> None:
     async def scenario() -> None:
         batcher = Batcher(lambda items: items, name="test", max_batch=100, max_delay=60.0)
         with ThreadPoolExecutor(1) as makers:
-            wanted = asyncio.create_task(batcher.submit_made(makers, lambda: make("wanted")))
-            unwanted = asyncio.create_task(batcher.submit_made(makers, lambda: make("unwanted")))
+            wanted = asyncio.create_task(batcher.submit_prepared(makers, lambda: make("wanted")))
+            unwanted = asyncio.create_task(batcher.submit_prepared(makers, lambda: make("unwanted")))
             while not made:
                 await asyncio.sleep(0.001)
             unwanted.cancel()
@@ -151,7 +151,7 @@ def test_an_error_fails_its_batch_and_the_next_batch_runs() -> None:
                 together.wait()
                 return name
 
-            both = [batcher.submit_made(makers, partial(make, name)) for name in ("poison", "mate")]
+            both = [batcher.submit_prepared(makers, partial(make, name)) for name in ("poison", "mate")]
             first = await asyncio.gather(*both, return_exceptions=True)
         assert [str(error) for error in first] == ["poison", "poison"]
         assert await batcher.submit("later") == "later"
@@ -204,8 +204,8 @@ def test_an_item_whose_making_ends_in_no_exception_fails_alone() -> None:
         batcher = Batcher(lambda items: items, name="test", max_batch=2, max_delay=0.0)
         with ThreadPoolExecutor(1) as makers:
             with pytest.raises(RuntimeError, match="Ends"):
-                await asyncio.wait_for(batcher.submit_made(makers, end), 10)
-            assert await batcher.submit_made(makers, lambda: "next") == "next"
+                await asyncio.wait_for(batcher.submit_prepared(makers, end), 10)
+            assert await batcher.submit_prepared(makers, lambda: "next") == "next"
         await batcher.close()
 
     run(scenario())
@@ -254,13 +254,13 @@ def test_closing_ends_those_who_wait_and_refuses_new_ones() -> None:
     async def scenario() -> None:
         batcher = Batcher(lambda items: items, name="test", max_batch=3, max_delay=60.0)
         with ThreadPoolExecutor(1) as makers:
-            making = asyncio.create_task(batcher.submit_made(makers, lambda: gate.wait(10)))
+            making = asyncio.create_task(batcher.submit_prepared(makers, lambda: gate.wait(10)))
             await asyncio.sleep(0)
             waiting = asyncio.create_task(batcher.submit(1))  # for the one that is being made
             await asyncio.sleep(0.01)
             await batcher.close()
             gate.set()
-            for ended in (making, waiting, batcher.submit(2), batcher.submit_made(makers, lambda: 3)):
+            for ended in (making, waiting, batcher.submit(2), batcher.submit_prepared(makers, lambda: 3)):
                 with pytest.raises(NotReady, match="stopping"):
                     await ended
 

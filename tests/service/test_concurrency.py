@@ -22,10 +22,10 @@ from service.container import open_service
 from service.core.errors import NotReady, StorageFailed
 from service.core.models import NewEntry
 from service.core.settings import Settings
-from service.galleries.catalog import Galleries
+from service.galleries.catalog import GalleryCatalog
 from service.galleries.enrolment_results import Batch
 from service.galleries.entries import Entries
-from service.index.gallery_index import Gallery
+from service.index.gallery_index import GalleryIndex
 from service.index.metadata import Filter
 from service.observability.metrics import Metrics
 from service.storage import entries as records
@@ -39,7 +39,7 @@ class Store:
 
     def __init__(self, folder: Path) -> None:
         self.database = Database(folder / "pan.sqlite3", Metrics())
-        self.galleries = Galleries(self.database, "0" * 64, DIM, Metrics())
+        self.galleries = GalleryCatalog(self.database, "0" * 64, DIM, Metrics())
         self.entries = Entries(self.database, self.galleries)
 
     async def enrol(self, name: str, *persons: str) -> list[int]:
@@ -72,7 +72,7 @@ async def opened(folder: Path, *names: str) -> AsyncIterator[Store]:
 
 
 @contextmanager
-def search_held(memory: Gallery) -> Iterator[threading.Event]:
+def search_held(memory: GalleryIndex) -> Iterator[threading.Event]:
     """Within it a search of this gallery runs, until the event is set or the end."""
     inside, go_on = threading.Event(), threading.Event()
     nearest = memory.contents.nearest
@@ -227,7 +227,7 @@ def test_memory_that_could_not_be_made_anew_is_made_so_with_the_next_change(
 
             with monkeypatch.context() as broken:
                 broken.setattr(store.galleries.find("g").memory, "add", fails)
-                broken.setattr("service.galleries.catalog.rebuild", fails)
+                broken.setattr("service.galleries.catalog.load_gallery", fails)
                 with pytest.raises(MemoryError):
                     await store.enrol("g", "ben")
             await store.entries.delete("me", "g", first)
@@ -249,7 +249,7 @@ def test_memory_that_could_not_be_made_anew_is_made_so_without_a_change(
 
             with monkeypatch.context() as broken:
                 broken.setattr(store.galleries.find("g").memory, "add", fails)
-                broken.setattr("service.galleries.catalog.rebuild", fails)
+                broken.setattr("service.galleries.catalog.load_gallery", fails)
                 with pytest.raises(MemoryError):
                     await store.enrol("g", "ann")
                 while not store.galleries.health.failing:
@@ -350,8 +350,8 @@ def test_readiness_reads_as_requests_do(bundle: Path, tmp_path: Path, monkeypatc
         async with open_service(Settings(bundle=bundle, data=tmp_path)) as service:
             monkeypatch.setattr(service.database, "_local", threading.local())  # no thread has a connection
             with no_more_files(), pytest.raises(NotReady, match="cannot be used"):
-                await service.check_ready()
-            assert await service.check_ready() == []
+                await service.health()
+            assert await service.health() == []
 
     run(play())
 
@@ -364,6 +364,6 @@ def test_readiness_waits_for_another_that_asks_no_longer_than_for_the_service(
     async def play() -> None:
         async with open_service(Settings(bundle=bundle, data=tmp_path)) as service, service._probing:
             with pytest.raises(NotReady, match="did not answer"):
-                await asyncio.wait_for(service.check_ready(), 30)
+                await asyncio.wait_for(service.health(), 30)
 
     run(play())

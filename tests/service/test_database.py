@@ -12,7 +12,7 @@ from service.observability.metrics import Metrics
 from service.storage import entries as records
 from service.storage import galleries as gallery_records
 from service.storage.database import Database
-from service.storage.migrations import SCHEMA_VERSION, STEPS
+from service.storage.migrations import MIGRATIONS, SCHEMA_VERSION
 
 
 def opened(path: Path) -> Database:
@@ -161,7 +161,7 @@ def test_deleted_vectors_are_overwritten_on_disk(tmp_path: Path) -> None:
 def test_a_database_of_an_earlier_release_is_brought_up_to_date(tmp_path: Path, version: int) -> None:
     path = tmp_path / "pan.sqlite3"
     with sqlite3.connect(path) as db:
-        db.executescript(f"{';'.join(STEPS[:version])}; PRAGMA user_version = {version}")
+        db.executescript(f"{';'.join(MIGRATIONS[:version])}; PRAGMA user_version = {version}")
         db.execute(
             "INSERT INTO galleries (id, name, purpose, index_kind, fingerprint, dim, created_at)"
             " VALUES (1, 'g', 'a test', 'flat', '', 4, 0)"

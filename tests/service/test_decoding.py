@@ -68,9 +68,9 @@ def test_no_room_in_time_is_overload_and_frees_what_was_taken() -> None:
 def test_a_decode_that_hangs_is_reported() -> None:
     pool = DecodePool(HEIGHT, WIDTH, ImageLimits(max_seconds=0.05))
     assert pool.crop(png(1)).pixels.shape == (HEIGHT, WIDTH, 3)
-    assert pool.stuck_for == 0.0
+    assert pool.overdue == 0.0
     pool._running[0] = time.monotonic() - 10.05
-    assert pool.stuck_for == pytest.approx(10.0, abs=0.5)
+    assert pool.overdue == pytest.approx(10.0, abs=0.5)
     pool.close()
 
 

@@ -115,8 +115,8 @@ def test_an_environment_with_two_wheels_of_a_module_or_none_is_refused(
 
     monkeypatch.setattr(wheels, "version", version)
     with pytest.raises(StartupError, match=message):
-        wheels.installed_wheels()
+        wheels.check_binary_packages()
 
 
 def test_the_wheels_of_this_environment_are_named() -> None:
-    assert wheels.installed_wheels()["onnxruntime"].endswith(ort.__version__)
+    assert wheels.check_binary_packages()["onnxruntime"].endswith(ort.__version__)

@@ -12,12 +12,12 @@ import pytest
 
 from benchmarks.served import Served
 from service.api.app import create_app
-from service.container import Service, open_service
+from service.container import Container, open_service
 from service.core.errors import EngineFailed, NotReady
 from service.core.models import NewEntry
 from service.core.settings import Settings
 from service.galleries.enrolment_results import Batch
-from service.index.gallery_index import Gallery
+from service.index.gallery_index import GalleryIndex
 from service.index.metadata import Filter
 from tests.service.bundles import DIM
 from tests.service.pictures import png
@@ -81,8 +81,8 @@ def with_service(bundle: Path, data: Path, play) -> None:
 
 
 def test_readiness_follows_the_engine(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def play(service: Service) -> None:
-        await service.check_ready()  # warmed up
+    async def play(service: Container) -> None:
+        await service.health()  # warmed up
         engine = service.embedder._engine
         works = engine.embed
 
@@ -90,12 +90,12 @@ def test_readiness_follows_the_engine(bundle: Path, tmp_path: Path, monkeypatch:
             raise EngineFailed("out of memory")
 
         monkeypatch.setattr(engine, "embed", fails)
-        await service.check_ready()  # one embedding went through lately
+        await service.health()  # one embedding went through lately
         monkeypatch.setattr("service.container._READY_FOR", 0.0)
         with pytest.raises(NotReady, match="out of memory"):
-            await service.check_ready()
+            await service.health()
         monkeypatch.setattr(engine, "embed", works)
-        await service.check_ready()
+        await service.health()
 
     with_service(bundle, tmp_path, play)
 
@@ -104,7 +104,7 @@ def test_readiness_follows_the_engine(bundle: Path, tmp_path: Path, monkeypatch:
 def test_a_thread_that_ends_is_told_in_answers_readiness_and_metrics(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    async def play(service: Service) -> None:
+    async def play(service: Container) -> None:
         transport = httpx.ASGITransport(create_app(service))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
             await http.post("/v1/galleries", json={"name": "lobby"})
@@ -116,7 +116,7 @@ def test_a_thread_that_ends_is_told_in_answers_readiness_and_metrics(
             if name == "engine":
                 monkeypatch.setattr(service.embedder._engine, "embed", ends)
             else:
-                monkeypatch.setattr(Gallery, "search", ends)
+                monkeypatch.setattr(GalleryIndex, "search", ends)
             search = {"files": [("images", ("x", png(1)))]}
             for _ in range(2):  # the batch itself, and what comes later
                 answer = await http.post("/v1/galleries/lobby/search", **search)
@@ -134,7 +134,7 @@ def test_a_gallery_that_could_not_follow_a_commit_is_made_anew(
 ) -> None:
     vectors = np.eye(3, DIM, dtype=np.float32)
 
-    async def play(service: Service) -> None:
+    async def play(service: Container) -> None:
         galleries, entries = service.galleries, service.entries
         await galleries.create("me", "lobby", "", "flat")
 
@@ -163,7 +163,7 @@ def test_a_gallery_that_could_not_follow_a_commit_is_made_anew(
 def test_an_unexpected_fault_is_a_problem_that_tells_the_client_nothing(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def play(service: Service) -> None:
+    async def play(service: Container) -> None:
         transport = httpx.ASGITransport(create_app(service))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
             await http.post("/v1/galleries", json={"name": "lobby"})
@@ -171,7 +171,7 @@ def test_an_unexpected_fault_is_a_problem_that_tells_the_client_nothing(
             def fails(*_: object) -> None:
                 raise KeyError("a secret")
 
-            monkeypatch.setattr(Gallery, "search", fails)
+            monkeypatch.setattr(GalleryIndex, "search", fails)
             answer = await http.post("/v1/galleries/lobby/search", files=[("images", ("x", png(1)))])
             assert (answer.status_code, answer.json()["code"]) == (500, "internal-error")
             assert "secret" not in answer.text
@@ -185,7 +185,7 @@ def test_an_unexpected_fault_is_a_problem_that_tells_the_client_nothing(
 
 
 def test_the_first_query_finds_the_openapi_document_made(bundle: Path, tmp_path: Path) -> None:
-    async def play(service: Service) -> None:
+    async def play(service: Container) -> None:
         assert create_app(service).openapi_schema is not None
 
     with_service(bundle, tmp_path, play)

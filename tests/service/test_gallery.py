@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from service.core.models import NewEntry
 from service.index.columns import tag
-from service.index.gallery_index import Gallery, Grouping
+from service.index.gallery_index import GalleryIndex, Grouping
 from service.index.metadata import Filter
 
 DIM = 8
@@ -136,7 +136,7 @@ def test_any_history_and_filter_answers_as_brute_force(
     seed: int,
     by: Literal["best", "mean"],
 ) -> None:
-    gallery, model, last = Gallery(DIM), Model(), 0
+    gallery, model, last = GalleryIndex(DIM), Model(), 0
     for kind, count, step_seed in steps:
         rng = np.random.default_rng(step_seed)
         if kind == "add":
@@ -155,7 +155,7 @@ def test_any_history_and_filter_answers_as_brute_force(
             else:
                 for id_ in chosen:
                     known_now = some_known(rng)
-                    gallery.relabel(id_, known_now)
+                    gallery.update_metadata(id_, known_now)
                     model.entries[id_] = (known_now, model.entries[id_][1])
     assert len(gallery) == len(model.entries)
     where = replace(where, attributes=frozenset(frozenset(tag(name, v) for v in values) for name, values in wanted))
@@ -179,7 +179,7 @@ def test_any_history_and_filter_answers_as_brute_force(
 
 def test_people_with_many_entries_do_not_hide_the_others() -> None:
     """The nearest thousand entries are one person's; the second person must still be found."""
-    gallery = Gallery(DIM)
+    gallery = GalleryIndex(DIM)
     query = unit(1)[0]
     near = query + 0.01 * unit(2, 1000)
     far = unit(3, 3)
@@ -193,7 +193,7 @@ def test_people_with_many_entries_do_not_hide_the_others() -> None:
 
 
 def test_searches_go_on_beside_adds_and_removals() -> None:
-    gallery = Gallery(DIM)
+    gallery = GalleryIndex(DIM)
     gallery.add([1], [NewEntry("keep", "c1")], unit(0))
     stop, failures = threading.Event(), []
 
@@ -218,7 +218,7 @@ def test_searches_go_on_beside_adds_and_removals() -> None:
 
 
 def test_nothing_of_a_person_stays_in_memory_who_has_no_entry_left() -> None:
-    gallery = Gallery(DIM)
+    gallery = GalleryIndex(DIM)
     vectors = unit(5, 4)
 
     def held() -> bytes:
@@ -228,7 +228,7 @@ def test_nothing_of_a_person_stays_in_memory_who_has_no_entry_left() -> None:
     gallery.add([1, 2, 3, 4], known, vectors)
     digests = gallery.contents.columns._tags._digests.values.tolist()
     gallery.remove([1])
-    gallery.relabel(4, NewEntry("dan"))
+    gallery.update_metadata(4, NewEntry("dan"))
     assert b"ann" in held()  # of the third entry
     assert b"cat" not in held()
     gallery.remove([3])

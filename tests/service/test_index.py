@@ -71,7 +71,7 @@ def test_an_index_finds_what_brute_force_finds_through_every_change(place: Any, 
     ids = here.enrol(vectors)
     assert here.memory.contents.approximate is None  # searched exactly until the index is there
     assert recall(here, ids, vectors) == 1.0
-    assert here.tend() == {"trained"}
+    assert here.run_once() == {"trained"}
     approximate = here.memory.contents.approximate
     assert (approximate.kind, len(approximate)) == (kind, ROWS)
     assert approximate.measured.recall >= 0.996
@@ -86,7 +86,7 @@ def test_an_index_finds_what_brute_force_finds_through_every_change(place: Any, 
     left = [row for row in range(ROWS) if row % 3]
     ids, vectors = [ids[row] for row in left] + new, np.vstack([vectors[left], more])
     assert recall(here, ids, vectors) >= 0.98  # the newest are searched beside the index
-    assert "compacted" in here.tend()
+    assert "compacted" in here.run_once()
     assert (here.memory.contents.columns.dead, len(here.memory)) == (0, len(ids))
     assert recall(here, ids, vectors) >= 0.98
 
@@ -95,7 +95,7 @@ def test_a_filter_that_keeps_only_what_is_far_away_is_answered_with_the_best_of_
     here = place("ivf_sq8")
     vectors = people(ROWS)
     ids = here.enrol(vectors, cameras=1)
-    here.tend()
+    here.run_once()
     query = vectors[0]
     farthest = np.argsort(vectors @ query)[:700].tolist()  # more than a tenth, and none of it near
     others = frozenset(set(ids) - {ids[row] for row in farthest})
@@ -107,7 +107,7 @@ def test_a_filter_that_keeps_only_what_is_far_away_is_answered_with_the_best_of_
 def test_a_filter_that_keeps_nothing_of_the_index_is_answered_from_what_came_later(place: Any) -> None:
     here = place("ivf_sq8")
     old = here.enrol(people(3000))
-    here.tend()
+    here.run_once()
     vectors = people(4, seed=5)
     new = here.enrol(vectors)
     query = people(1, seed=7)[0]
@@ -119,7 +119,7 @@ def test_a_filter_that_keeps_nothing_of_the_index_is_answered_from_what_came_lat
 def test_nothing_of_a_deleted_vector_stays_in_the_index(place: Any, kind: ApproximateKind) -> None:
     here = place(kind)
     ids = here.enrol(people(3000))
-    here.tend()
+    here.run_once()
     inner = here.memory.contents.approximate._inner
     rows = np.flatnonzero(here.memory.contents.approximate.holds(3000))[[5, 70, -1]].tolist()
     count = np.count_nonzero(here.memory.contents.approximate.holds(3000))
@@ -160,14 +160,14 @@ def test_a_start_finds_what_the_index_had_learnt(place: Any, kind: ApproximateKi
     here = place(kind)
     vectors = people(ROWS)
     ids = here.enrol(vectors)
-    assert here.tend() == {"trained"}
+    assert here.run_once() == {"trained"}
     saved = here.folder.glob("*.npz")
     assert not any(vector.tobytes() in file.read_bytes() for file in saved for vector in vectors[::500])
     before = [here.search(query) for query in people(20, seed=3)]
     here = place(kind)
     more = people(200, seed=4)
     ids += here.enrol(more)
-    assert here.tend() == {"restored"}
+    assert here.run_once() == {"restored"}
     assert here.memory.contents.approximate.kind == kind
     assert recall(here, ids, np.vstack([vectors, more])) >= 0.98
     here.delete(ids[ROWS:])
@@ -178,10 +178,10 @@ def test_a_start_finds_what_the_index_had_learnt(place: Any, kind: ApproximateKi
 def test_a_graph_whose_entries_are_gone_is_built_anew(place: Any) -> None:
     here = place("hnsw")
     ids = here.enrol(people(3000))
-    here.tend()
+    here.run_once()
     here.delete(ids[:5])
     here = place("hnsw")
-    assert here.tend() == {"trained"}
+    assert here.run_once() == {"trained"}
     here.upkeep._snapshots.sweep()
     assert [file.name for file in here.folder.iterdir()] == ["1-2.npz"]
 
@@ -189,10 +189,10 @@ def test_a_graph_whose_entries_are_gone_is_built_anew(place: Any) -> None:
 def test_a_saved_graph_does_not_outlive_what_is_deleted_from_it(place: Any) -> None:
     here = place("hnsw")
     ids = here.enrol(people(3000))
-    here.tend()
+    here.run_once()
     assert len(list(here.folder.iterdir())) == 1
     here.delete(ids[:1])
-    here.tend()
+    here.run_once()
     here.upkeep._snapshots.sweep()
     assert list(here.folder.iterdir()) == []
 
@@ -212,12 +212,12 @@ def test_a_snapshot_that_is_not_the_right_one_is_made_anew(place: Any, harm: Any
     here = place("ivf_sq8")
     vectors = people(3000)
     ids = here.enrol(vectors)
-    here.tend()
+    here.run_once()
     (file,) = here.folder.iterdir()
     assert file.name == "1-1.npz"
     harm(file)
     here = place("ivf_sq8")
-    assert here.tend() == {"trained"}
+    assert here.run_once() == {"trained"}
     assert recall(here, ids, vectors) >= 0.98
     here.upkeep._snapshots.sweep()
     assert [file.name for file in here.folder.iterdir()] == ["1-2.npz"]
@@ -226,7 +226,7 @@ def test_a_snapshot_that_is_not_the_right_one_is_made_anew(place: Any, harm: Any
 def test_snapshots_of_deleted_galleries_and_broken_writes_are_removed(place: Any) -> None:
     here = place("ivf_sq8")
     here.enrol(people(3000))
-    here.tend()
+    here.run_once()
     (here.folder / "1-2.tmp").write_bytes(b"half")
     (here.folder / "notes.txt").write_bytes(b"not ours")
     here.database.submit_write(lambda db: gallery_records.delete_gallery(db, 1)).result()
@@ -249,7 +249,7 @@ def test_searches_and_changes_go_on_while_the_index_is_looked_after(place: Any) 
     searching = threading.Thread(target=search)
     searching.start()
     kept = dict(zip(ids, vectors, strict=True))
-    changing = threading.Thread(target=here.tend)
+    changing = threading.Thread(target=here.run_once)
     changing.start()
     for start in range(2, 5000, 100):  # half of it before, half beside what upkeep does
         here.delete(ids[start : start + 100])
@@ -258,7 +258,7 @@ def test_searches_and_changes_go_on_while_the_index_is_looked_after(place: Any) 
         more = people(20, seed=start)
         kept |= dict(zip(here.enrol(more), more, strict=True))
     changing.join()
-    here.tend()
+    here.run_once()
     stop.set()
     searching.join()
     assert not faults
@@ -309,7 +309,7 @@ def test_copies_on_a_gpu_answer_and_keep_nothing_that_is_deleted(place: Any, mon
         if kind == "ivf_sq8":
             here.held.row = replace(here.held.row, index_kind="ivf_sq8")
         ids = here.enrol(vectors) if kind == "flat" else ids
-        assert "copied to the GPU" in here.tend()
+        assert "copied to the GPU" in here.run_once()
         before = copies[-1].searches
         assert recall(here, ids, vectors) >= 0.98
         assert copies[-1].searches == before + 50
@@ -320,7 +320,7 @@ def test_copies_on_a_gpu_answer_and_keep_nothing_that_is_deleted(place: Any, mon
         made, before = len(copies), copies[-1].searches
         assert recall(here, ids, vectors) >= 0.98
         assert copies[-1].searches == before
-        here.tend()
+        here.run_once()
         assert len(copies) == made + 1
 
 

@@ -17,14 +17,14 @@ from benchmarks.served import Served
 from pan_reid import ApiError, Client, Crop
 from pan_reid.schemas import EntryInfo
 from service.auth.keys import create_key, revoke_key
-from service.auth.rate_limit import Rates
+from service.auth.rate_limit import TokenBucketLimiter
 from service.auth.refusals import Refusals
 from service.core.choices import Scope
 from service.core.errors import RateLimited
 from service.core.settings import Settings
 from service.observability.metrics import Metrics
 from service.storage.data_dir import DATABASE, make_folder
-from service.storage.database import Database, beside
+from service.storage.database import Database, connect_for_command
 from tests.service.conftest import pan_reid, pan_serve, running
 from tests.service.pictures import png, write_market
 
@@ -35,7 +35,7 @@ VECTOR = {"vector": [1.0] * 64}
 def make_key(data: Path, name: str, *scopes: Scope, rate: float | None = None) -> str:
     """As the command below makes it, without waiting for a process to start."""
     make_folder(data)
-    with beside(data / DATABASE, make=True) as db:
+    with connect_for_command(data / DATABASE, make=True) as db:
         return create_key(db, name, frozenset(scopes), rate, None)
 
 
@@ -303,7 +303,7 @@ def test_a_key_over_its_rate_waits_and_no_other_does(guarded: Guarded) -> None:
 
 def test_a_rate_lets_a_seconds_worth_through_at_once_and_then_steadily() -> None:
     time = 100.0
-    rates = Rates(lambda: time)
+    rates = TokenBucketLimiter(lambda: time)
     for seconds, requests in [(0.0, 8), (0.25, 2), (0.0, 0), (0.5, 4), (0.125, 1), (60.0, 8)]:
         time += seconds
         for _ in range(requests):
@@ -345,7 +345,7 @@ def test_the_audit_says_who_made_and_revoked_which_key(tmp_path: Path) -> None:
 def test_refused_calls_are_in_the_audit_in_few_lines(launch: Launch, tmp_path: Path) -> None:
     data = tmp_path / "data"
     search, gone = make_key(data, "ann", Scope.SEARCH), make_key(data, "bob")
-    with beside(data / DATABASE) as db:
+    with connect_for_command(data / DATABASE) as db:
         revoke_key(db, "bob")
     server = launch()
     with httpx.Client(base_url=server.url) as http:

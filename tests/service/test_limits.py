@@ -23,7 +23,7 @@ from pan_reid.cli.enrol_folder import enrol_crops
 from pan_reid.cli.folder import find_crops
 from service.core.settings import Settings
 from service.core.types import Vectors
-from service.index.gallery_index import Gallery
+from service.index.gallery_index import GalleryIndex
 from service.inference.engine import Engine
 from tests.service.conftest import running
 from tests.service.pictures import encode, png, write_market
@@ -187,14 +187,14 @@ def test_searches_by_vector_are_bounded_and_given_up_in_time_and_one_that_hangs_
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate, ran = threading.Event(), []
-    search = Gallery.search
+    search = GalleryIndex.search
 
     def gated(*arguments: Any) -> Any:
         ran.append(arguments)
         gate.wait(30)
         return search(*arguments)
 
-    monkeypatch.setattr(Gallery, "search", gated)
+    monkeypatch.setattr(GalleryIndex, "search", gated)
     monkeypatch.setattr(os, "cpu_count", lambda: 1)  # one thread that searches
     settings = Settings(bundle=bundle, data=tmp_path, max_queue=2, max_images=1, request_timeout=1.0)
     with running(settings) as client, ThreadPoolExecutor() as threads:

@@ -13,7 +13,7 @@ import pytest
 from benchmarks.served import Served
 from pan_reid import AsyncClient, Client, ClientError
 from pan_reid.request import RetryPolicy
-from service.storage.migrations import SCHEMA_VERSION, STEPS
+from service.storage.migrations import MIGRATIONS, SCHEMA_VERSION
 from tests.service.bundles import write_bundle
 from tests.service.conftest import pan_reid, pan_serve
 from tests.service.pictures import png
@@ -89,7 +89,7 @@ def test_a_command_upgrades_no_database_of_an_earlier_release(tmp_path: Path) ->
     path = data / "pan.sqlite3"
     earlier = SCHEMA_VERSION - 1
     with sqlite3.connect(path) as db:
-        db.executescript(f"{';'.join(STEPS[:earlier])}; PRAGMA user_version = {earlier};")
+        db.executescript(f"{';'.join(MIGRATIONS[:earlier])}; PRAGMA user_version = {earlier};")
     db.close()
     path.chmod(0o600)
     for command in (["key", "list"], ["key", "create", "a"], ["key", "revoke", "a"], ["vacuum"]):

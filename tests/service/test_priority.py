@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from service.batching.thread_priority import drive_engine
+from service.batching.thread_priority import isolate_engine_driver
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux binds single threads to cores")
 
@@ -24,7 +24,7 @@ def test_the_driver_keeps_off_the_cores_of_threads_that_are_bound() -> None:
         done.wait(10)
 
     def driver() -> None:
-        drive_engine()
+        isolate_engine_driver()
         found.append(os.sched_getaffinity(0))
 
     runtime, engine = threading.Thread(target=of_a_runtime), threading.Thread(target=driver)

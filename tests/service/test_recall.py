@@ -57,7 +57,7 @@ def test_entries_of_a_new_camera_are_found_at_every_moment(
 ) -> None:
     here = place(kind)
     old = here.enrol(crops(2500, seed=1))
-    here.tend()
+    here.run_once()
     assert not shown(here).exact
     queries = {camera: crops(60, seed=9, camera=camera) for camera in (0, 1)}
 
@@ -87,7 +87,7 @@ def test_entries_of_a_new_camera_are_found_at_every_moment(
     while here.tend_once():
         check()
     here = place(kind)
-    here.tend()
+    here.run_once()
     check()
     assert not shown(here).exact
 
@@ -97,7 +97,7 @@ def test_the_recall_shown_is_that_of_queries_that_are_not_in_the_gallery(place: 
     here = place(kind, 48)
     before = here.galleries.clock()
     here.enrol(isotropic(4000, seed=1, dim=48))
-    here.tend()
+    here.run_once()
     now = shown(here)
     assert (now.kind, now.entries, now.exact) == (kind, 4000, False)
     assert (now.queries, now.queries_recent) == (128, 64)
@@ -111,28 +111,28 @@ def test_an_index_below_its_target_is_shown_and_searched_exactly(place: Any) -> 
     """No projection to 256 dimensions keeps neighbours of vectors that are spread alike over 400."""
     here = place("ivf_sq8", 400)
     here.enrol(isotropic(2100, seed=1, dim=400))
-    assert here.tend() == {"trained"}
+    assert here.run_once() == {"trained"}
     now = shown(here)
     assert now.exact
     assert 0.0 < now.recall < TARGET[10]
     assert near_brute_force(here, isotropic(50, seed=2, dim=400)) == 1.0
-    assert here.tend() == set()  # it is not trained again and again
+    assert here.run_once() == set()  # it is not trained again and again
     here.enrol(isotropic(100, seed=3, dim=400))
-    assert here.tend() == {"trained"}
+    assert here.run_once() == {"trained"}
     here.enrol(isotropic(40, seed=4, dim=400))
-    assert here.tend() == set()  # the less often the less it helps
+    assert here.run_once() == set()  # the less often the less it helps
 
 
 def test_an_index_is_trained_anew_when_half_of_what_it_knew_is_gone(place: Any) -> None:
     here = place("ivf_sq8")
     ids = here.enrol(crops(2400, seed=1))
-    here.tend()
+    here.run_once()
     done: list[set[str]] = []
     for part in range(6):
         ids += here.enrol(crops(300, seed=10 + part))
         here.delete(ids[:300])
         del ids[:300]
-        done.append(here.tend())
+        done.append(here.run_once())
         assert near_brute_force(here, crops(100, seed=9)) >= LEAST
         assert len(here.memory) == 2400
     trained = [part for part, what in enumerate(done) if "trained" in what]
@@ -143,10 +143,10 @@ def test_an_index_is_trained_anew_when_half_of_what_it_knew_is_gone(place: Any) 
 def test_a_restored_index_is_measured_before_it_answers(place: Any, kind: ApproximateKind) -> None:
     here = place(kind)
     here.enrol(crops(2500, seed=1))
-    here.tend()
+    here.run_once()
     first = shown(here).measured_at
     here = place(kind)
-    assert here.tend() == {"restored"}
+    assert here.run_once() == {"restored"}
     assert shown(here).measured_at > first
     here.enrol(crops(1000, seed=2, camera=1))  # and the service ends before upkeep sees them
     here = place(kind)
@@ -154,7 +154,7 @@ def test_a_restored_index_is_measured_before_it_answers(place: Any, kind: Approx
     assert shown(here).exact
     assert shown(here).recall_recent < TARGET[10]
     assert near_brute_force(here, crops(100, seed=9, camera=1)) == 1.0
-    assert here.tend() == {"trained"}
+    assert here.run_once() == {"trained"}
     assert not shown(here).exact
     assert near_brute_force(here, crops(100, seed=9, camera=1)) >= LEAST
 
@@ -162,7 +162,7 @@ def test_a_restored_index_is_measured_before_it_answers(place: Any, kind: Approx
 def test_many_entries_alike_do_not_pass_for_entries_that_are_not_found(place: Any) -> None:
     here = place("ivf_sq8")
     here.enrol(np.repeat(crops(150, seed=1), 20, axis=0))
-    here.tend()
+    here.run_once()
     assert not shown(here).exact
     assert shown(here).recall == 1.0
 
@@ -171,9 +171,9 @@ def test_many_entries_alike_do_not_pass_for_entries_that_are_not_found(place: An
 def test_deletions_call_for_another_measurement(place: Any, kind: ApproximateKind) -> None:
     here = place(kind)
     ids = here.enrol(crops(4000, seed=1))
-    here.tend()
+    here.run_once()
     first = shown(here).measured_at
     here.delete(ids[::40])
-    assert here.tend() == {"measured"}
+    assert here.run_once() == {"measured"}
     assert shown(here).measured_at > first
     assert shown(here).entries == 3900

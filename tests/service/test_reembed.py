@@ -22,7 +22,7 @@ from benchmarks.served import Served
 from pan_reid import ApiError, Client, Crop
 from pan_reid.schemas import EntryInfo
 from service.api.app import create_app
-from service.container import Service, open_service
+from service.container import Container, open_service
 from service.core.errors import Conflict, EngineFailed
 from service.core.settings import Settings
 from service.galleries import catalog as galleries
@@ -100,7 +100,7 @@ def until_done(client: Client) -> Any:
 
 
 @asynccontextmanager
-async def opened(bundle: Path, data: Path) -> AsyncIterator[tuple[Service, httpx.AsyncClient]]:
+async def opened(bundle: Path, data: Path) -> AsyncIterator[tuple[Container, httpx.AsyncClient]]:
     async with open_service(Settings(bundle=bundle, data=data)) as service:
         transport = httpx.ASGITransport(create_app(service))
         async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1/v1") as http:
@@ -110,12 +110,12 @@ async def opened(bundle: Path, data: Path) -> AsyncIterator[tuple[Service, httpx
 class Paused:
     """Lets the first batches through, and the others when told."""
 
-    def __init__(self, service: Service, batches: int) -> None:
-        self._embed = service.embedder.embed_kept
+    def __init__(self, service: Container, batches: int) -> None:
+        self._embed = service.embedder.embed_background
         self._left = batches
         self.go_on = asyncio.Event()
         self.waiting = asyncio.Event()
-        service.embedder.embed_kept = self._paused  # type: ignore[method-assign]
+        service.embedder.embed_background = self._paused  # type: ignore[method-assign]
 
     async def _paused(self, images: Sequence[bytes]) -> Any:
         self._left -= 1
@@ -270,7 +270,7 @@ def test_an_export_that_began_before_does_not_mix_two_models(
 
     async def test() -> None:
         async with opened(other, data) as (service, http):
-            row, batches = await service.transfer.outgoing("me", "g")
+            row, batches = await service.transfer.export("me", "g")
             assert {len(one.vector) for one in await anext(batches)} == {4 * row.dim}
             await http.post("/galleries/g/re-embed")
             assert (await finished(http))["state"] == "current"
@@ -405,14 +405,14 @@ def test_it_tries_again_when_the_engine_fails(other: Path, data: Path, monkeypat
 
     async def test() -> None:
         async with opened(other, data) as (service, http):
-            embed, broken = service.embedder.embed_kept, True
+            embed, broken = service.embedder.embed_background, True
 
             async def failing(images: Sequence[bytes]) -> Any:
                 if broken:
                     raise EngineFailed("switched off")
                 return await embed(images)
 
-            service.embedder.embed_kept = failing  # type: ignore[method-assign]
+            service.embedder.embed_background = failing  # type: ignore[method-assign]
             await http.post("/galleries/g/re-embed")
             while (await http.get("/galleries/g/re-embed")).json()["problem"] != "switched off":
                 await asyncio.sleep(0.01)
@@ -475,7 +475,7 @@ def test_kept_crops_wait_for_the_requests(bundle: Path, monkeypatch: pytest.Monk
         async with asyncio.TaskGroup() as group:
             group.create_task(work("first", embedder.embed([png(1)])))
             await asyncio.to_thread(engine.entered.wait, 30)
-            group.create_task(work("kept", embedder.embed_kept([png(2)])))
+            group.create_task(work("kept", embedder.embed_background([png(2)])))
             await asyncio.sleep(0.1)
             group.create_task(work("second", embedder.embed([png(3)])))
             await asyncio.sleep(0.1)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.core.models import NewEntry
-from service.index.gallery_index import Gallery
+from service.index.gallery_index import GalleryIndex
 from service.index.metadata import Filter
 from service.index.reranking import Reranking, k_reciprocal
 from training.evaluation.reranking import rerank
@@ -64,7 +64,7 @@ def test_the_distance_is_that_of_the_formula_and_of_training(
 @pytest.mark.parametrize("candidates", [12, 40])
 def test_a_gallery_orders_its_nearest_anew_under_a_filter(candidates: int) -> None:
     rows = people(3, 8, 5)
-    gallery = Gallery(6)
+    gallery = GalleryIndex(6)
     gallery.add(range(1, 40), [NewEntry(f"p{n % 3}") for n in range(39)], rows[1:])
     how = Reranking(candidates, 6, 3, 0.3)
     hits = gallery.search_reranked(rows[:1], 10, Filter(exclude_persons=frozenset({"p1"})), how)

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from service.core.errors import Conflict, InvalidRequest, NotFound
 from service.core.models import NewEntry
-from service.galleries.catalog import Galleries
+from service.galleries.catalog import GalleryCatalog
 from service.galleries.enrolment_results import Batch
 from service.galleries.entries import Entries, IdempotencyKey
 from service.index.metadata import Filter
@@ -51,7 +51,7 @@ class Store(RuleBasedStateMachine):
     def start(self) -> None:
         async def load() -> None:
             self.database = Database(Path(self._folder.name) / "pan.sqlite3", Metrics())
-            self.galleries = Galleries(self.database, "0" * 64, DIM, Metrics())
+            self.galleries = GalleryCatalog(self.database, "0" * 64, DIM, Metrics())
             await self.galleries.load()
             self.entries = Entries(self.database, self.galleries)
 
@@ -135,7 +135,7 @@ class Store(RuleBasedStateMachine):
 
     @precondition(lambda self: self.last)
     @rule(name=NAMES, choice=st.integers(0, 10**6), person=PERSONS, camera=CAMERAS)
-    def relabel(self, name: str, choice: int, person: str | None, camera: str | None) -> None:
+    def update_metadata(self, name: str, choice: int, person: str | None, camera: str | None) -> None:
         id_ = choice % self.last + 1
         call = self.entries.update("me", name, id_, lambda row: replace(row, person_id=person, camera_id=camera))
         if id_ in self.truth.get(name, {}):

@@ -13,7 +13,7 @@ from benchmarks.served import Served
 from pan_reid.schemas.times import parse_time
 from service.core.times import EARLIEST, LATEST, from_micros, to_micros
 from service.storage.data_dir import DATABASE, make_folder
-from service.storage.migrations import STEPS
+from service.storage.migrations import MIGRATIONS
 from tests.service.bundles import DIM
 from tests.service.pictures import png
 
@@ -114,7 +114,7 @@ def test_times_that_an_earlier_release_took_are_repaired_at_the_start(
     far = 10**18
     make_folder(tmp_path / "data")
     with sqlite3.connect(tmp_path / "data" / DATABASE) as db:
-        db.executescript(f"{';'.join(STEPS[:6])}; PRAGMA user_version = 6")
+        db.executescript(f"{';'.join(MIGRATIONS[:6])}; PRAGMA user_version = 6")
         db.execute("INSERT INTO galleries VALUES (1, 'old', '', 'auto', 'gone', 1, 0, 0, 0)")
         rows = [(1, far, 0), (2, -far, 0), (3, None, far), (4, None, -far), (5, 86400_000_000, 86400_000_000)]
         db.executemany(

@@ -7,7 +7,7 @@ import pytest
 
 from service.container import open_service
 from service.core.settings import Settings
-from service.galleries.catalog import Galleries, Held
+from service.galleries.catalog import GalleryCatalog, LoadedGallery
 from service.observability.metrics import Metrics
 from service.observability.worker import Worker
 from service.storage import entries as records
@@ -41,12 +41,12 @@ def test_rounds_go_on_after_failures_and_each_is_counted() -> None:
 def test_the_loops_of_a_service_go_on_and_readiness_names_those_that_fail(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
-    for module in ("purger", "upkeep"):
+    for module in ("workers.retention", "workers.index_maintenance"):
         monkeypatch.setattr(f"service.{module}._EVERY", 0.01)
-    all_galleries, delete_expired = Galleries.all, records.delete_expired
+    all_galleries, delete_expired = GalleryCatalog.all, records.delete_expired
     fails = True
 
-    def all_but(self: Galleries) -> list[Held]:
+    def all_but(self: GalleryCatalog) -> list[LoadedGallery]:
         if fails and broken == "all":
             raise KeyError("a gallery that is gone")
         return all_galleries(self)
@@ -60,13 +60,13 @@ def test_the_loops_of_a_service_go_on_and_readiness_names_those_that_fail(
         nonlocal fails
         async with open_service(Settings(bundle=bundle, data=tmp_path)) as service:
             await service.galleries.create("me", "g", "", "flat", retention=1)
-            monkeypatch.setattr(Galleries, "all", all_but)
+            monkeypatch.setattr(GalleryCatalog, "all", all_but)
             monkeypatch.setattr(records, "delete_expired", expired)
             named = {"all": {"retention", "index upkeep"}, "expired": {"retention"}}[broken]
-            while not named <= set(await service.check_ready()):
+            while not named <= set(await service.health()):
                 await asyncio.sleep(0.01)
             fails = False
-            while named & set(await service.check_ready()):
+            while named & set(await service.health()):
                 await asyncio.sleep(0.01)
 
     asyncio.run(asyncio.wait_for(play(), 120))

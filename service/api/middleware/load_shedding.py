@@ -7,8 +7,8 @@ what it can do would else spend its time on saying so. And many bodies at once m
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.middleware.body_budget import BodyBudget
-from service.api.responses import problem_of
-from service.batching.limiter import Admission
+from service.api.responses import problem_response
+from service.batching.limiter import ConcurrencyLimiter
 from service.core.errors import Overloaded
 
 # How the paths of calls end.
@@ -16,14 +16,16 @@ WORK = frozenset({"embeddings", "compare", "explain", "search", "entries"})
 STREAMS = frozenset({"stream", "import"})
 
 
-class Intake:
+class LoadSheddingMiddleware:
     """ASGI middleware. A request that embeds or searches holds a place until it is answered, and so does a stream; they
     have places of their own, as a stream may stay for hours.
 
     So do those whose caller turns out to have no key, but not for long: keys are looked at before bodies are read.
     """
 
-    def __init__(self, app: ASGIApp, budget: BodyBudget, places: Admission, streams: Admission) -> None:
+    def __init__(
+        self, app: ASGIApp, budget: BodyBudget, places: ConcurrencyLimiter, streams: ConcurrencyLimiter
+    ) -> None:
         """`places` are of requests that are answered within their time, `streams` of those that may take longer."""
         self._app = app
         self._budget = budget
@@ -38,7 +40,7 @@ class Intake:
         try:
             admission.require_room()
         except Overloaded as refusal:
-            await problem_of(refusal, scope["state"]["request_id"])(scope, receive, send)
+            await problem_response(refusal, scope["state"]["request_id"])(scope, receive, send)
         else:
             with admission.admit():
                 await self._within_budget(scope, receive, send)

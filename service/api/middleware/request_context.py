@@ -26,7 +26,7 @@ _HEADERS = [  # of every answer that says nothing else; nearly all of them tell 
 ]
 
 
-class Envelope:
+class RequestContextMiddleware:
     """ASGI middleware. It logs the route's template, and neither path nor query: a query may name a person."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -38,7 +38,7 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif scope["path"] in _QUIET:
-            await self._serve(scope, receive, send, tracing.untold)
+            await self._serve(scope, receive, send, tracing.noop)
         else:
             with tracing.request(scope["headers"]) as answered:
                 await self._serve(scope, receive, send, answered)

@@ -90,7 +90,7 @@ async def _read_body(request: Request, settings: Settings) -> Body:
         return Body(members=members, texts=frozenset(query), is_json=True, is_large=is_large)
     if content_type == b"multipart/form-data":
         fields: dict[str, Any] = {}
-        parts = _Parts(settings, fields)
+        parts = _MultipartReader(settings, fields)
         await parts.read(stream, parameters.get(b"boundary", b""))
         members = _merged(query, fields)
         is_large = parts.field_bytes > _LARGE
@@ -153,7 +153,7 @@ def _add(members: dict[str, Any], name: str, value: str) -> None:
         members[name] = [members[name], value]
 
 
-class _Parts:
+class _MultipartReader:
     """Callbacks of the multipart parser. A part with a file name is an image, any other is a member."""
 
     def __init__(self, settings: Settings, members: dict[str, Any]) -> None:

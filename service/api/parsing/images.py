@@ -47,7 +47,7 @@ def require_count(items: Sequence[Any], name: str, most: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
+class ImageInput:
     """Images, each a crop; or one frame with the boxes of crops in it."""
 
     images: list[Image]
@@ -62,7 +62,7 @@ class Pictures:
         return [f"{'images' if self.boxes is None else 'boxes'}.{index}" for index in range(len(self))]
 
 
-def take_pictures(body: Body, most: int) -> Pictures:
+def parse_images(body: Body, most: int) -> ImageInput:
     """The crops of a body, out of its members where it is JSON; at most `most` of them.
 
     Raises InvalidRequest, also without any, or BodyTooLarge.
@@ -78,7 +78,7 @@ def take_pictures(body: Body, most: int) -> Pictures:
         boxes = _boxes(value, most)
     if boxes is not None and len(images) != 1:
         raise InvalidRequest(f"`boxes` are of one frame, and there are {len(images)} images")
-    return Pictures(images, boxes)
+    return ImageInput(images, boxes)
 
 
 def _boxes(value: Any, most: int) -> list[Box]:
@@ -112,7 +112,7 @@ def unit_vector(value: Any, dim: int) -> Vectors:
     return _direction(numbers, f"the vector cannot be used: {NO_DIRECTION}; send it with unit length")
 
 
-def fused(vectors: list[Vectors]) -> Vectors:
+def mean_direction(vectors: list[Vectors]) -> Vectors:
     """The direction of the mean of (D,) unit vectors. Raises InvalidRequest where they cancel out."""
     if len(vectors) == 1:
         return vectors[0]
@@ -131,7 +131,7 @@ def _direction(numbers: npt.NDArray[np.floating], otherwise: str) -> Vectors:
     return vector
 
 
-def all_usable(outcomes: Sequence[T | ImageError], names: Sequence[str]) -> list[T]:
+def require_all(outcomes: Sequence[T | ImageError], names: Sequence[str]) -> list[T]:
     """What came of the images, where all can be used. Raises the image's own error, or UnusableImages for several.
 
     `names` says where each stood in the request.
@@ -152,6 +152,6 @@ def all_usable(outcomes: Sequence[T | ImageError], names: Sequence[str]) -> list
 
 
 def some_usable(outcomes: Sequence[T | ImageError], names: Sequence[str]) -> None:
-    """Raises as `all_usable` where no image can be used."""
+    """Raises as `require_all` where no image can be used."""
     if all(isinstance(outcome, ImageError) for outcome in outcomes):
-        all_usable(outcomes, names)
+        require_all(outcomes, names)

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 from starlette.types import Message, Receive
 
 from service.api.middleware.body_budget import Share
-from service.core.errors import ClientGone, DeadlineExceeded, Overloaded
+from service.core.errors import ClientDisconnected, DeadlineExceeded, Overloaded
 
 Line = bytes | None  # None: it was longer than accepted, and dropped
 
@@ -98,7 +98,7 @@ class BodyLines:
             while True:
                 message = await self._receive(receive)
                 if message["type"] == "http.disconnect":
-                    raise ClientGone("the client closed the connection")
+                    raise ClientDisconnected("the client closed the connection")
                 chunk = message.get("body", b"")
                 if b"\n" in chunk:
                     self._left = self._timeout
@@ -110,7 +110,7 @@ class BodyLines:
                     break
         except (DeadlineExceeded, Overloaded) as error:
             await self._end(error)
-        except ClientGone as error:
+        except ClientDisconnected as error:
             await self._end(error)
             raise
         else:
@@ -124,7 +124,7 @@ class BodyLines:
             yield
         finally:
             task.cancel()
-            with suppress(asyncio.CancelledError, ClientGone):
+            with suppress(asyncio.CancelledError, ClientDisconnected):
                 await task
 
     async def take(self, count: int) -> list[Line]:

@@ -8,8 +8,8 @@ import numpy as np
 from pan_reid.schemas import Fuse, SearchOptions
 from service.api.mapping import microseconds
 from service.api.parsing.body import Body
-from service.api.parsing.images import Pictures, all_usable, fused, require_count, take_pictures, unit_vector
-from service.container import Service
+from service.api.parsing.images import ImageInput, mean_direction, parse_images, require_all, require_count, unit_vector
+from service.container import Container
 from service.core.errors import InvalidRequest, ModelMismatch
 from service.core.models import EntryRow
 from service.core.types import Vectors
@@ -30,10 +30,10 @@ class Query:
 
     def fused(self, how: Fuse) -> Vectors:
         """What to search by: (1, D) for the mean, all of them for the best match."""
-        return self.vectors if how == "best" else fused(list(self.vectors))[None]
+        return self.vectors if how == "best" else mean_direction(list(self.vectors))[None]
 
 
-def take_query(body: Body, most: int) -> tuple[str, Any]:
+def parse_query(body: Body, most: int) -> tuple[str, Any]:
     """The one thing to search by, out of a body: `images`, `vectors` or `entry_ids`, and the pictures or the list.
 
     Raises InvalidRequest, or BodyTooLarge for a list of more than `most`.
@@ -42,12 +42,12 @@ def take_query(body: Body, most: int) -> tuple[str, Any]:
     if not body.is_json:
         if given:
             raise InvalidRequest(f"{', '.join(given)} is a member of JSON bodies; send images as files")
-        return "images", take_pictures(body, most)
+        return "images", parse_images(body, most)
     if len(given) != 1:
         raise InvalidRequest(f"a search has exactly one of {', '.join(f'`{name}`' for name in _QUERIES)}")
     (name,) = given
     if name == "images":
-        return name, take_pictures(body, most)
+        return name, parse_images(body, most)
     value = body.members.pop(name)
     if name in _PLURAL:
         return _PLURAL[name], [value]
@@ -57,7 +57,7 @@ def take_query(body: Body, most: int) -> tuple[str, Any]:
     return name, value
 
 
-def require_model(service: Service, row: GalleryRow, kind: str, options: SearchOptions) -> None:
+def require_model(service: Container, row: GalleryRow, kind: str, options: SearchOptions) -> None:
     """Raises ModelMismatch where the query, or a rate that was asked for, is not of the gallery's model."""
     of_loaded = kind == "images" or (kind == "vectors" and options.fingerprint is None)
     if of_loaded or options.false_positive_rate is not None:
@@ -69,11 +69,11 @@ def require_model(service: Service, row: GalleryRow, kind: str, options: SearchO
         )
 
 
-async def embed_query(service: Service, row: GalleryRow, kind: str, value: Any) -> Query:
+async def embed_query(service: Container, row: GalleryRow, kind: str, value: Any) -> Query:
     """Raises InvalidRequest, NotFound for an entry, Conflict, or as embedding does."""
-    if isinstance(value, Pictures):
+    if isinstance(value, ImageInput):
         outcomes = await service.embedder.embed(value.images, value.boxes)
-        return Query(np.stack(all_usable(outcomes, value.names)))
+        return Query(np.stack(require_all(outcomes, value.names)))
     if kind == "vectors":
         return Query(np.stack([unit_vector(one, row.dim) for one in value]))
     if not all(type(one) is int and 0 < one < 2**63 for one in value):

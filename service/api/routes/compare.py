@@ -8,18 +8,18 @@ from service.api.dependencies import (
     EMBEDDING_PROBLEMS,
     EmbedCaller,
     ServiceDep,
-    beside,
     parse_options,
     problems,
-    while_connected,
+    run_off_loop,
+    run_until_disconnect,
 )
 from service.api.openapi import compare_body
 from service.api.parsing.body import Body, read_body
-from service.api.parsing.images import all_usable, fused, images_from_base64
-from service.api.responses import Json
+from service.api.parsing.images import images_from_base64, mean_direction, require_all
+from service.api.responses import JsonResponse
 from service.core.errors import InvalidRequest
 from service.core.types import Image
-from service.galleries.match_policy import decide
+from service.galleries.match_policy import resolve_threshold
 
 router = APIRouter(tags=["compare"])
 
@@ -38,23 +38,25 @@ async def compare(request: Request, service: ServiceDep, caller: EmbedCaller) ->
     Nothing is kept but a line in the audit: when, by whom, how many pictures.
     """
     body = await read_body(request, service.settings)
-    sides = await beside(body, lambda: {side: _images(body, side, service.settings.max_images) for side in _SIDES})
+    sides = await run_off_loop(
+        body, lambda: {side: _images(body, side, service.settings.max_images) for side in _SIDES}
+    )
     if strangers := set(body.names) - set(_SIDES):
         raise InvalidRequest(f"files are named a or b, for the set they belong to; not {', '.join(sorted(strangers))}")
     options = parse_options(DecisionOptions, body)
-    decision = decide(service.bundle.manifest.calibration, options.false_positive_rate, options.threshold)
+    decision = resolve_threshold(service.bundle.manifest.calibration, options.false_positive_rate, options.threshold)
     images = [image for side in _SIDES for image in sides[side]]
     names = [f"{side}.{place}" for side in _SIDES for place in range(len(sides[side]))]
-    async with service.entries.audited(caller, "compare", "", len(images)):
-        vectors = all_usable(await while_connected(request, service.embedder.embed(images)), names)
+    async with service.entries.audit_concurrently(caller, "compare", "", len(images)):
+        vectors = require_all(await run_until_disconnect(request, service.embedder.embed(images)), names)
     a, b = vectors[: len(sides["a"])], vectors[len(sides["a"]) :]
     cosines = np.stack(a) @ np.stack(b).T
     place_a, place_b = np.unravel_index(int(cosines.argmax()), cosines.shape)
-    similarity = float(fused(a) @ fused(b))
-    return Json(
+    similarity = float(mean_direction(a) @ mean_direction(b))
+    return JsonResponse(
         {
             "similarity": similarity,
-            **decision.judge(similarity),
+            **decision.classify(similarity),
             "best": {"a": int(place_a), "b": int(place_b), "similarity": float(cosines[place_a, place_b])},
             **decision.view(),
         }

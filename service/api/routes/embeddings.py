@@ -13,15 +13,15 @@ from service.api.dependencies import (
     EMBEDDING_PROBLEMS,
     EmbedCaller,
     ServiceDep,
-    beside,
     parse_options,
     problems,
     respond,
-    while_connected,
+    run_off_loop,
+    run_until_disconnect,
 )
 from service.api.openapi import embeddings_body
 from service.api.parsing.body import read_body
-from service.api.parsing.images import all_usable, some_usable, take_pictures
+from service.api.parsing.images import parse_images, require_all, some_usable
 from service.core.errors import item_error
 from service.core.types import Vectors
 
@@ -50,12 +50,12 @@ async def embed(request: Request, service: ServiceDep, _: EmbedCaller) -> Respon
     one image is a frame that is cut into crops.
     """
     body = await read_body(request, service.settings)
-    pictures = await beside(body, lambda: take_pictures(body, service.settings.max_images))
+    pictures = await run_off_loop(body, lambda: parse_images(body, service.settings.max_images))
     options = parse_options(EmbedOptions, body)
-    outcomes = await while_connected(request, service.embedder.embed(pictures.images, pictures.boxes))
+    outcomes = await run_until_disconnect(request, service.embedder.embed(pictures.images, pictures.boxes))
     if _BINARY in request.headers.get("accept", ""):
         buffer = io.BytesIO()
-        np.save(buffer, np.stack(all_usable(outcomes, pictures.names)), allow_pickle=False)
+        np.save(buffer, np.stack(require_all(outcomes, pictures.names)), allow_pickle=False)
         return Response(buffer.getbuffer(), media_type=_BINARY)
     some_usable(outcomes, pictures.names)
     model = service.bundle.manifest.model

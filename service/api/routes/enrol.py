@@ -15,23 +15,23 @@ from service.api.dependencies import (
     EnrolCaller,
     GalleryPath,
     ServiceDep,
-    beside,
     parse,
     parse_options,
     problems,
-    while_connected,
+    run_off_loop,
+    run_until_disconnect,
 )
 from service.api.mapping import microseconds
 from service.api.openapi import enrol_body
 from service.api.parsing.body import Body, read_body
-from service.api.parsing.images import image_from_base64, require_count, take_pictures, unit_vector
+from service.api.parsing.images import image_from_base64, parse_images, require_count, unit_vector
 from service.api.parsing.json_text import VALUES_PER_CROP, parse_json
-from service.api.responses import Json
-from service.container import Service
+from service.api.responses import JsonResponse
+from service.container import Container
 from service.core.errors import InvalidRequest, UnusableImages
 from service.core.models import NewEntry
 from service.core.types import Image
-from service.galleries.catalog import Held
+from service.galleries.catalog import LoadedGallery
 from service.galleries.enrolment import Crop, Outcome, Parsed
 from service.galleries.enrolment_results import Batch, Range
 from service.galleries.entries import IdempotencyKey
@@ -80,10 +80,10 @@ async def enrol(
         key = IdempotencyKey(idempotency_key, await asyncio.to_thread(body.digest))
         if earlier := await service.entries.answered(held, key):
             return _answer(earlier)
-    crops = await beside(
+    crops = await run_off_loop(
         body, lambda: _json_crops(body, held, service) if body.is_json else _pictures(body, held, service)
     )
-    outcomes = await while_connected(request, service.enrolment.embed(held, crops.parsed, crops.frame))
+    outcomes = await run_until_disconnect(request, service.enrolment.embed(held, crops.parsed, crops.frame))
     _require_some(outcomes, crops.name)
     return _answer(await service.enrolment.commit(caller, held, outcomes, key))
 
@@ -97,7 +97,9 @@ def _answer(batch: Batch) -> Response:
         else:
             results.append({"index": outcome.index, "error": outcome.error})
     failed = len(batch.failures)
-    return Json({"enrolled": batch.count - failed, "failed": failed, "results": results}, 207 if failed else 201)
+    return JsonResponse(
+        {"enrolled": batch.count - failed, "failed": failed, "results": results}, 207 if failed else 201
+    )
 
 
 def _require_some(outcomes: list[Outcome], name: str) -> None:
@@ -123,7 +125,7 @@ class _Crops:
     name: str
 
 
-def _json_crops(body: Body, held: Held, service: Service) -> _Crops:
+def _json_crops(body: Body, held: LoadedGallery, service: Container) -> _Crops:
     items = body.members.pop("entries", None)
     _nothing_left(body)
     if not isinstance(items, list) or not items:
@@ -132,8 +134,8 @@ def _json_crops(body: Body, held: Held, service: Service) -> _Crops:
     return _Crops([attempt(parse_crop, item, held, service) for item in items], None, "entries")
 
 
-def _pictures(body: Body, held: Held, service: Service) -> _Crops:
-    pictures = take_pictures(body, service.settings.max_images)
+def _pictures(body: Body, held: LoadedGallery, service: Container) -> _Crops:
+    pictures = parse_images(body, service.settings.max_images)
     sources: list[Any] = pictures.images if pictures.boxes is None else pictures.boxes
     if "metadata" in body.members:
         items = _metadata(body, len(sources))
@@ -173,7 +175,7 @@ def attempt(parse: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T |
         return error
 
 
-def parse_crop(item: Any, held: Held, service: Service) -> Crop:
+def parse_crop(item: Any, held: LoadedGallery, service: Container) -> Crop:
     """A crop in JSON, a picture or a vector. Raises InvalidRequest."""
     if not isinstance(item, dict):
         raise InvalidRequest(f"the entry is a JSON {type(item).__name__}; an object is needed")
@@ -184,12 +186,12 @@ def parse_crop(item: Any, held: Held, service: Service) -> Crop:
     return Crop(parse_entry(item, held, service), source)
 
 
-def parse_entry(item: Any, held: Held, service: Service) -> NewEntry:
+def parse_entry(item: Any, held: LoadedGallery, service: Container) -> NewEntry:
     """What is known of a crop. Raises InvalidRequest, also where the gallery does not keep a crop of its age."""
     return _entry(parse(EntryInfo, item), held, service)
 
 
-def _entry(info: EntryInfo, held: Held, service: Service) -> NewEntry:
+def _entry(info: EntryInfo, held: LoadedGallery, service: Container) -> NewEntry:
     entry = new_entry(info)
     refuse_expired(entry, held, service.galleries.clock())
     return entry

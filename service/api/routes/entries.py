@@ -24,9 +24,9 @@ from service.api.methods import register_digits
 from service.api.openapi import changes_body
 from service.api.parsing.body import read_json
 from service.api.parsing.form_values import read_int
-from service.api.responses import Json
+from service.api.responses import JsonResponse
 from service.api.routes.enrol import new_entry
-from service.container import Service
+from service.container import Container
 from service.core.models import EntryRow
 
 register_digits()
@@ -117,5 +117,5 @@ async def delete_entry(gallery: GalleryPath, entry_id: EntryId, service: Service
     return Response(status_code=204)
 
 
-async def _shown(service: Service, row: EntryRow) -> Response:
-    return Json(entry_view(row, bool(await service.entries.kept([row.id]))))
+async def _shown(service: Container, row: EntryRow) -> Response:
+    return JsonResponse(entry_view(row, bool(await service.entries.kept([row.id]))))

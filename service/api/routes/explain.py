@@ -13,16 +13,16 @@ from service.api.dependencies import (
     EMBEDDING_PROBLEMS,
     EmbedCaller,
     ServiceDep,
-    beside,
     parse_options,
     problems,
-    while_connected,
+    run_off_loop,
+    run_until_disconnect,
 )
 from service.api.openapi import embeddings_body
 from service.api.parsing.body import read_body
-from service.api.parsing.images import Pictures, some_usable, take_pictures
-from service.api.responses import Json, dumps
-from service.container import Service
+from service.api.parsing.images import ImageInput, parse_images, some_usable
+from service.api.responses import JsonResponse, dumps
+from service.container import Container
 from service.core.errors import item_error
 from service.core.types import Vectors
 
@@ -47,15 +47,15 @@ async def explain(request: Request, service: ServiceDep, _: EmbedCaller) -> Resp
     bundle must have been exported with `--explain`.
     """
     body = await read_body(request, service.settings)
-    pictures = await beside(body, lambda: take_pictures(body, service.settings.max_images))
+    pictures = await run_off_loop(body, lambda: parse_images(body, service.settings.max_images))
     options = parse_options(EmbedOptions, body)
     service.explainer.require(len(pictures))
-    outcomes = await while_connected(request, _explain(service, pictures))
+    outcomes = await run_until_disconnect(request, _explain(service, pictures))
     content = await asyncio.to_thread(_view, service, outcomes, options.encoding)
-    return Json(content, 207 if any(isinstance(outcome, ImageError) for outcome in outcomes) else 200)
+    return JsonResponse(content, 207 if any(isinstance(outcome, ImageError) for outcome in outcomes) else 200)
 
 
-async def _explain(service: Service, pictures: Pictures) -> list[Maps | ImageError]:
+async def _explain(service: Container, pictures: ImageInput) -> list[Maps | ImageError]:
     """The maps of each crop, without the axis of the batch, or why there are none."""
     crops = await service.embedder.crops(pictures.images, pictures.boxes)
     some_usable(crops, pictures.names)
@@ -68,7 +68,7 @@ def _of_one(maps: Maps, place: int) -> Maps:
     return {name: values[place] for name, values in maps.items()}
 
 
-def _view(service: Service, outcomes: list[Maps | ImageError], encoding: str) -> bytes:
+def _view(service: Container, outcomes: list[Maps | ImageError], encoding: str) -> bytes:
     results: list[dict[str, Any]] = [
         {"index": index, "error": item_error(outcome)}
         if isinstance(outcome, ImageError)

@@ -11,18 +11,18 @@ from service.api.dependencies import AdminCaller, Caller, EraseCaller, GalleryPa
 from service.api.mapping import moment
 from service.api.openapi import changes_body, json_body
 from service.api.parsing.body import read_json
-from service.api.responses import Json
-from service.container import Service
+from service.api.responses import JsonResponse
+from service.container import Container
 from service.core.clock import now
-from service.galleries.catalog import Held
-from service.index.gallery_index import Gallery as InMemory
+from service.galleries.catalog import LoadedGallery
+from service.index.gallery_index import GalleryIndex as InMemory
 from service.storage.galleries import GalleryRow
 from service.workers.retention import DAY
 
 router = APIRouter(prefix="/v1/galleries", tags=["galleries"])
 
 
-def gallery_view(service: Service, gallery: Held) -> dict[str, Any]:
+def gallery_view(service: Container, gallery: LoadedGallery) -> dict[str, Any]:
     """A gallery as the API shows it."""
     row = gallery.row
     return {
@@ -71,7 +71,7 @@ def index_view(gallery: InMemory) -> dict[str, Any]:
 @router.get("", summary="List galleries", responses={200: {"model": GalleryList}, **problems(503)})
 async def list_galleries(service: ServiceDep, _: Caller) -> Response:
     """Every gallery, by name."""
-    return Json({"galleries": [gallery_view(service, each) for each in service.galleries.all()]})
+    return JsonResponse({"galleries": [gallery_view(service, each) for each in service.galleries.all()]})
 
 
 @router.post(
@@ -87,13 +87,13 @@ async def create_gallery(request: Request, service: ServiceDep, caller: AdminCal
     made = await service.galleries.create(
         caller, wanted.name, wanted.purpose, wanted.index, retention_of(wanted), wanted.keep_crops
     )
-    return Json(gallery_view(service, made), 201, {"Location": f"/v1/galleries/{wanted.name}"})
+    return JsonResponse(gallery_view(service, made), 201, {"Location": f"/v1/galleries/{wanted.name}"})
 
 
 @router.get("/{gallery}", summary="A gallery", responses={200: {"model": Gallery}, **problems(404, 503)})
 async def get_gallery(gallery: GalleryPath, service: ServiceDep, _: Caller) -> Response:
     """With the number of its entries and persons."""
-    return Json(gallery_view(service, service.galleries.find(gallery)))
+    return JsonResponse(gallery_view(service, service.galleries.find(gallery)))
 
 
 @router.patch(
@@ -118,7 +118,7 @@ async def update_gallery(gallery: GalleryPath, request: Request, service: Servic
             row = replace(row, keep_crops=wanted.keep_crops)
         return row
 
-    return Json(gallery_view(service, await service.galleries.update(caller, gallery, change)))
+    return JsonResponse(gallery_view(service, await service.galleries.update(caller, gallery, change)))
 
 
 @router.post(
@@ -129,7 +129,7 @@ async def update_gallery(gallery: GalleryPath, request: Request, service: Servic
 async def purge(gallery: GalleryPath, service: ServiceDep, caller: EraseCaller) -> Response:
     """The service does so each minute by itself; this says when it is done. Nothing expires without retention_days."""
     erasure = await service.purger.purge(caller, gallery)
-    return Json({"gallery": gallery, **asdict(erasure), "erased_at": moment(now())})
+    return JsonResponse({"gallery": gallery, **asdict(erasure), "erased_at": moment(now())})
 
 
 @router.delete(
@@ -138,7 +138,7 @@ async def purge(gallery: GalleryPath, service: ServiceDep, caller: EraseCaller) 
 async def delete_gallery(gallery: GalleryPath, service: ServiceDep, caller: AdminCaller) -> Response:
     """All its entries, vectors and pictures go with it."""
     erasure = await service.galleries.delete(caller, gallery)
-    return Json({"gallery": gallery, **asdict(erasure), "erased_at": moment(now())})
+    return JsonResponse({"gallery": gallery, **asdict(erasure), "erased_at": moment(now())})
 
 
 def retention_of(wanted: GalleryCreate | GalleryUpdate | ExportedGallery) -> int | None:

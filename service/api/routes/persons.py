@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Response
 from pan_reid.schemas import ErasureReceipt, Identifier, PersonPage
 from service.api.dependencies import EraseCaller, ExportCaller, GalleryPath, Limit, ServiceDep, problems, respond
 from service.api.mapping import moment
-from service.api.responses import Json
+from service.api.responses import JsonResponse
 from service.core.clock import now
 
 router = APIRouter(prefix="/v1/galleries/{gallery}/persons", tags=["persons"])
@@ -47,4 +47,4 @@ async def erase_person(
 ) -> Response:
     """Every entry of the person in this gallery; the answer is the receipt."""
     erasure = await service.entries.erase_person(caller, gallery, person_id)
-    return Json({"gallery": gallery, "person_id": person_id, **asdict(erasure), "erased_at": moment(now())})
+    return JsonResponse({"gallery": gallery, "person_id": person_id, **asdict(erasure), "erased_at": moment(now())})

@@ -9,7 +9,7 @@ from pan_reid.schemas import ReEmbedding
 from service.api.dependencies import AdminCaller, Caller, GalleryPath, ServiceDep, problems
 from service.api.mapping import moment
 from service.api.parsing.form_values import read_bool
-from service.api.responses import Json
+from service.api.responses import JsonResponse
 from service.workers.reembedding import Progress
 
 router = APIRouter(prefix="/v1/galleries/{gallery}/re-embed", tags=["galleries"])
@@ -40,13 +40,13 @@ async def re_embed(
     keep their ids. To give it up, change the gallery to `keep_crops` false, or delete it.
     """
     progress = await service.reembedder.start(caller, gallery, drop_without_crop)
-    return Json(_view(gallery, progress), 200 if progress.state == "current" else 202)
+    return JsonResponse(_view(gallery, progress), 200 if progress.state == "current" else 202)
 
 
 @router.get("", summary="How far it is", responses={200: {"model": ReEmbedding}, **problems(404, 503)})
 async def get_re_embedding(gallery: GalleryPath, service: ServiceDep, _: Caller) -> Response:
     """Once the gallery is of the loaded model, with the receipt of what was erased on the way."""
-    return Json(_view(gallery, await service.reembedder.progress(gallery)))
+    return JsonResponse(_view(gallery, await service.reembedder.progress(gallery)))
 
 
 def _view(gallery: str, progress: Progress) -> dict[str, Any]:

@@ -11,21 +11,21 @@ from service.api.dependencies import (
     GalleryPath,
     SearchCaller,
     ServiceDep,
-    beside,
     parse_options,
     problems,
     respond,
-    while_connected,
+    run_off_loop,
+    run_until_disconnect,
 )
 from service.api.mapping import hit_view, person_view
 from service.api.openapi import search_body
 from service.api.parsing.body import read_body
-from service.api.parsing.search import as_filter, embed_query, require_model, take_query
-from service.container import Service
+from service.api.parsing.search import as_filter, embed_query, parse_query, require_model
+from service.container import Container
 from service.core.errors import BodyTooLarge
 from service.core.types import Vectors
-from service.galleries.match_policy import Decision, decide
-from service.index.gallery_index import Gallery, Grouping
+from service.galleries.match_policy import MatchPolicy, resolve_threshold
+from service.index.gallery_index import GalleryIndex, Grouping
 from service.index.metadata import Filter
 from service.index.reranking import Reranking
 
@@ -49,19 +49,19 @@ async def search(gallery: GalleryPath, request: Request, service: ServiceDep, ca
     body = await read_body(request, service.settings)
 
     def parsed() -> tuple[str, Any, SearchOptions]:
-        kind, value = take_query(body, service.settings.max_images)
+        kind, value = parse_query(body, service.settings.max_images)
         return kind, value, parse_options(SearchOptions, body)
 
-    kind, value, options = await beside(body, parsed)
+    kind, value, options = await run_off_loop(body, parsed)
     if options.top_k > service.settings.max_top_k:
         raise BodyTooLarge(f"top_k is {options.top_k}; at most {service.settings.max_top_k} hits are given")
-    row, memory = service.galleries.searched(gallery)
+    row, memory = service.galleries.for_search(gallery)
     require_model(service, row, kind, options)
     calibration = service.bundle.manifest.calibration if service.galleries.is_current(row) else None
-    decision = decide(calibration, options.false_positive_rate, options.threshold)
+    decision = resolve_threshold(calibration, options.false_positive_rate, options.threshold)
 
     async def answer() -> Response:
-        async with service.entries.audited(caller, "search", gallery, len(value)):
+        async with service.entries.audit_concurrently(caller, "search", gallery, len(value)):
             query = await embed_query(service, row, kind, value)
             asked = (memory, query.fused(options.fuse), options.top_k, as_filter(query, options))
             look = _hits if options.group_by is None else _persons
@@ -69,14 +69,16 @@ async def search(gallery: GalleryPath, request: Request, service: ServiceDep, ca
         told = {"gallery": gallery, "fused": len(query.vectors)}
         return await respond(lambda: {**told, **view(), **decision.view()}, items)
 
-    return await while_connected(request, answer())
+    return await run_until_disconnect(request, answer())
 
 
-_Asked = tuple[Gallery, Vectors, int, Filter]
+_Asked = tuple[GalleryIndex, Vectors, int, Filter]
 _Found = tuple[Callable[[], dict[str, Any]], int]  # what builds the view, and of how many entries and persons
 
 
-async def _hits(service: Service, gallery: str, asked: _Asked, options: SearchOptions, decision: Decision) -> _Found:
+async def _hits(
+    service: Container, gallery: str, asked: _Asked, options: SearchOptions, decision: MatchPolicy
+) -> _Found:
     if options.rerank is None:
         hits = await service.searcher.hits(*asked)
     else:
@@ -87,7 +89,9 @@ async def _hits(service: Service, gallery: str, asked: _Asked, options: SearchOp
     return lambda: {"hits": [hit_view(hit, rows[hit.entry_id], decision) for hit in there]}, len(there)
 
 
-async def _persons(service: Service, gallery: str, asked: _Asked, options: SearchOptions, decision: Decision) -> _Found:
+async def _persons(
+    service: Container, gallery: str, asked: _Asked, options: SearchOptions, decision: MatchPolicy
+) -> _Found:
     persons = await service.searcher.persons(*asked, Grouping(options.group_score, options.examples))
     rows = await service.entries.by_id(gallery, [hit.entry_id for one in persons for hit in one.examples])
     return lambda: {"persons": [person_view(one, rows, decision) for one in persons]}, len(persons) + len(rows)

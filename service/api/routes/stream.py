@@ -18,9 +18,9 @@ from service.api.openapi import enrol_lines
 from service.api.parsing.json_text import VALUES_PER_ENTRY, parse_json
 from service.api.parsing.line_buffer import BodyLines, Line
 from service.api.routes.enrol import KeyHeader, attempt, parse_crop
-from service.container import Service
-from service.core.errors import BodyTooLarge, ClientGone, InvalidRequest, Overloaded, UnsupportedBody
-from service.galleries.catalog import Held
+from service.container import Container
+from service.core.errors import BodyTooLarge, ClientDisconnected, InvalidRequest, Overloaded, UnsupportedBody
+from service.galleries.catalog import LoadedGallery
 from service.galleries.enrolment import Crop, Outcome, Parsed
 from service.galleries.enrolment_results import Batch, digest_lines
 from service.galleries.entries import IdempotencyKey
@@ -69,7 +69,7 @@ class _Stream(Response):
     is made meanwhile is another.
     """
 
-    def __init__(self, service: Service, caller: str, held: Held, key: str | None) -> None:
+    def __init__(self, service: Container, caller: str, held: LoadedGallery, key: str | None) -> None:
         super().__init__(media_type=_TYPE)
         self._service = service
         self._caller = caller
@@ -91,7 +91,7 @@ class _Stream(Response):
                 await self._send(send)
                 reading.cancel()
         except ExceptionGroup as errors:
-            if not (self._begun and isinstance(errors.exceptions[0], ClientGone)):
+            if not (self._begun and isinstance(errors.exceptions[0], ClientDisconnected)):
                 raise errors.exceptions[0] from None
 
     async def _send(self, send: Send) -> None:

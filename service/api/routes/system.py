@@ -5,7 +5,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from pan_reid.schemas import Health, Model, Readiness
 from service.api.dependencies import Caller, MonitoringCaller, ServiceDep, open_problems, problems
-from service.api.responses import Json
+from service.api.responses import JsonResponse
 
 router = APIRouter(tags=["service"])
 
@@ -15,7 +15,7 @@ async def get_model(service: ServiceDep, _: Caller) -> Response:
     """What the bundle says of it, and what it runs on."""
     manifest = service.bundle.manifest
     loaded, evaluation, calibration = service.loaded, manifest.evaluation, manifest.calibration
-    return Json(
+    return JsonResponse(
         {
             "architecture": manifest.model.architecture,
             "variant": manifest.model.variant,
@@ -47,7 +47,7 @@ async def get_model(service: ServiceDep, _: Caller) -> Response:
 )
 async def healthz() -> Response:
     """Says nothing about the engine; /readyz does. Query parameters are ignored."""
-    return Json({"status": "ok"})
+    return JsonResponse({"status": "ok"})
 
 
 @router.get(
@@ -59,9 +59,9 @@ async def readyz(service: ServiceDep) -> Response:
     """A real embedding went through in the last seconds, or now; and the database is read and takes writes.
     Query parameters are ignored.
     """
-    failing = await service.check_ready()
+    failing = await service.health()
     set_aside = sum(len(held.memory.set_aside) for held in service.galleries.all())
-    return Json(
+    return JsonResponse(
         {
             "status": "ok",
             "failing": failing,

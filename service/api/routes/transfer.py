@@ -19,16 +19,16 @@ from service.api.mapping import microseconds, moment
 from service.api.parsing.images import image_from_base64, unit_vector
 from service.api.parsing.json_text import VALUES_PER_ENTRY, parse_json
 from service.api.parsing.line_buffer import BodyLines
-from service.api.responses import Json
+from service.api.responses import JsonResponse
 from service.api.routes.galleries import gallery_view, retention_of
-from service.container import Service
+from service.container import Container
 from service.core.clock import now
 from service.core.errors import BodyTooLarge, InvalidRequest, ModelMismatch, UnsupportedBody
 from service.core.models import EntryRow
 from service.core.types import Vectors
-from service.galleries.transfer import BATCH, BATCH_BYTES, Keep
+from service.galleries.transfer import BATCH, BATCH_BYTES, WriteBatch
 from service.inference.embedder import Embedder
-from service.storage.entries import WholeEntry
+from service.storage.entries import ExportedRow
 from service.storage.galleries import GalleryRow
 from service.workers.retention import DAY
 
@@ -63,7 +63,7 @@ async def export_gallery(gallery: GalleryPath, service: ServiceDep, caller: Expo
     """Whoever has the file can compare its vectors with any picture, and sees those that the gallery keeps: guard it
     as you would guard pictures.
     """
-    row, batches = await service.transfer.outgoing(caller, gallery)
+    row, batches = await service.transfer.export(caller, gallery)
     name = {"Content-Disposition": f'attachment; filename="{gallery}.jsonl"'}
     return StreamingResponse(_lines(row, batches), media_type=_FILE, headers=name)
 
@@ -89,7 +89,7 @@ async def import_gallery(gallery: GalleryPath, request: Request, service: Servic
         return await _import(gallery, _records(lines), service, caller)
 
 
-async def _import(name: str, arriving: AsyncIterator[dict[str, Any]], service: Service, caller: str) -> Response:
+async def _import(name: str, arriving: AsyncIterator[dict[str, Any]], service: Container, caller: str) -> Response:
     first = parse(ExportedGallery, await anext(arriving))
     model = service.bundle.manifest
     if (first.fingerprint, first.dim) != (model.model.fingerprint, model.output.dim):
@@ -99,10 +99,10 @@ async def _import(name: str, arriving: AsyncIterator[dict[str, Any]], service: S
         )
     async with service.transfer.incoming(caller, name, first.purpose, retention_of(first), first.keep_crops) as keep:
         await _keep_all(arriving, first, service.embedder, keep)
-    return Json(gallery_view(service, service.galleries.find(name)), 201)
+    return JsonResponse(gallery_view(service, service.galleries.find(name)), 201)
 
 
-async def _lines(row: GalleryRow, batches: AsyncIterator[list[WholeEntry]]) -> AsyncIterator[bytes]:
+async def _lines(row: GalleryRow, batches: AsyncIterator[list[ExportedRow]]) -> AsyncIterator[bytes]:
     writer = ExportWriter()
     days = None if row.retention is None else row.retention / DAY
     header = {
@@ -119,7 +119,7 @@ async def _lines(row: GalleryRow, batches: AsyncIterator[list[WholeEntry]]) -> A
     yield writer.footer()
 
 
-def _exported(one: WholeEntry) -> dict[str, Any]:
+def _exported(one: ExportedRow) -> dict[str, Any]:
     entry = one.row
     image = {} if one.image is None else {"image": base64.b64encode(one.image).decode()}
     return {
@@ -156,7 +156,7 @@ def _parse_line(line: bytes) -> Any:
 
 
 async def _keep_all(
-    arriving: AsyncIterator[dict[str, Any]], gallery: ExportedGallery, embedder: Embedder, keep: Keep
+    arriving: AsyncIterator[dict[str, Any]], gallery: ExportedGallery, embedder: Embedder, keep: WriteBatch
 ) -> None:
     batch: list[_Arrived] = []
     size = 0
@@ -176,7 +176,7 @@ async def _keep_all(
         await _keep_batch(batch, keep)
 
 
-async def _keep_batch(batch: list[_Arrived], keep: Keep) -> None:
+async def _keep_batch(batch: list[_Arrived], keep: WriteBatch) -> None:
     await keep([one.row for one in batch], np.stack([one.vector for one in batch]), [one.image for one in batch])
 
 

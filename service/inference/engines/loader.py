@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundle import Bundle, PanError, Parity
-from service.batching.thread_priority import step_back
+from service.batching.thread_priority import lower_priority
 from service.core.errors import StartupError
 from service.core.settings import Settings
 from service.inference.engine import Engine, Runner, Signature
 from service.inference.engines.hardware import this_machine
 from service.inference.engines.parity_check import verified
-from service.inference.engines.select import Choice, choose
+from service.inference.engines.select import Selection, choose
 
 FOLDER = "engines"  # of the data folder: verifications, and kernels that TensorRT-RTX compiled
 
@@ -23,7 +23,7 @@ class Loaded:
     """The engine, what it is and how well it agrees with PyTorch."""
 
     engine: Engine
-    choice: Choice
+    choice: Selection
     parity: Parity
 
 
@@ -53,7 +53,7 @@ def load_engine(bundle: Bundle, settings: Settings) -> Loaded:
     return Loaded(engine, choice, parity)
 
 
-def _runner(choice: Choice, path: Path, signature: Signature, threads: int, folder: Path) -> Runner:
+def _runner(choice: Selection, path: Path, signature: Signature, threads: int, folder: Path) -> Runner:
     file = choice.file
     if choice.engine == "onnxruntime":
         from service.inference.engines.onnxruntime import OnnxRunner
@@ -85,7 +85,7 @@ def _reference(bundle: Bundle, signature: Signature) -> Engine:
 def _loading(path: Path, load: Callable[[], Runner]) -> Runner:
     try:
         # The threads that a runtime starts take their priority from the one that loads it.
-        with ThreadPoolExecutor(1, thread_name_prefix="load", initializer=step_back) as thread:
+        with ThreadPoolExecutor(1, thread_name_prefix="load", initializer=lower_priority) as thread:
             return thread.submit(load).result()
     except PanError:
         raise

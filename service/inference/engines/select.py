@@ -29,7 +29,7 @@ _KINDS: dict[EngineName, Kind] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Selection:
     """What runs, and why."""
 
     engine: EngineName
@@ -46,7 +46,7 @@ def choose(
     device: Device = "auto",
     precision: PrecisionChoice = "auto",
     allow_unverified: bool = False,
-) -> Choice:
+) -> Selection:
     """The best of what was asked for. Raises StartupError that says for each engine why it was not."""
     files = [file for file in files if file.purpose == "embed"]
     places = [place for place in _ORDER if engine in ("auto", place[0]) and device in ("auto", place[1])]
@@ -63,7 +63,7 @@ def choose(
                 or _unverified(file, allow_unverified)
             )
             if obstacle is None:
-                return Choice(name, where, file, _reason(name, where, file, engine, passed, absent))
+                return Selection(name, where, file, _reason(name, where, file, engine, passed, absent))
             obstacles.append(obstacle)
         if obstacles:
             passed.append(f"{name} on {where} ({obstacles[0]})")
