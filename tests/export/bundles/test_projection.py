@@ -82,7 +82,7 @@ def test_whitening_makes_every_direction_weigh_the_same() -> None:
 def test_more_numbers_than_the_crops_determine_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     rows = np.random.default_rng(0).normal(size=(10, 32)).astype(np.float32)
     check_size(learn_projection(rows, whiten=False), 9)
-    with pytest.raises(ExportError, match="more than the 9 directions"):
+    with pytest.raises(ExportError, match="more than the 9 dimensions"):
         check_size(learn_projection(rows, whiten=False), 10)
     done = run(PAN_EXPORT, "onnx", checkpoint, tmp_path / "bundle", "--dim", 16, "--images", 4)
     assert (done.returncode, done.stdout) == (1, "")
