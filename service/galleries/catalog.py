@@ -28,7 +28,7 @@ from service.storage import galleries as gallery_records
 from service.storage import reembedding as reembedding_records
 from service.storage.database import Database, read_transaction
 from service.storage.galleries import GalleryRow
-from service.storage.gallery_integrity import examine_gallery
+from service.storage.gallery_integrity import examine_gallery, numbers_in_vectors
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,8 @@ class GalleryCatalog:
             if row.name.startswith(gallery_records.UNFINISHED):
                 self.drop_import(row)
                 continue
-            if (damage := examine_gallery(asdict(row))) is not None:
+            numbers = await self._database.read(partial(numbers_in_vectors, gallery_id=row.id, dim=row.dim))
+            if (damage := examine_gallery(asdict(row), numbers)) is not None:
                 self.set_aside[row.name] = damage.what
                 log.error(
                     "a gallery is damaged and not served; stop the service and see `pan-serve check`",

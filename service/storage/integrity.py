@@ -18,7 +18,7 @@ from service.core.types import Vectors
 from service.core.vectors import has_unit_length, no_direction, unit_rows
 from service.storage import galleries as gallery_records
 from service.storage.entries import NEW_VECTOR, VECTOR, WITH_NEW_VECTORS, count_entries
-from service.storage.gallery_integrity import GalleryDamage, examine_gallery, gallery_rows
+from service.storage.gallery_integrity import GalleryDamage, examine_gallery, gallery_rows, numbers_in_vectors
 
 _CHUNK = 1024
 
@@ -47,7 +47,7 @@ lenient_text = partial(str, encoding="utf-8", errors="replace")
 """The text factory of every connection: SQLite checks no encoding, and one byte that flipped would fail every read."""
 
 
-class MetadataTable(NamedTuple):
+class EntryColumns(NamedTuple):
     """Many entries, a value each in every column. A million objects would take longer to make than to read."""
 
     ids: tuple[int, ...] = ()
@@ -82,7 +82,7 @@ class Damage:
 class Examined:
     """Some entries of a gallery: those that can be searched, with their (N, D) vectors, and those that cannot."""
 
-    sound: MetadataTable
+    sound: EntryColumns
     vectors: Vectors
     damaged: list[Damage]
 
@@ -132,12 +132,13 @@ def examine_galleries(db: sqlite3.Connection) -> list[GalleryReport]:
         id_, name, fingerprint = row["id"], row["name"], row["fingerprint"]
         if name.startswith(gallery_records.UNFINISHED):
             continue  # the next start deletes it
-        damage = examine_gallery(row)
+        dim = numbers_in_vectors(db, id_, row["dim"])
+        damage = examine_gallery(row, dim)
         if damage is not None and damage.repair is None:  # its vectors are not to be read
             count = count_entries(db, id_)
             reports.append(GalleryReport(id_, name, count, fingerprint, damage=damage))
             continue
-        parts = list(map(_summary, examine_entries(db, id_, row["dim"])))
+        parts = list(map(_summary, examine_entries(db, id_, dim)))
         damaged = [one for _, some in parts for one in some]
         reports.append(GalleryReport(id_, name, sum(count for count, _ in parts), fingerprint, damaged, damage))
     return reports
@@ -155,7 +156,7 @@ def _summary(part: Examined) -> tuple[int, list[Damage]]:
 
 def _not_utf8(db: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> dict[int, dict[str, str]]:
     """By entry the columns whose bytes are no text, and what was read of them."""
-    columns = MetadataTable._make(zip(*rows, strict=True))
+    columns = EntryColumns._make(zip(*rows, strict=True))
     found: dict[int, dict[str, str]] = {}
     texts = {"person_id": columns.persons, "camera_id": columns.cameras, "attributes": columns.attributes}
     for name, column in texts.items():
@@ -170,7 +171,7 @@ def _not_utf8(db: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> dict[int, 
 
 
 def _examined(rows: list[tuple[Any, ...]], dim: int, not_utf8: dict[int, dict[str, str]]) -> Examined:
-    columns = MetadataTable._make(zip(*rows, strict=True))
+    columns = EntryColumns._make(zip(*rows, strict=True))
     none = bytes(4 * dim)
     blobs = [blob if blob is not None and len(blob) == len(none) else none for blob in columns.vectors]
     vectors = np.frombuffer(b"".join(blobs), "<f4").reshape(len(rows), dim)
@@ -182,14 +183,14 @@ def _examined(rows: list[tuple[Any, ...]], dim: int, not_utf8: dict[int, dict[st
     if good.all():
         return Examined(columns, vectors, [])
     damaged = [
-        _damage(MetadataTable._make(rows[place]), vectors[place], dim, not_utf8.get(rows[place][0], {}))
+        _damage(EntryColumns._make(rows[place]), vectors[place], dim, not_utf8.get(rows[place][0], {}))
         for place in np.flatnonzero(~good)
     ]
     sound = [rows[place] for place in np.flatnonzero(good)]
-    return Examined(MetadataTable._make(zip(*sound, strict=True)) if sound else MetadataTable(), vectors[good], damaged)
+    return Examined(EntryColumns._make(zip(*sound, strict=True)) if sound else EntryColumns(), vectors[good], damaged)
 
 
-def _strange(columns: MetadataTable) -> Iterator[int]:
+def _strange(columns: EntryColumns) -> Iterator[int]:
     """The places of entries with times or attributes that cannot be."""
     broken = {text for text in set(columns.attributes) if text != "{}" and not are_attributes(text)}
     captured = [at for at in columns.captured if at is not None] or [0]
@@ -216,7 +217,7 @@ def _is_time(at: int) -> bool:
 
 
 def _damage(row: Any, vector: Vectors, dim: int, not_utf8: dict[str, str]) -> Damage:
-    """`row` has the members of `MetadataTable`, for one entry."""
+    """`row` has the members of `EntryColumns`, for one entry."""
     what: list[str] = []
     repair: dict[str, Any] | None = {}
     if row.vectors is None:
