@@ -24,7 +24,7 @@ def check(
             "--repair",
             help="Normalise vectors, bring times within the years 1 to 9999, replace what is not UTF-8, "
             "empty attributes that cannot be read; "
-            "mend a gallery's name, index, time and retention; delete galleries of no usable dimension or model, "
+            "mend a gallery's name, dimension, index, time and retention; delete galleries of no usable model, "
             "entries without a usable vector, pictures that cannot be read, and rows that belong to nothing.",
         ),
     ] = False,

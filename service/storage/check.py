@@ -54,8 +54,8 @@ def check(data: Path) -> Report:
 def repair(data: Path) -> tuple[Report, Report]:
     """Mend what `check` finds in one transaction, and say so in the audit; what was found, and what is left.
 
-    Of a gallery are mended its name, kind of index, time and retention; one without a usable dimension or fingerprint
-    is deleted. A vector of another length is normalised and a time brought within the years 1 to 9999; bytes that are
+    Of a gallery are mended its name, dimension, kind of index, time and retention; one without a usable fingerprint is
+    deleted. A vector of another length is normalised and a time brought within the years 1 to 9999; bytes that are
     not UTF-8 are replaced, and attributes that cannot be read are emptied. Deleted are entries without a vector that
     has a direction, pictures that cannot be read, and rows that belong to nothing. Nothing is changed in a file that is
     broken. Raises as `check`, and a storage error.

@@ -60,7 +60,8 @@ def update_overwritten(db: sqlite3.Connection, gallery_id: int, overwritten: boo
 
 def select_reembedding(db: sqlite3.Connection, gallery_id: int) -> ReEmbeddingRow | None:
     """Where a gallery goes or last went, if anywhere."""
-    row = db.execute("SELECT * FROM reembeddings WHERE gallery_id = ?", (gallery_id,)).fetchone()
+    columns = "gallery_id, fingerprint, droppable AS max_dropped, finished_at, dropped, overwritten"
+    row = db.execute(f"SELECT {columns} FROM reembeddings WHERE gallery_id = ?", (gallery_id,)).fetchone()
     return None if row is None else ReEmbeddingRow(**{**row, "overwritten": bool(row["overwritten"])})
 
 

@@ -298,7 +298,7 @@ def test_from_the_switch_on_every_reader_sees_the_new_vectors_wherever_they_lie(
 
     async def test() -> None:
         with monkeypatch.context() as stuck:
-            stuck.setattr(rows, "settle_some", not_yet)
+            stuck.setattr(rows, "migrate_vectors", not_yet)
             async with opened(other, data) as (_, http):
                 await http.post("/galleries/g/re-embed")
                 await finished(http)
@@ -334,7 +334,7 @@ def test_everybody_else_writes_and_searches_while_the_new_vectors_are_read(
                 assert go_on.wait(60)
                 return gallery
 
-            monkeypatch.setattr(galleries, "rebuild", held)
+            monkeypatch.setattr(galleries, "load_gallery", held)
             await http.post("/galleries/g/re-embed")
             assert await asyncio.to_thread(inside.wait, 60)
             await service.entries.audit("me", "search", "elsewhere", 1)
