@@ -28,7 +28,8 @@ from service.storage import galleries as gallery_records
 from service.storage import reembedding as reembedding_records
 from service.storage.database import Database, read_transaction
 from service.storage.galleries import GalleryRow
-from service.storage.gallery_integrity import examine_gallery, numbers_in_vectors
+from service.storage.gallery_integrity import examine_gallery
+from service.storage.integrity import numbers_in_vectors
 
 log = logging.getLogger(__name__)
 

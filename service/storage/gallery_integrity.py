@@ -10,7 +10,7 @@ from pan_reid.schemas import IndexKind
 from service.core.times import EARLIEST, LATEST
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
-_MOST_NUMBERS = 2**16  # of a vector; those of a network have a few thousand at most
+MOST_NUMBERS = 2**16  # of a vector; those of a network have a few thousand at most
 _LEAST_RETENTION = 86_400_000  # microseconds, as the API takes it
 _REMEDIES = {
     "dim": "set dim to the numbers that its vectors have",
@@ -45,23 +45,6 @@ def gallery_rows(db: sqlite3.Connection) -> list[dict[str, Any]]:
     return [dict(zip(names, row, strict=True)) for row in cursor]
 
 
-def numbers_in_vectors(db: sqlite3.Connection, gallery_id: int, dim: int) -> int:
-    """The numbers that more than half of a gallery's vectors have; `dim` where they agree with it or with nothing.
-
-    The first vector is looked at alone, because reading the lengths of all takes seconds in a large gallery.
-    """
-    source = "FROM entries JOIN vectors ON vectors.entry_id = entries.id WHERE gallery_id = ?"
-    first = db.execute(f"SELECT length(vector) {source} LIMIT 1", (gallery_id,)).fetchone()
-    if first is None or first[0] == 4 * dim:
-        return dim
-    lengths = db.execute(
-        f"SELECT length(vector), count(*) {source} GROUP BY 1 ORDER BY 2 DESC", (gallery_id,)
-    ).fetchall()
-    size, count = lengths[0]
-    agreed = size % 4 == 0 and 1 <= size // 4 <= _MOST_NUMBERS and 2 * count > sum(each[1] for each in lengths)
-    return size // 4 if agreed else dim
-
-
 def examine_gallery(row: Mapping[str, Any], vector_numbers: int) -> GalleryDamage | None:
     """What is wrong with a row, by the names of its columns; None where it can be served.
 
@@ -86,7 +69,7 @@ def examine_gallery(row: Mapping[str, Any], vector_numbers: int) -> GalleryDamag
         what.append(f"its dim is {row['dim']} and its vectors have {vector_numbers} numbers")
         repair["dim"] = vector_numbers
     mendable = len(what)
-    if vector_numbers == row["dim"] and not 1 <= row["dim"] <= _MOST_NUMBERS:
+    if vector_numbers == row["dim"] and not 1 <= row["dim"] <= MOST_NUMBERS:
         what.append(f"its vectors cannot have {row['dim']} numbers")
     if not _FINGERPRINT.fullmatch(row["fingerprint"]):
         what.append("the fingerprint of its model is no SHA-256")

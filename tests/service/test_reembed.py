@@ -326,7 +326,7 @@ def test_everybody_else_writes_and_searches_while_the_new_vectors_are_read(
     async def test() -> None:
         async with opened(other, data) as (service, http):
             inside, go_on = threading.Event(), threading.Event()
-            rebuild = galleries.rebuild
+            rebuild = galleries.load_gallery
 
             def held(*args: Any, **options: Any) -> Any:
                 gallery = rebuild(*args, **options)
