@@ -612,7 +612,7 @@ def test_the_model_is_described(api: httpx.Client) -> None:
 
 def test_it_is_alive_and_ready(api: httpx.Client) -> None:
     assert api.get("/healthz").json() == {"status": "ok"}
-    assert api.get("/readyz").json() == {"status": "ok", "failing": [], "set_aside": 0}
+    assert api.get("/readyz").json() == {"status": "ok", "failing": [], "set_aside": 0, "galleries_set_aside": 0}
 
 
 def test_metrics_count_requests_by_template_and_never_by_name(api: httpx.Client, gallery: str) -> None:

@@ -115,13 +115,13 @@ def test_times_that_an_earlier_release_took_are_repaired_at_the_start(
     make_folder(tmp_path / "data")
     with sqlite3.connect(tmp_path / "data" / DATABASE) as db:
         db.executescript(f"{';'.join(MIGRATIONS[:6])}; PRAGMA user_version = 6")
-        db.execute("INSERT INTO galleries VALUES (1, 'old', '', 'auto', 'gone', 1, 0, 0, 0)")
+        db.execute(f"INSERT INTO galleries VALUES (1, 'old', '', 'auto', '{'0' * 64}', 1, 0, 0, 0)")
         rows = [(1, far, 0), (2, -far, 0), (3, None, far), (4, None, -far), (5, 86400_000_000, 86400_000_000)]
         db.executemany(
             "INSERT INTO entries (id, gallery_id, captured_at, attributes, created_at) VALUES (?, 1, ?, '{}', ?)", rows
         )
         db.execute("UPDATE galleries SET retention = NULL")
-        db.execute("INSERT INTO galleries VALUES (2, 'hasty', '', 'auto', 'gone', 1, 0, 0, 0)")
+        db.execute(f"INSERT INTO galleries VALUES (2, 'hasty', '', 'auto', '{'0' * 64}', 1, 0, 0, 0)")
     db.close()
     server = launch()
     with httpx.Client(base_url=server.url) as http:

@@ -102,7 +102,7 @@ def test_people_with_few_crops_repeat_them() -> None:
 
 
 def test_too_few_identities_are_refused() -> None:
-    with pytest.raises(DataError, match="takes 8 identities"):
+    with pytest.raises(DataError, match="needs 8 identities"):
         IdentitySampler(np.array([0, 0, 1, 1]), 8, 4, seed=0)
 
 
