@@ -8,6 +8,7 @@ import pytest
 
 from service.auth.keys import create_key
 from service.core.errors import StartupError, StorageFailed
+from service.core.models import NewEntry
 from service.observability.metrics import Metrics
 from service.storage import entries as records
 from service.storage import galleries as gallery_records
@@ -145,9 +146,7 @@ def test_deleted_vectors_are_overwritten_on_disk(tmp_path: Path) -> None:
     database = opened(tmp_path)
     row = database.submit_write(create("a")).result()
     vector = np.array([[0.1, 0.3, 0.3, 0.9]], np.float32)
-    ids = database.submit_write(
-        lambda db: records.insert_entries(db, row.id, [records.NewEntry("ann")], vector)
-    ).result()
+    ids = database.submit_write(lambda db: records.insert_entries(db, row.id, [NewEntry("ann")], vector)).result()
     database.close()
     path = tmp_path / "pan.sqlite3"
     assert vector.tobytes() in path.read_bytes()

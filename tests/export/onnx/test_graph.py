@@ -126,7 +126,7 @@ def test_no_feature_map_is_copied_to_be_transposed(pan_c: Traced) -> None:
 
 
 def test_a_graph_that_breaks_the_contract_is_refused(pan_c: Traced) -> None:
-    with pytest.raises(GraphError, match="opset 21 was asked"):
+    with pytest.raises(GraphError, match="not opset 21"):
         check_graph(pan_c.model, opset=21)
     with pytest.raises(GraphError, match="inputs and outputs"):
         check_signature(pan_c.model, SPEC, 512)
