@@ -47,7 +47,7 @@ def test_rest_answers_score_as_pytorch_does(built: Path) -> None:
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout)
         query = next((crops / "query").iterdir())
-        hits = json.loads(run("pan-serve", "search", query, "--gallery", "g", "--url", url, "--json"))["hits"]
+        hits = json.loads(run("pan-reid", "search", query, "--gallery", "g", "--url", url, "--json"))["hits"]
     assert found["rest"]["queries"] == found["offline"]["queries"] == 24
     assert found["rest"]["mAP"] == pytest.approx(found["offline"]["mAP"], abs=0.1)
     assert len(hits) == 10
@@ -67,9 +67,9 @@ def test_a_restarted_service_answers_the_same(built: Path) -> None:
     answers = []
     with service(built / "bundle", built / "state2", free_port(0)) as url:
         run("pan-reid", "enrol", crops / "bounding_box_test", "--gallery", "g", "--url", url)
-        answers.append(run("pan-serve", "search", image, "--gallery", "g", "--url", url, "--json"))
+        answers.append(run("pan-reid", "search", image, "--gallery", "g", "--url", url, "--json"))
     with service(built / "bundle", built / "state2", free_port(0)) as url:
-        answers.append(run("pan-serve", "search", image, "--gallery", "g", "--url", url, "--json"))
+        answers.append(run("pan-reid", "search", image, "--gallery", "g", "--url", url, "--json"))
     assert answers[0] == answers[1]
 
 
