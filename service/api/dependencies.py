@@ -236,7 +236,7 @@ async def respond(make: Callable[[], Any], items: int, status: int = 200) -> Res
 async def run_until_disconnect(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The result of the work, which is cancelled when the client hangs up, and when the time of a request is over.
 
-    The body must have been read. Raises ClientGone, DeadlineExceeded, or what the work does.
+    The body must have been read. Raises ClientDisconnected, DeadlineExceeded, or what the work does.
     """
     limit = request.app.state.service.settings.request_timeout
     task = asyncio.create_task(work)

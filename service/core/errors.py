@@ -8,7 +8,7 @@
     +-- Refused                         the caller may not make this call
     |   +-- Unauthenticated     401     no API key, or none that is valid
     |   +-- Forbidden           403     the key is not for this call
-    |   +-- ForeignPage         403     a web page of another site asks, and no key is required
+    |   +-- CrossSiteRequest    403     a web page of another site asks, and no key is required
     +-- NotFound                404     no such gallery, entry, person or route
     |   +-- NoImage             404     no picture of this entry is kept
     +-- Conflict                409     the name is taken
@@ -20,14 +20,14 @@
     +-- Overloaded              429     the queue is full
     |   +-- RateLimited         429     more requests than this key may send
     +-- DeadlineExceeded        504     the answer would have come too late
-    +-- ClientGone              499     the client hung up; nobody reads the answer
+    +-- ClientDisconnected      499     the client hung up; nobody reads the answer
     +-- EngineFailed            503     the engine raised, or gave numbers that are no embedding
     +-- NotReady                503     the engine or the disk does not do its work
     +-- StorageFull             507     the disk is full; nothing was written
     +-- StorageFailed           503     the database cannot be read or written; nothing was written
     +-- StartupError                    the service cannot start as it was asked to
 
-Errors of one image come from `bundle.errors`, and BoxOutside and NoEmbedding are two more; `status_of` gives their
+Errors of one image come from `bundle.errors`, and BoxOutOfBounds and NoEmbedding are two more; `status_of` gives their
 status.
 """
 

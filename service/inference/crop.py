@@ -11,7 +11,7 @@ Box = tuple[float, float, float, float]  # x, y, width, height in pixels, from t
 def crop_boxes(frame: ImageArray, boxes: Sequence[Box], min_side: int) -> list[ImageArray | ImageError]:
     """What is in each box of an (h, w, 3) frame, its edges at the nearest pixels; a view, not a copy.
 
-    BoxOutside for a box that is not wholly within the frame, ImageTooSmall for one with a side under `min_side`.
+    BoxOutOfBounds for a box that is not wholly within the frame, ImageTooSmall for one with a side under `min_side`.
     """
     return [_cut(frame, box, min_side) for box in boxes]
 

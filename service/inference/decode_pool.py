@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bundle import DEFAULT_LIMITS, ImageArray, ImageError, ImageLimits, read_header, resize_image
 from service.batching.thread_priority import DECODE, lower_priority
@@ -34,6 +34,8 @@ class DecodePool:
         """height and width: H and W of the network's input, in pixels."""
         self._shape = height, width
         self._limits = limits
+        # What was kept once is read again whatever the operator accepts by now; the time limit holds all the same.
+        self._kept_limits = replace(DEFAULT_LIMITS, max_seconds=limits.max_seconds)
         self._memory = MemoryBudget(limits.max_decode_bytes)
         self._running: dict[int, float] = {}  # thread -> when it began to decode
         self.executor = ThreadPoolExecutor(
@@ -63,12 +65,12 @@ class DecodePool:
 
     def kept_crop(self, data: bytes) -> Crop:
         """As `crop`, of a picture that this service encoded, whatever its operator accepts by now."""
-        with self._decoded(data, DEFAULT_LIMITS) as pixels:
+        with self._decoded(data, self._kept_limits) as pixels:
             return self._crop(pixels, keep=False)
 
     def reencode(self, data: bytes) -> bytes:
         """A picture from another service's export, encoded as this one keeps crops. Raises as `crop`."""
-        with self._decoded(data, DEFAULT_LIMITS) as pixels:
+        with self._decoded(data, self._kept_limits) as pixels:
             return encode_crop(pixels)
 
     @property

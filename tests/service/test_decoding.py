@@ -82,3 +82,11 @@ def test_a_picture_within_the_operators_limits_alone_is_decoded() -> None:
     with pytest.raises(ImageTooComplex):
         pool.kept_crop(many_scans(1000))
     pool.close()
+
+
+def test_the_time_limit_holds_for_kept_and_imported_pictures_too() -> None:
+    pool = DecodePool(HEIGHT, WIDTH, ImageLimits(max_seconds=1e-9))
+    for decode in (pool.crop, pool.kept_crop, pool.reencode):
+        with pytest.raises(ImageTooComplex, match="did not decode within"):
+            decode(png(1))
+    pool.close()

@@ -93,7 +93,7 @@ class BodyLines:
         self._changed = asyncio.Condition()
 
     async def read(self, receive: Receive) -> None:
-        """Read the body to its end, and no further ahead than is accepted. Raises ClientGone."""
+        """Read the body to its end, and no further ahead than is accepted. Raises ClientDisconnected."""
         try:
             while True:
                 message = await self._receive(receive)
@@ -118,7 +118,7 @@ class BodyLines:
 
     @asynccontextmanager
     async def reading(self, receive: Receive) -> AsyncIterator[None]:
-        """Inside, the body is read. Where its client is gone `take` raises ClientGone."""
+        """Inside, the body is read. Where its client is gone `take` raises ClientDisconnected."""
         task = asyncio.create_task(self.read(receive))
         try:
             yield
