@@ -13,7 +13,7 @@ from bundle.errors import (
     UnsupportedImage,
 )
 from bundle.extras import Extra, pip_install
-from bundle.folder import Bundle, fingerprint, load_bundle, save_manifest, sha256_file
+from bundle.loader import Bundle, fingerprint, load_bundle, save_manifest, sha256_file
 from bundle.manifest import (
     BatchProfile,
     BuiltFor,
@@ -30,7 +30,7 @@ from bundle.manifest import (
     Provenance,
     Purpose,
 )
-from bundle.preprocess import (
+from bundle.preprocessing import (
     DEFAULT_LIMITS,
     FORMATS,
     EncodedImage,

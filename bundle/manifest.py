@@ -17,13 +17,13 @@ FileName = Annotated[str, AfterValidator(_plain_name)]
 Cosine = Annotated[float, Field(ge=-1.0 - 1e-6, le=1.0 + 1e-6)]
 
 
-class Strict(BaseModel):
+class StrictModel(BaseModel):
     """Unknown keys are refused: a typing error must not become a silent default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class ModelInfo(Strict):
+class ModelInfo(StrictModel):
     """The network whose weights are in every engine file of the bundle."""
 
     architecture: Literal["PAN"] = "PAN"
@@ -36,7 +36,7 @@ class ModelInfo(Strict):
     fingerprint: Sha256 = Field(description="SHA-256 over weights and preprocessing")
 
 
-class InputSpec(Strict):
+class InputSpec(StrictModel):
     """What an engine takes: (B, height, width, 3) uint8 RGB. `mean` and `std` are already inside the graph."""
 
     height: int = Field(ge=16)
@@ -49,7 +49,7 @@ class InputSpec(Strict):
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
 
-class OutputSpec(Strict):
+class OutputSpec(StrictModel):
     """What an engine gives: (B, dim) float32 rows of unit length."""
 
     dim: int = Field(ge=1)
@@ -57,7 +57,7 @@ class OutputSpec(Strict):
     normalised: Literal[True] = True
 
 
-class Parity(Strict):
+class Parity(StrictModel):
     """How far an engine file departs from PyTorch, on what it was measured, and the gates it passed."""
 
     data: str
@@ -74,7 +74,7 @@ class Parity(Strict):
     gate_mAP_loss: float | None = Field(default=None, description="points; None: the difference was not gated")
 
 
-class BatchProfile(Strict):
+class BatchProfile(StrictModel):
     """Batch sizes an engine accepts; `max` is None where the graph is fully dynamic."""
 
     min: int = Field(default=1, ge=1)
@@ -82,7 +82,7 @@ class BatchProfile(Strict):
     max: int | None = Field(default=None, ge=1)
 
 
-class BuiltFor(Strict):
+class BuiltFor(StrictModel):
     """The GPU and library a TensorRT engine was compiled for; it runs nowhere else."""
 
     library_version: str
@@ -97,7 +97,7 @@ Precision = Literal["float32", "float16", "bfloat16", "int8"]
 Purpose = Literal["embed", "explain"]
 
 
-class EngineFile(Strict):
+class EngineFile(StrictModel):
     """One file as one runtime computes it: which bytes it must have, how well it agrees with PyTorch.
 
     `kind` is the runtime that was measured: ONNX Runtime, OpenVINO, TensorRT. OpenVINO reads the ONNX files and chooses
@@ -129,7 +129,7 @@ class EngineFile(Strict):
         return self
 
 
-class Evaluation(Strict):
+class Evaluation(StrictModel):
     """Retrieval quality of the PyTorch model, in per cent, with the data it was measured on."""
 
     data: str
@@ -141,7 +141,7 @@ class Evaluation(Strict):
     cmc: dict[int, float] = Field(description="rank -> per cent of queries answered by that rank")
 
 
-class Calibration(Strict):
+class Calibration(StrictModel):
     """Similarity thresholds at stated false-positive rates, and similarity -> probability of same person."""
 
     data: str
@@ -150,7 +150,7 @@ class Calibration(Strict):
     intercept: float
 
 
-class Provenance(Strict):
+class Provenance(StrictModel):
     """Where the weights come from."""
 
     data: str
@@ -161,7 +161,7 @@ class Provenance(Strict):
     licence_notes: str = ""
 
 
-class Manifest(Strict):
+class Manifest(StrictModel):
     """The one contract between export and service."""
 
     schema_version: Literal[1] = 1

@@ -23,7 +23,7 @@ import httpx
 import numpy as np
 from rich.console import Console
 
-from benchmarks.rest_quality import agree, evaluate_rest
+from benchmarks.service.rest_quality import agree, evaluate_rest
 from bundle import Evaluation, PanError
 from demo.picture import Row, ranked_list
 from pan_reid import Client, PanReidError

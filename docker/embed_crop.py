@@ -7,8 +7,8 @@ import httpx
 import numpy as np
 
 from bundle import load_crop
-from tests.service.bundles import HEIGHT, WIDTH, reference_embedding
-from tests.service.pictures import png
+from tests.support.bundles import HEIGHT, WIDTH, reference_embedding
+from tests.support.pictures import png
 
 url = f"{sys.argv[1]}/v1/embeddings"
 crop = png(identity=1)

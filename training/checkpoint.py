@@ -16,14 +16,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bundle import Calibration, Evaluation, InputSpec, Provenance
-from bundle.manifest import Strict
+from bundle.manifest import StrictModel
 from training.errors import CheckpointError
 from training.model import PAN, NetworkConfig
 
 HEADER = "pan_reid"
 
 
-class Card(Strict):
+class Card(StrictModel):
     """Metadata of a checkpoint: enough to rebuild the network, and its provenance."""
 
     variant: str

@@ -10,11 +10,7 @@ from hypothesis.stateful import precondition, rule
 
 from benchmarks.fuzz import values
 from benchmarks.fuzz.api import Fault, path
-from benchmarks.fuzz.model import (
-    Entry,
-    Gallery,
-    parse_time,
-)
+from benchmarks.fuzz.model import Entry, Gallery, parse_time
 from benchmarks.fuzz.state import State, picks
 
 

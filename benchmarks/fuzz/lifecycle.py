@@ -15,7 +15,7 @@ from benchmarks.fuzz import values
 from benchmarks.fuzz.api import Fault, path
 from benchmarks.fuzz.model import Entry, copy_of
 from benchmarks.fuzz.state import State, picks
-from tests.service.bundles import DIM
+from tests.support.bundles import DIM
 
 _ENOUGH = 2_100  # entries, from which on an index is built
 _BUILDING = 10.0  # seconds

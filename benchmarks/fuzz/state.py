@@ -10,12 +10,12 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
+from benchmarks.common.served import Served
 from benchmarks.fuzz import values
 from benchmarks.fuzz.api import Api, Fault, Reply, path
 from benchmarks.fuzz.model import Entry, Gallery, Query, parse_time, persons, ranking_faults, same_attributes, scores
-from benchmarks.served import Served
 from bundle import decode_image, resize_image
-from tests.service.bundles import HEIGHT, WIDTH, reference_embedding, write_bundle
+from tests.support.bundles import HEIGHT, WIDTH, reference_embedding, write_bundle
 
 _PAGE = 7  # entries of a list, so that most lists have several pages
 _LARGE = 200  # entries, from which on a list is read in large pages

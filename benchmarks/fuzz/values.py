@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from hypothesis import strategies as st
 
-from tests.service.bundles import DIM
-from tests.service.pictures import bomb, encode, person
+from tests.support.bundles import DIM
+from tests.support.pictures import bomb, encode, person
 
 Json = Any
 Vector = npt.NDArray[np.float64]

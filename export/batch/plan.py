@@ -8,7 +8,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from bundle import BatchProfile, Precision
-from bundle.manifest import Strict
+from bundle.manifest import StrictModel
 from export.bundles.projection import Reduction
 from export.bundles.targets import FLOAT32, TARGETS, MeasurementSettings, Target, full_label
 from export.cli.tensorrt import parse_batch_profile
@@ -59,7 +59,7 @@ Profile = Annotated[BatchProfile, BeforeValidator(_profile)]
 RtxTarget = Annotated[str, AfterValidator(_rtx_target)]
 
 
-class GateChange(Strict):
+class GateChange(StrictModel):
     """Gates of a precision that differ from `export.parity.gates.DEFAULTS`."""
 
     min_cosine: float | None = Field(default=None, ge=0, le=1)
@@ -67,7 +67,7 @@ class GateChange(Strict):
     max_mAP_loss: float | None = Field(default=None, ge=0)
 
 
-class Model(Strict):
+class Model(StrictModel):
     """One checkpoint. Values that it leaves out are those of the plan."""
 
     checkpoint: Path
@@ -93,7 +93,7 @@ class Model(Strict):
         return self.name or (path.parent if path.suffix == ".safetensors" else path).name
 
 
-class Plan(Strict):
+class Plan(StrictModel):
     """The content of the file. Relative paths start at its folder."""
 
     out: Path

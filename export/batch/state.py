@@ -16,7 +16,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from bundle import BatchProfile, BundleError, EngineFile, Parity, load_bundle, sha256_file
-from bundle.manifest import Sha256, Strict
+from bundle.manifest import Sha256, StrictModel
 from export.batch.plan import COMPILED, EXPLAIN, Job
 from export.bundles.targets import FLOAT32
 from export.errors import ExportError, PlanError
@@ -28,7 +28,7 @@ STATE = "state.json"
 Verdict = Literal["pass", "unverified", "failed"]
 
 
-class Row(Strict):
+class Row(StrictModel):
     """The result of one engine of one bundle."""
 
     bundle: str
@@ -45,7 +45,7 @@ class Row(Strict):
     parity: Parity | None = None
 
 
-class State(Strict):
+class State(StrictModel):
     """All rows, by the bundle's name. A name without rows is a bundle that was started."""
 
     schema_version: Literal[1] = 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from bundle import load_bundle
-from bundle.folder import MANIFEST
+from bundle.loader import MANIFEST
 from export.errors import TargetError
 
 

@@ -12,7 +12,7 @@ import onnxruntime
 from onnx import TensorProto
 
 from bundle import ImageArray, InputSpec
-from bundle.folder import MANIFEST
+from bundle.loader import MANIFEST
 from export.errors import GraphError
 from export.onnx.graph import INPUT, onnx_graph
 from training.checkpoint import load_checkpoint

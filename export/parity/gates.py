@@ -21,7 +21,7 @@ class Gates:
 
 DEFAULTS: dict[Precision, Gates] = {
     "float32": Gates(min_cosine=0.99999, min_consistency=0.999999, max_mAP_loss=0.05),
-    # two kernels of float16, which is what two batch sizes may get on a GPU: benchmarks/float16_consistency.py
+    # two kernels of float16, as two batch sizes may get on a GPU: benchmarks/inference/float16_consistency.py
     "float16": Gates(min_cosine=0.999, min_consistency=0.9999, max_mAP_loss=0.2),
     "bfloat16": Gates(min_cosine=0.99, min_consistency=0.9999, max_mAP_loss=0.5),
     "int8": Gates(min_cosine=0.95, min_consistency=0.9999, max_mAP_loss=0.5),

@@ -7,14 +7,14 @@ from pathlib import Path
 from pydantic import Field
 
 from bundle import BuiltFor, EngineFile, Precision
-from bundle.manifest import Sha256, Strict
+from bundle.manifest import Sha256, StrictModel
 from export.errors import BuildError
 from export.tensorrt.build import BuildSettings
 from export.tensorrt.library import Library
 from export.tensorrt.runtime import Gpu
 
 
-class Sidecar(Strict):
+class Sidecar(StrictModel):
     """`<engine>.json`: the manifest's entry and details of the build."""
 
     engine: EngineFile

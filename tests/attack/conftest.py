@@ -12,11 +12,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from benchmarks.served import MIB, Served
-from tests.service.bundles import DIM
-from tests.service.conftest import api, bundle, launch
-
-__all__ = ["api", "bundle", "launch"]
+from benchmarks.common.served import MIB, Served
+from tests.support.bundles import DIM
 
 VECTOR = [1.0] * DIM
 

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import pytest
 
-from benchmarks.served import MIB
+from benchmarks.common.served import MIB
 from tests.attack.conftest import VECTOR, Target, problem
-from tests.service.pictures import png
+from tests.support.pictures import png
 
 G = "/v1/galleries"
 MANY = 300_000

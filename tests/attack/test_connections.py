@@ -15,12 +15,12 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from benchmarks.served import MIB, Served
+from benchmarks.common.served import MIB, Served
 from service.api.listener import Connections, peer_of
 from service.core.settings import Settings
 from tests.attack.conftest import faults
 from tests.attack.wire import HEAD, HOST, POST, ask, connect, metrics, read
-from tests.service.conftest import running
+from tests.support.servers import running
 
 Launch = Callable[..., Served]
 

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from benchmarks.served import MIB, Served
+from benchmarks.common.served import MIB, Served
 from tests.attack.conftest import VECTOR, Target, faults, problem
-from tests.service.conftest import pan_serve
+from tests.support.servers import pan_serve
 
 Launch = Callable[..., Served]
 FILE = "application/octet-stream"

@@ -9,11 +9,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from benchmarks.served import Served
+from benchmarks.common.served import Served
 from service.core.errors import StartupError
 from service.core.settings import Settings
 from tests.attack.wire import HEAD, HOST, POST, ask, connect, metrics, read
-from tests.service.conftest import running
+from tests.support.servers import running
 
 Launch = Callable[..., Served]
 

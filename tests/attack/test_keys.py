@@ -14,13 +14,13 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from benchmarks.served import Served
+from benchmarks.common.served import Served
 from service.auth.keys import create_key, revoke_key
 from service.core.choices import Scope
 from service.storage.data_dir import DATABASE, make_folder
 from service.storage.database import connect_for_command
 from tests.attack.conftest import VECTOR, faults
-from tests.service.pictures import png
+from tests.support.pictures import png
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tests.attack.conftest import Target, problem
-from tests.service.pictures import encode, hostile, person, png
+from tests.support.pictures import encode, hostile, person, png
 
 SCRIPT = b"<script>alert(1)</script>"
 HOSTILE = hostile()

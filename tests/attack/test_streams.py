@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from benchmarks.served import MIB, Served
+from benchmarks.common.served import MIB, Served
 from tests.attack.conftest import VECTOR, Target
 
 LINE = json.dumps({"vector": VECTOR}).encode() + b"\n"

@@ -17,7 +17,7 @@ from bundle import (
     save_manifest,
     sha256_file,
 )
-from tests.service.bundles import write_bundle
+from tests.support.bundles import write_bundle
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from PIL import Image
 
 from bundle import ImageLimits, ImageTooComplex, ImageTooLarge, UnsupportedImage, decode_image, read_header
 from bundle.image_structure import MAX_CHUNKS, MAX_SCANS, MAX_SEGMENTS, count_passes
-from tests.service.pictures import encode, fill_bytes, many_chunks, many_scans, many_segments, person, run_length_bmp
+from tests.support.pictures import encode, fill_bytes, many_chunks, many_scans, many_segments, person, run_length_bmp
 
 
 def scans(data: bytes) -> int:

@@ -10,9 +10,9 @@ import pytest
 
 from pan_reid import Client
 from service.core.settings import Settings
-from tests.service.bundles import write_bundle
-from tests.service.conftest import pan_reid, running
-from tests.service.pictures import png
+from tests.support.bundles import write_bundle
+from tests.support.pictures import png
+from tests.support.servers import pan_reid, running
 
 
 @pytest.fixture(scope="module")

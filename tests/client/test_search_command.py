@@ -9,9 +9,9 @@ import pytest
 from bundle import Calibration
 from pan_reid import Client, Crop, schemas
 from service.core.settings import Settings
-from tests.service.bundles import write_bundle
-from tests.service.conftest import pan_reid, running
-from tests.service.pictures import png
+from tests.support.bundles import write_bundle
+from tests.support.pictures import png
+from tests.support.servers import pan_reid, running
 
 CALIBRATION = Calibration(data="three cameras", thresholds={"0.001": 0.9}, slope=20.0, intercept=-12.0)
 

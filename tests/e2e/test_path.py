@@ -42,7 +42,10 @@ def test_rest_answers_score_as_pytorch_does(built: Path) -> None:
         run("pan-reid", "enrol", crops / "bounding_box_test", "--gallery", "g", "--url", url)
         arguments = [str(crops), "--gallery", "g", "--url", url, "--checkpoint", str(built / "run"), "--json"]
         done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.rest_quality", *arguments], capture_output=True, text=True, timeout=120
+            [sys.executable, "-m", "benchmarks.service.rest_quality", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
         assert done.returncode == 0, done.stderr
         found = json.loads(done.stdout)

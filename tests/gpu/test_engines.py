@@ -13,8 +13,8 @@ from service.core.errors import StartupError
 from service.core.settings import Settings
 from service.inference.engines.hardware import this_machine
 from service.inference.engines.loader import FOLDER, load_engine
-from tests.service.bundles import HEIGHT, WIDTH, change, reference_embedding, write_bundle
-from tests.service.conftest import running
+from tests.support.bundles import HEIGHT, WIDTH, change, reference_embedding, write_bundle
+from tests.support.servers import running
 
 pytestmark = [
     pytest.mark.gpu,

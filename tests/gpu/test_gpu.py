@@ -8,7 +8,7 @@ import onnxruntime as ort
 import pytest
 import torch
 
-from tests.service.bundles import write_bundle
+from tests.support.bundles import write_bundle
 from tests.training.cli.test_run import SMALL, pan_train
 from tests.training.conftest import write_crop
 
@@ -46,7 +46,7 @@ def test_a_gpu_run_ends_with_a_checkpoint_that_the_cpu_evaluates_alike(
 def test_the_cuda_engine_gives_the_cpu_engines_vectors(tmp_path: Path) -> None:
     from service.inference.engine import Engine
     from service.inference.engines.onnxruntime import OnnxRunner
-    from tests.service.bundles import SIGNATURE
+    from tests.support.bundles import SIGNATURE
 
     path = write_bundle(tmp_path / "bundle") / "model.onnx"
     cpu, cuda = (Engine(OnnxRunner(path, SIGNATURE, device), SIGNATURE) for device in ("cpu", "cuda"))

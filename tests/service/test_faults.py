@@ -10,7 +10,7 @@ import httpx
 import numpy as np
 import pytest
 
-from benchmarks.served import Served
+from benchmarks.common.served import Served
 from service.api.app import create_app
 from service.container import Container, open_service
 from service.core.errors import EngineFailed, NotReady
@@ -19,8 +19,8 @@ from service.core.settings import Settings
 from service.galleries.enrolment_results import Batch
 from service.index.gallery_index import GalleryIndex
 from service.index.metadata import Filter
-from tests.service.bundles import DIM
-from tests.service.pictures import png
+from tests.support.bundles import DIM
+from tests.support.pictures import png
 
 
 def test_a_disk_that_takes_no_writes_acknowledges_nothing_and_recovers_without_a_restart(launch) -> None:

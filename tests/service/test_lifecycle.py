@@ -18,15 +18,15 @@ import httpx
 import numpy as np
 import pytest
 
-from benchmarks.served import Served
+from benchmarks.common.served import Served
 from bundle import PanError
 from pan_reid import ApiError, Client, Crop
 from pan_reid.schemas import EntryInfo
 from service.container import open_service
 from service.core.settings import Settings
-from tests.service.bundles import write_bundle
-from tests.service.conftest import pan_reid, pan_serve
-from tests.service.pictures import png, write_market
+from tests.support.bundles import write_bundle
+from tests.support.pictures import png, write_market
+from tests.support.servers import pan_reid, pan_serve
 
 Launch = Callable[..., Served]
 

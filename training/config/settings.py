@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from bundle import InputSpec
-from bundle.manifest import Strict
+from bundle.manifest import StrictModel
 from training.config.names import unknown_name
 from training.data.augment import AugmentConfig
 from training.errors import ConfigError
@@ -16,7 +16,7 @@ from training.precision import full_precision_name
 Precision = Annotated[Literal["float32", "bfloat16", "float16"], BeforeValidator(full_precision_name)]
 
 
-class DataConfig(Strict):
+class DataConfig(StrictModel):
     """Where the crops are and the size they are resized to."""
 
     path: Path | tuple[Path, ...] | None = Field(
@@ -29,7 +29,7 @@ class DataConfig(Strict):
     decode_threads: int = Field(default=2, ge=1, description="decoding threads in each process")
 
 
-class ModelConfig(Strict):
+class ModelConfig(StrictModel):
     """Variant of the network, backbone and initial weights."""
 
     variant: str = Field(
@@ -63,14 +63,14 @@ class ModelConfig(Strict):
         return config.model_copy(update={"backbone": backbone, "bnneck": bnneck})
 
 
-class SamplerConfig(Strict):
+class SamplerConfig(StrictModel):
     """P identities x K crops an update, over all processes and micro-batches together."""
 
     identities: int = Field(default=8, ge=2, description="P, identities in a batch")
     crops: int = Field(default=4, ge=2, description="K, crops of each identity in a batch")
 
 
-class LossConfig(Strict):
+class LossConfig(StrictModel):
     """Loss of Eq. 5: weights and parameters of its terms."""
 
     smoothing: float = Field(default=0.0, ge=0, lt=1, description="label smoothing of the cross-entropy")
@@ -81,7 +81,7 @@ class LossConfig(Strict):
     )
 
 
-class OptimConfig(Strict):
+class OptimConfig(StrictModel):
     """Optimiser and schedule. `lr` is for new layers, `backbone_lr` for pre-trained ones."""
 
     name: Literal["sgd", "adamw"] = Field(default="sgd", description="the optimiser")
@@ -120,7 +120,7 @@ class OptimConfig(Strict):
     )
 
 
-class RunConfig(Strict):
+class RunConfig(StrictModel):
     """All settings of a run."""
 
     preset: Literal["paper", "bot", "short"] = Field(

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from bundle.manifest import Strict
+from bundle.manifest import StrictModel
 
 
-class AugmentConfig(Strict):
+class AugmentConfig(StrictModel):
     """Strength of each augmentation; 0 disables it."""
 
     flip: float = Field(default=0.5, ge=0, le=1, description="probability of a mirror image")

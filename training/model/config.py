@@ -4,10 +4,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from bundle.manifest import Strict
+from bundle.manifest import StrictModel
 
 
-class BackboneConfig(Strict):
+class BackboneConfig(StrictModel):
     """A ResNet. The last two options exist because published weights differ in them."""
 
     depth: Literal[18, 34, 50] = 50
@@ -25,7 +25,7 @@ class BackboneConfig(Strict):
         return f"resnet{self.depth}" + ("" if self.width == 1.0 else f"-w{self.width:g}")
 
 
-class NetworkConfig(Strict):
+class NetworkConfig(StrictModel):
     """A network: part extraction, fusion with middle layers of the backbone, embedding."""
 
     backbone: BackboneConfig = BackboneConfig()

@@ -9,7 +9,7 @@ import export.bundles.attach
 from bundle import BatchProfile, BuiltFor, Bundle, EngineFile, Manifest, load_bundle, save_manifest
 from export.bundles.attach import attach_engine
 from export.errors import TargetError
-from tests.service.bundles import write_bundle
+from tests.support.bundles import write_bundle
 
 ADA = BuiltFor(library_version="11.4.0", gpu="NVIDIA L4", compute_capability="8.9")
 

@@ -1,0 +1,189 @@
+"""SIGKILL at random moments of enrolment and erasure, again and again over one data folder: is what was said true?
+
+    python -m benchmarks.crash [--rounds 200] [--seed 0] [--json]
+
+Each round starts the real server, compares all it holds with what its clients were told, lets them enrol vectors and
+pictures that are kept, delete entries, erase persons, purge what has expired and delete galleries at once, while a
+backup is made beside it; and kills both within 0.3 s. Afterwards every acknowledged operation must be there, nothing
+acknowledged as erased may be, and one whose answer was lost is there whole or not at all; a lost enrolment is sent
+again with its Idempotency-Key, and then is there once. The scores of a search prove the vectors. A backup is one that
+restores, or is not there. Exit status 1 where that does not hold. A killed process is not a power cut: the kernel still
+writes what it was given.
+"""
+
+import json
+import multiprocessing
+import signal
+import sqlite3
+import sys
+import threading
+import time
+from collections import Counter
+from io import BytesIO
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import httpx
+import numpy as np
+import typer
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from benchmarks.common.served import Served
+from benchmarks.crash.client import SHARED, GalleryCatalog, Kept, Violation, Worker, pixels, vector
+from pan_reid import Client
+from pan_reid.schemas import Entry
+from service.storage.backup import BackupError, back_up, restore
+from service.storage.data_dir import DATABASE
+from tests.support.bundles import write_bundle
+
+WORKERS = 4
+LONGEST = 0.3  # seconds from the first request to the kill
+LONGEST_BACKUP = 0.1
+_ALIKE = 12  # levels of 255 between a picture full of noise and its kept JPEG
+
+
+def held_by(url: str) -> GalleryCatalog:
+    """All that a server holds, by gallery and tag. Raises Violation where a search does not agree with the list.
+
+    A purge that was cut short is carried to its end first: until then a search knows less than the list.
+    """
+    found: GalleryCatalog = {}
+    query = vector("query")
+    with Client(url) as client, httpx.Client(base_url=url, timeout=30) as http:
+        for gallery in client.galleries():
+            if gallery.retention_days is not None:
+                client.purge(gallery.name)
+                http.patch(f"/v1/galleries/{gallery.name}", json={"retention_days": None}).raise_for_status()
+            entries = list(client.entries(gallery.name))
+            tags = {entry.entry_id: str(entry.attributes["tag"]) for entry in entries}
+            found[gallery.name] = {
+                tags[entry.entry_id]: Kept(str(entry.person_id), entry.captured_at is not None, entry.entry_id)
+                for entry in entries
+            }
+            if len(found[gallery.name]) != len(entries):
+                raise Violation(f"gallery {gallery.name} holds an enrolment twice")
+            hits = client.search_vector(gallery.name, query, top_k=5000).hits or []
+            scores = {hit.entry_id: hit.score for hit in hits}
+            if scores.keys() != tags.keys():
+                raise Violation(f"a search in {gallery.name} finds {sorted(scores)}, the list has {sorted(tags)}")
+            expected = {entry: float(vector(tag, gallery.keep_crops) @ query) for entry, tag in tags.items()}
+            wrong = [entry for entry, score in expected.items() if abs(scores[entry] - score) > 1e-5]
+            if wrong:
+                raise Violation(f"the vectors of {wrong} in gallery {gallery.name} are not those that were enrolled")
+            _check_pictures(client, gallery.name, entries, gallery.keep_crops)
+    return found
+
+
+def _check_pictures(client: Client, gallery: str, entries: list[Entry], keeps: bool) -> None:
+    if {entry.image for entry in entries} - {keeps}:
+        raise Violation(f"gallery {gallery} keeps other pictures than it should")
+    for entry in entries[-1:] if keeps else []:
+        kept = np.asarray(Image.open(BytesIO(client.image(gallery, entry.entry_id))), np.float64)
+        if np.abs(kept - pixels(str(entry.attributes["tag"]))).mean() > _ALIKE:
+            raise Violation(f"the picture of entry {entry.entry_id} in gallery {gallery} is another one")
+
+
+def verify(url: str, workers: list[Worker]) -> None:
+    """Compare all that a server holds with what every client was told. Raises Violation."""
+    found = held_by(url)
+    with httpx.Client(base_url=url, timeout=30) as http:
+        for worker in workers:
+            own = {
+                gallery: {tag: kept for tag, kept in entries.items() if worker.owns(gallery, tag)}
+                for gallery, entries in found.items()
+                if gallery == SHARED or worker.owns(gallery, "")
+            }
+            worker.settle(own, http)
+        owned = sum(len(entries) for worker in workers for entries in worker.told.values())
+    if owned != sum(len(entries) for entries in held_by(url).values()):
+        raise Violation("the service holds entries that nobody enrolled")
+
+
+def check_backup(backup: Path, folder: Path, exit_code: int | None) -> str:
+    """What became of a backup that was killed. Raises Violation where it is neither whole nor absent."""
+    for unfinished in backup.parent.glob(f".{backup.name}.*"):
+        unfinished.unlink()
+    if not backup.exists():
+        if exit_code == 0:
+            raise Violation("a backup said that it was made, and is not there")
+        return "not there"
+    try:
+        restore(backup, folder / "restored", replace=True)
+    except BackupError as error:
+        raise Violation(f"a backup has its name and is not whole: {error}") from error
+    backup.unlink()
+    return "whole"
+
+
+def play(folder: Path, rounds: int, seed: int, progress: Console) -> dict[str, Any]:
+    """Kill `rounds` servers in a folder. Returns what was acknowledged and lost; raises Violation."""
+    bundle, data, log, backup = write_bundle(folder / "bundle"), folder / "data", folder / "log", folder / "backup"
+    random = np.random.default_rng(seed)
+    workers = [Worker(number, seed) for number in range(WORKERS)]
+    backups: Counter[str] = Counter()
+    forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload(["benchmarks.crash.client", "rich", "pan_reid", "typer"])  # or it takes a second
+    server = Served(bundle, data, log)
+    with Client(server.url) as client:
+        client.create_gallery(SHARED)
+    try:
+        for _ in track(range(rounds), "killing", console=progress, disable=not progress.is_terminal):
+            beside: ForkServerProcess = forks.Process(target=back_up, args=(data, backup))
+            with httpx.Client(base_url=server.url, timeout=30) as http:
+                threads = [threading.Thread(target=worker.work, args=(http,)) for worker in workers]
+                for thread in threads:
+                    thread.start()
+                ends = time.monotonic() + random.uniform(0.0, LONGEST)
+                beside.start()
+                time.sleep(random.uniform(0.0, LONGEST_BACKUP))
+                beside.kill()
+                time.sleep(max(0.0, ends - time.monotonic()))
+                server.stop(signal.SIGKILL)
+                for thread in threads:
+                    thread.join()
+                beside.join()
+            if failures := [worker.failure for worker in workers if worker.failure is not None]:
+                raise failures[0]
+            backups[check_backup(backup, folder, beside.exitcode)] += 1
+            server = Served(bundle, data, log)
+            verify(server.url, workers)
+    finally:
+        if server.running:
+            server.stop()
+    with sqlite3.connect(data / DATABASE) as database:
+        integrity = database.execute("PRAGMA integrity_check").fetchone()[0]
+    database.close()
+    if integrity != "ok":
+        raise Violation(f"SQLite finds the database damaged: {integrity}")
+    return {
+        "rounds": rounds,
+        "seed": seed,
+        "acknowledged": dict(sum((worker.acknowledged for worker in workers), Counter[str]())),
+        "answers lost": dict(sum((worker.lost for worker in workers), Counter[str]())),
+        "backups": dict(backups),
+        "entries at the end": sum(len(entries) for worker in workers for entries in worker.told.values()),
+    }
+
+
+def main(
+    rounds: Annotated[int, typer.Option(min=1)] = 200,
+    seed: int = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Kill the server again and again, and compare what it holds with what it said."""
+    console = Console(stderr=True)
+    with TemporaryDirectory() as folder:
+        try:
+            found = play(Path(folder), rounds, seed, console)
+        except Violation as violation:
+            console.print(f"error: {violation}", markup=False, soft_wrap=True)
+            sys.exit(1)
+    print(json.dumps(found) if as_json else "\n".join(f"{name}: {value}" for name, value in found.items()))
+
+
+if __name__ == "__main__":
+    typer.run(main)

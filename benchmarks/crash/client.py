@@ -1,0 +1,196 @@
+"""A client of `benchmarks.crash`: it asks at random, and knows what it was told and what it asked last."""
+
+import base64
+import zlib
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+
+from bundle import PanError, resize_image
+from tests.support.bundles import DIM, HEIGHT, WIDTH, reference_embedding
+from tests.support.pictures import encode, person
+
+SHARED = "shared"  # the gallery that all clients write to at once, vectors only; in their own they enrol pictures
+_ENOUGH = 150  # entries of a client in a gallery, from which on it only erases there
+_LONG_AGO = "2020-01-01T00:00:00Z"
+_DAYS = 365  # of retention; entries of long ago are older, all others are not
+
+
+class Violation(PanError):
+    """The service holds something else than it said."""
+
+    code = "violation"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An entry as its client knows it; the id of a lost enrolment is learnt later."""
+
+    person: str
+    old: bool
+    entry_id: int = field(compare=False, default=0)
+
+
+GalleryCatalog = dict[str, dict[str, Kept]]  # gallery -> the entries' tags -> entries
+
+
+@dataclass(frozen=True, slots=True)
+class _Enrolment:
+    """A request that can be sent again."""
+
+    path: str
+    key: str
+    entries: list[dict[str, Any]]
+
+
+def pixels(tag: str) -> npt.NDArray[np.uint8]:
+    """The picture of the entry with this tag."""
+    return np.asarray(person(zlib.crc32(tag.encode())))
+
+
+@cache
+def vector(tag: str, pictured: bool = False) -> npt.NDArray[np.float32]:
+    """The (DIM,) unit vector of the entry with this tag; where pictured, as the model is defined."""
+    if pictured:
+        found = reference_embedding(resize_image(pixels(tag), HEIGHT, WIDTH)[None])[0]
+    else:
+        found = np.random.default_rng(zlib.crc32(tag.encode())).normal(size=DIM)
+        found /= np.linalg.norm(found)
+    unit: npt.NDArray[np.float32] = found.astype(np.float32)
+    return unit
+
+
+class Worker:
+    """A client with entries of its own."""
+
+    def __init__(self, number: int, seed: int) -> None:
+        self._name = f"w{number}"
+        self._random = np.random.default_rng((seed, number))
+        self._count = 0
+        self.told: GalleryCatalog = {SHARED: {}}
+        self.asked: GalleryCatalog | None = None
+        self._enrolment: _Enrolment | None = None
+        self.acknowledged: Counter[str] = Counter()
+        self.lost: Counter[str] = Counter()
+        self.failure: Exception | None = None
+
+    def work(self, http: httpx.Client) -> None:
+        """Send request after request until the server is gone."""
+        try:
+            while True:
+                self._step(http)
+        except httpx.TransportError:
+            return
+        except Exception as error:
+            self.failure = error
+
+    def owns(self, gallery: str, tag: str) -> bool:
+        """Whether an entry is this client's, by gallery or tag."""
+        return gallery == self._name or tag.startswith(f"{self._name}.")
+
+    def settle(self, found: GalleryCatalog, http: httpx.Client) -> None:
+        """Compare with what the restarted server holds of this client. Raises Violation."""
+        if found not in (self.told, self.asked):
+            raise Violation(f"{self._name} was told {self.told}, asked last for {self.asked}; the service has {found}")
+        if self.asked is not None:
+            self.lost["carried out" if found == self.asked else "not carried out"] += 1
+        if self._enrolment is not None and self.asked is not None:
+            ids = self._send(http, self._enrolment)
+            gallery = self._enrolment.path.split("/")[3]
+            tags = [entry["attributes"]["tag"] for entry in self._enrolment.entries]
+            asked = self.asked[gallery]
+            again = {tag: Kept(asked[tag].person, asked[tag].old, id_) for tag, id_ in zip(tags, ids, strict=True)}
+            if found == self.asked and [found[gallery][tag].entry_id for tag in tags] != ids:
+                raise Violation(f"a second request with the key {self._enrolment.key} was answered with other entries")
+            found = {**found, gallery: {**found.get(gallery, {}), **again}}
+        self.told, self.asked, self._enrolment = found, None, None
+
+    def _step(self, http: httpx.Client) -> None:
+        gallery = SHARED if self._random.random() < 0.5 else self._name
+        held = self.told.get(gallery)
+        if held is None:
+            body = {"name": gallery, "keep_crops": True}
+            self._ask(http, "create gallery", {**self.told, gallery: {}}, "POST", "/v1/galleries", body)
+            return
+        path = f"/v1/galleries/{gallery}"
+        chance = self._random.random() + 0.5 * (len(held) > _ENOUGH)
+        if chance < 0.5 or not held:
+            self._enrol(http, gallery, f"{path}/entries")
+            return
+        tag = str(self._random.choice(sorted(held)))
+        if chance < 0.75:
+            left = {other: kept for other, kept in held.items() if other != tag}
+            path += f"/entries/{held[tag].entry_id}"
+            self._ask(http, "delete entry", {**self.told, gallery: left}, "DELETE", path)
+        elif chance < 0.85 or gallery == SHARED:
+            left = {other: kept for other, kept in held.items() if kept.person != held[tag].person}
+            path += f"/persons?person_id={held[tag].person}"
+            self._ask(http, "erase person", {**self.told, gallery: left}, "DELETE", path)
+        elif chance < 0.95:
+            self._purge(http, gallery, held, path)
+        else:
+            rest = {name: entries for name, entries in self.told.items() if name != gallery}
+            self._ask(http, "delete gallery", rest, "DELETE", path)
+
+    def _purge(self, http: httpx.Client, gallery: str, held: dict[str, Kept], path: str) -> None:
+        """From the first answer on, those of long ago answer nothing; from the second on they are gone."""
+        left = {**self.told, gallery: {tag: kept for tag, kept in held.items() if not kept.old}}
+        before = self.told
+        self._ask(http, "set retention", left, "PATCH", path, {"retention_days": _DAYS})
+        self.told = before
+        self._ask(http, "purge", left, "POST", f"{path}/purge")
+        self._ask(http, "lift retention", left, "PATCH", path, {"retention_days": None})
+
+    def _enrol(self, http: httpx.Client, gallery: str, path: str) -> None:
+        self._count += 1
+        tags = [f"{self._name}.{self._count}.{place}" for place in range(int(self._random.integers(1, 9)))]
+        new = {tag: Kept(f"{self._name}-{self._random.integers(10)}", self._random.random() < 0.2) for tag in tags}
+        entries = [
+            {
+                **self._crop(gallery, tag),
+                "person_id": kept.person,
+                "captured_at": _LONG_AGO if kept.old else None,
+                "attributes": {"tag": tag},
+            }
+            for tag, kept in new.items()
+        ]
+        self._enrolment = _Enrolment(path, f"{self._name}.{self._count}", entries)
+        self.asked = {**self.told, gallery: {**self.told[gallery], **new}}
+        ids = self._send(http, self._enrolment)
+        known = {tag: Kept(kept.person, kept.old, id_) for (tag, kept), id_ in zip(new.items(), ids, strict=True)}
+        self.told = {**self.told, gallery: {**self.told[gallery], **known}}
+        self.asked = self._enrolment = None
+        self.acknowledged["enrol" if gallery == SHARED else "enrol, keeping crops"] += 1
+
+    def _crop(self, gallery: str, tag: str) -> dict[str, Any]:
+        if gallery == SHARED:
+            return {"vector": vector(tag).tolist()}
+        return {"image": base64.b64encode(encode(person(zlib.crc32(tag.encode())), "BMP")).decode()}
+
+    def _send(self, http: httpx.Client, enrolment: _Enrolment) -> list[int]:
+        headers = {"Idempotency-Key": enrolment.key}
+        answer = http.post(enrolment.path, json={"entries": enrolment.entries}, headers=headers)
+        if answer.status_code != 201:
+            raise Violation(f"enrolment was answered {answer.status_code}: {answer.text}")
+        return [result["entry_id"] for result in answer.json()["results"]]
+
+    def _ask(
+        self,
+        http: httpx.Client,
+        what: str,
+        after: GalleryCatalog,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None = None,
+    ) -> None:
+        self.asked = after
+        answer = http.request(method, path, json=body)
+        if not answer.is_success:
+            raise Violation(f"{what} was answered {answer.status_code}: {answer.text}")
+        self.told, self.asked = after, None
+        self.acknowledged[what] += 1

@@ -1,0 +1,183 @@
+"""SIGKILL at random moments while a gallery goes from one model to another and back, and changes meanwhile.
+
+    python -m benchmarks.crash.reembedding [--rounds 60] [--seed 0] [--json]
+
+Each round starts the real server with the model that the gallery goes to, which goes on by itself, deletes and relabels
+entries, and kills it within 0.3 s. After every kill the gallery must be wholly of the one model or wholly of the other,
+with each vector the one that this model by its definition has of the entry's kept picture, with the entries that its
+client was told of and no others, and with no less done than before. Exit status 1 where that does not hold.
+"""
+
+import base64
+import json
+import signal
+import sys
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import httpx
+import numpy as np
+import numpy.typing as npt
+import orjson
+import typer
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from benchmarks.common.served import Served
+from benchmarks.crash.client import Violation
+from bundle import resize_image
+from pan_reid import Client, ClientError, Crop
+from pan_reid.schemas import EntryInfo
+from tests.support.bundles import DIM, HEIGHT, WIDTH, reference_embedding, write_bundle
+from tests.support.pictures import png
+
+LONGEST = 0.3  # seconds from the first change to the kill
+PEOPLE = 250
+DIMS = (DIM, 32)  # of the two models
+_CHANGES = 0.02  # seconds between two changes
+_SAME = 0.999  # cosine of the vectors of a picture and of its kept JPEG; those of the other model have another length
+
+
+class Played:
+    """A data folder, the server over it, and what its client knows: the persons by entry, one of which may be lost."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.bundles = [write_bundle(folder / f"model{n}", seed=n, dim=dim) for n, dim in enumerate(DIMS)]
+        self.folder = folder
+        self.random = np.random.default_rng(seed)
+        self.told: dict[int, str] = {}
+        self.asked: dict[int, str] | None = None
+        self.pictures: dict[int, npt.NDArray[np.uint8]] = {}
+        self.goal = 0
+        self.done = 0  # at the end of the round before, when there were so many entries:
+        self.entries = 0
+        self.counts: Counter[str] = Counter()
+
+    def serve(self) -> Served:
+        """The server with the model that the gallery goes to."""
+        return Served(self.bundles[self.goal], self.folder / "data", self.folder / "log")
+
+    def arrive(self, client: Client) -> None:
+        """The gallery is of the loaded model: fill it up, and learn what is kept of whom."""
+        people = range(len(self.told), PEOPLE)
+        crops = [Crop(png(n), EntryInfo(person_id=f"p{n}")) for n in people]
+        if crops:
+            ids = [result.entry_id for result in client.enrol("g", crops).results]
+            self.told |= {id_: f"p{n}" for id_, n in zip(ids, people, strict=True) if id_ is not None}
+        for entry in self.told.keys() - self.pictures.keys():
+            kept = np.asarray(Image.open(BytesIO(client.image("g", entry))))
+            self.pictures[entry] = resize_image(kept, HEIGHT, WIDTH)
+        self.goal = 1 - self.goal
+
+    def change(self, url: str) -> None:
+        """Delete and relabel entries until the server is gone."""
+        with (
+            httpx.Client(base_url=f"{url}/v1/galleries/g/entries", timeout=30) as http,
+            suppress(httpx.TransportError),
+        ):
+            while True:
+                entry = int(self.random.choice(sorted(self.told)))
+                if self.random.random() < 0.3:
+                    self.asked = {id_: person for id_, person in self.told.items() if id_ != entry}
+                    answer = http.delete(f"/{entry}")
+                else:
+                    self.counts["labels"] += 1
+                    name = f"q{self.counts['labels']}"
+                    self.asked = {**self.told, entry: name}
+                    answer = http.patch(f"/{entry}", json={"person_id": name})
+                answer.raise_for_status()
+                self.told, self.asked = self.asked, None
+                self.counts["acknowledged changes"] += 1
+                time.sleep(_CHANGES)
+
+    def verify(self, url: str) -> None:
+        """Compare all that the server holds with what the client was told. Raises Violation."""
+        with Client(url) as client:
+            file = exported(client)
+            found = {entry.entry_id: str(entry.person_id) for entry in client.entries("g")}
+        first, *entries, _ = [orjson.loads(line) for line in file.getvalue().splitlines()]
+        if found not in (self.told, self.asked):
+            raise Violation(f"the client was told {self.told}, asked last for {self.asked}; the service has {found}")
+        self.counts["answers lost"] += self.asked is not None
+        self.told, self.asked = found, None
+        model = DIMS.index(first["dim"])
+        vectors = np.stack([np.frombuffer(base64.b64decode(entry["vector"]), "<f4") for entry in entries])
+        expected = reference_embedding(np.stack([self.pictures[id_] for id_ in found]), model, DIMS[model])
+        if ((vectors * expected).sum(1) < _SAME).any():
+            raise Violation("an entry has a vector that is not of its picture")
+
+
+def exported(client: Client) -> BytesIO:
+    """The file of the gallery; again where it breaks off because the gallery goes over to the other model just then."""
+    for _ in range(2):
+        file = BytesIO()
+        try:
+            client.export_gallery("g", file.write)
+        except ClientError:
+            continue
+        return file
+    raise Violation("an export breaks off again and again")
+
+
+def play(folder: Path, rounds: int, seed: int, progress: Console) -> dict[str, Any]:
+    """Kill `rounds` servers in a folder. Returns how often a gallery arrived; raises Violation."""
+    played = Played(folder, seed)
+    server = played.serve()
+    try:
+        with Client(server.url) as client:
+            client.create_gallery("g", keep_crops=True)
+            played.arrive(client)
+        server.stop()
+        for _ in track(range(rounds), "killing", console=progress, disable=not progress.is_terminal):
+            server = played.serve()
+            with Client(server.url) as client:
+                state = client.re_embedding("g")
+                played.verify(server.url)
+                if state.state == "needed":
+                    client.re_embed("g")
+                elif state.state == "current":
+                    played.counts["arrived"] += 1
+                    played.arrive(client)
+                elif state.done < played.done - (played.entries - len(played.told)):
+                    raise Violation(f"{played.done} of {played.entries} entries were done, and now {state.done} are")
+                else:
+                    played.counts["killed on the way"] += 1
+                changes = threading.Thread(target=played.change, args=(server.url,))
+                changes.start()
+                time.sleep(played.random.uniform(0.0, LONGEST))
+                played.entries = len(played.told)
+                played.done = client.re_embedding("g").done if state.state != "current" else 0
+            server.stop(signal.SIGKILL)
+            changes.join()
+    finally:
+        if server.running:
+            server.stop()
+    counted = ("killed on the way", "arrived", "acknowledged changes", "answers lost")
+    return {"rounds": rounds, "seed": seed, **{name: played.counts[name] for name in counted}}
+
+
+def main(
+    rounds: Annotated[int, typer.Option(min=1)] = 60,
+    seed: int = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Kill the server again and again while a gallery goes to another model, and see what it holds."""
+    console = Console(stderr=True)
+    with TemporaryDirectory() as folder:
+        try:
+            found = play(Path(folder), rounds, seed, console)
+        except Violation as violation:
+            console.print(f"error: {violation}", markup=False, soft_wrap=True)
+            sys.exit(1)
+    print(json.dumps(found) if as_json else "\n".join(f"{name}: {value}" for name, value in found.items()))
+
+
+if __name__ == "__main__":
+    typer.run(main)

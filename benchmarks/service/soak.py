@@ -1,0 +1,165 @@
+"""Everyday work for half an hour: does the server's memory stay what it was after warming up?
+
+    python -m benchmarks.service.soak [--minutes 30] [--bundle BUNDLE] [--json]
+
+Four clients enrol people in a gallery that keeps their pictures, find them again, send broken pictures among good ones,
+list and delete entries, and erase the people of some time ago, so that the gallery keeps its size. A fifth turns over a
+larger gallery by vectors, so that its index is compacted over and over. The first fifth of the time warms up; then the
+median memory of the second fifth is compared with that of the last. Exit status 1 where it grew by 2 % or more, or an
+answer was wrong.
+"""
+
+import asyncio
+import base64
+import json
+import re
+import statistics
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+import httpx
+import numpy as np
+import typer
+
+from benchmarks.common.served import MIB, Served, watch
+from tests.support.bundles import DIM, write_bundle
+from tests.support.pictures import hostile, png
+
+CLIENTS = 4
+REMEMBERED = 20  # people of a client who are in the gallery at a time
+PAUSE = 0.05  # seconds between the rounds of a client: work, not overload
+MOST = 2.0  # per cent
+GALLERY = "/v1/galleries/soak"
+LARGE = "/v1/galleries/large"
+PERSONS, OF_EACH = 120, 25  # of the large gallery
+
+
+class Client(ABC):
+    """Goes round after round, and notes each answer that is not the right one."""
+
+    pause = PAUSE
+
+    def __init__(self, http: httpx.AsyncClient) -> None:
+        self._http = http
+        self.rounds = 0
+        self.faults: Counter[str] = Counter()
+
+    async def work(self, end: float) -> None:
+        """Until the clock says so."""
+        while time.monotonic() < end:
+            await self._round()
+            self.rounds += 1
+            await asyncio.sleep(self.pause)
+
+    @abstractmethod
+    async def _round(self) -> None: ...
+
+    async def _ask(self, expected: int, method: str, path: str, **body: Any) -> Any:
+        answer = await self._http.request(method, path, **body)
+        if answer.status_code != expected:
+            self.faults[f"{method} was answered {answer.status_code}"] += 1
+        return answer.json() if answer.content else None
+
+
+class Visitor(Client):
+    """With pictures."""
+
+    def __init__(self, number: int, http: httpx.AsyncClient) -> None:
+        super().__init__(http)
+        self._number = number
+        self._bad = [data for data, _ in hostile().values()]
+
+    async def _round(self) -> None:
+        person = self._person(self.rounds)
+        crops = [png(1000 * self.rounds + self._number, shot) for shot in range(4)]
+        metadata = json.dumps([{"person_id": person, "camera_id": f"c{shot}"} for shot in range(len(crops))])
+        enrolled = await self._ask(201, "POST", f"{GALLERY}/entries", files=_files(crops), data={"metadata": metadata})
+        found = await self._ask(200, "POST", f"{GALLERY}/search", files=_files(crops[:1]), data={"top_k": "5"})
+        if found["hits"][0]["person_id"] != person:
+            self.faults["another person was found"] += 1
+        bad = self._bad[self.rounds % len(self._bad)]
+        await self._ask(207, "POST", "/v1/embeddings", files=_files([crops[1], bad, crops[2]]))
+        await self._ask(200, "GET", f"{GALLERY}/entries", params={"person_id": person})
+        await self._ask(204, "DELETE", f"{GALLERY}/entries/{enrolled['results'][0]['entry_id']}")
+        if self.rounds >= REMEMBERED:
+            await self._ask(200, "DELETE", f"{GALLERY}/persons?person_id={self._person(self.rounds - REMEMBERED)}")
+
+    def _person(self, number: int) -> str:
+        return f"client{self._number}-{number}"
+
+
+class Turnover(Client):
+    """With vectors, many at once: as many persons come as go."""
+
+    pause = 0.5
+
+    async def _round(self) -> None:
+        persons = range(PERSONS) if self.rounds == 0 else [PERSONS + self.rounds]
+        for person in persons:
+            vectors = np.random.default_rng(person).normal(size=(OF_EACH, DIM)).astype("<f4")
+            told = {"person_id": str(person)}
+            entries = [{**told, "vector": base64.b64encode(vector.tobytes()).decode()} for vector in vectors]
+            await self._ask(201, "POST", f"{LARGE}/entries", json={"entries": entries})
+        found = await self._ask(200, "POST", f"{LARGE}/search", json={"vector": vectors[0].tolist(), "top_k": 10})
+        if found["hits"][0]["person_id"] != str(person):
+            self.faults["another person was found"] += 1
+        if self.rounds > 0:
+            oldest = self.rounds - 1 if self.rounds <= PERSONS else self.rounds
+            await self._ask(200, "DELETE", f"{LARGE}/persons?person_id={oldest}")
+
+
+def _files(pictures: list[bytes]) -> list[tuple[str, tuple[str, bytes]]]:
+    return [("images", ("crop", picture)) for picture in pictures]
+
+
+async def play(folder: Path, bundle: Path, seconds: float) -> dict[str, Any]:
+    """Work that long. What was seen."""
+    server = Served(bundle, folder / "data", folder / "log", "--log-level", "warning")
+    samples: list[int] = []
+    async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
+        await http.post("/v1/galleries", json={"name": "soak", "keep_crops": True})
+        await http.post("/v1/galleries", json={"name": "large", "index": "ivf_sq8"})
+        watching = asyncio.create_task(watch(server, samples, seconds / 500))
+        clients = [*(Visitor(number, http) for number in range(CLIENTS)), Turnover(http)]
+        end = time.monotonic() + seconds
+        await asyncio.gather(*(client.work(end) for client in clients))
+        watching.cancel()
+        entries, large = [(await http.get(gallery)).json()["entries"] for gallery in (GALLERY, LARGE)]
+        indexed = (await http.get("/metrics")).text
+    server.stop()
+    fifths = [samples[len(samples) * n // 5 : len(samples) * (n + 1) // 5] for n in range(5)]
+    medians = [statistics.median(fifth) for fifth in fifths]
+    return {
+        "seconds": seconds,
+        "rounds": sum(client.rounds for client in clients),
+        "entries at the end": entries,
+        "entries of the large gallery": large,
+        "its index was": {
+            match[1]: int(float(match[2]))
+            for match in re.finditer(r'upkeep_seconds_count{done="(.*?)"} (\S+)', indexed)
+        },
+        "faults": dict(sum((client.faults for client in clients), Counter[str]())),
+        "MiB by fifths of the time": [round(median / MIB, 1) for median in medians],
+        "growth in per cent": round(100 * (medians[-1] / medians[1] - 1), 2),
+    }
+
+
+def main(
+    minutes: Annotated[float, typer.Option(min=0.1)] = 30.0,
+    bundle: Annotated[Path | None, typer.Option(help="In place of a tiny one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Work, and watch the memory."""
+    with TemporaryDirectory() as folder:
+        found = asyncio.run(play(Path(folder), bundle or write_bundle(Path(folder) / "bundle"), 60 * minutes))
+    print(json.dumps(found) if as_json else "\n".join(f"{name}: {value}" for name, value in found.items()))
+    sys.exit(bool(found["faults"]) or found["growth in per cent"] >= MOST)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,17 @@
+"""The short form of `python -m benchmarks.service.soak`: everyday work, no wrong answer, a gallery that keeps its size.
+
+Ten seconds are too short for a judgement of the memory to the per cent; a leak of what a request carries would show.
+"""
+
+import asyncio
+from pathlib import Path
+
+from benchmarks.service.soak import CLIENTS, REMEMBERED, play
+
+
+def test_everyday_work_goes_well_and_its_memory_comes_back(bundle: Path, tmp_path: Path) -> None:
+    found = asyncio.run(play(tmp_path, bundle, seconds=10))
+    assert found["faults"] == {}
+    assert found["rounds"] > 0
+    assert found["entries at the end"] <= CLIENTS * (REMEMBERED + 1) * 3
+    assert found["growth in per cent"] < 25

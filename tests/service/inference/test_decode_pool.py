@@ -1,0 +1,92 @@
+"""The decode pool: one budget of memory for all pictures, served in turn, and a report of what takes too long."""
+
+import threading
+import time
+
+import pytest
+
+from bundle import ImageLimits, ImageTooComplex, ImageTooLarge
+from service.core.errors import Overloaded
+from service.inference.decode_pool import DecodePool, MemoryBudget
+from tests.support.bundles import HEIGHT, WIDTH
+from tests.support.pictures import many_scans, png
+
+
+def test_pictures_together_take_no_more_than_the_budget() -> None:
+    budget = MemoryBudget(100)
+    held = most = 0
+    lock = threading.Lock()
+
+    def work(size: int) -> None:
+        nonlocal held, most
+        with budget.hold(size, 10):
+            with lock:
+                held += size
+                most = max(most, held)
+            time.sleep(0.002)
+            with lock:
+                held -= size
+
+    threads = [threading.Thread(target=work, args=(size,)) for size in [60, 30, 100, 50, 50, 10, 90] * 5]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (held, most) == (0, 100)
+
+
+def test_who_waits_for_room_is_not_overtaken() -> None:
+    budget = MemoryBudget(100)
+    order: list[str] = []
+
+    def take(name: str, size: int) -> None:
+        with budget.hold(size, 10):
+            order.append(name)
+
+    with budget.hold(60, 10):
+        large = threading.Thread(target=take, args=("large", 90))
+        large.start()
+        while not budget._turn.locked():
+            time.sleep(0.001)
+        small = threading.Thread(target=take, args=("small", 10))  # there is room for it, and it came later
+        small.start()
+        time.sleep(0.02)
+        assert order == []
+    large.join()
+    small.join()
+    assert order == ["large", "small"]
+
+
+def test_no_room_in_time_is_overload_and_frees_what_was_taken() -> None:
+    budget = MemoryBudget(100)
+    with budget.hold(60, 0), pytest.raises(Overloaded), budget.hold(60, 0.01):
+        pass
+    with budget.hold(100, 0):
+        pass
+
+
+def test_a_decode_that_hangs_is_reported() -> None:
+    pool = DecodePool(HEIGHT, WIDTH, ImageLimits(max_seconds=0.05))
+    assert pool.crop(png(1)).pixels.shape == (HEIGHT, WIDTH, 3)
+    assert pool.overdue == 0.0
+    pool._running[0] = time.monotonic() - 10.05
+    assert pool.overdue == pytest.approx(10.0, abs=0.5)
+    pool.close()
+
+
+def test_a_picture_within_the_operators_limits_alone_is_decoded() -> None:
+    pool = DecodePool(HEIGHT, WIDTH, ImageLimits(max_decode_bytes=1000))
+    with pytest.raises(ImageTooLarge, match="MiB to decode"):
+        pool.crop(png(1))
+    assert pool.kept_crop(png(1)).pixels.shape == (HEIGHT, WIDTH, 3)  # it was accepted when it was enrolled
+    with pytest.raises(ImageTooComplex):
+        pool.kept_crop(many_scans(1000))
+    pool.close()
+
+
+def test_the_time_limit_holds_for_kept_and_imported_pictures_too() -> None:
+    pool = DecodePool(HEIGHT, WIDTH, ImageLimits(max_seconds=1e-9))
+    for decode in (pool.crop, pool.kept_crop, pool.reencode):
+        with pytest.raises(ImageTooComplex, match="did not decode within"):
+            decode(png(1))
+    pool.close()

@@ -1,0 +1,147 @@
+"""Between a picture's bytes and its embedding: who is admitted, who fails, and what they are told."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bundle import ImageError, load_crop
+from service.core.errors import BodyTooLarge, DeadlineExceeded, EngineFailed, Overloaded
+from service.core.settings import Settings
+from service.inference.embedder import Embedder
+from service.inference.engine import Engine
+from service.observability.metrics import Metrics
+from tests.support.bundles import HEIGHT, SIGNATURE, WIDTH, onnx_runner, reference_embedding
+from tests.support.pictures import png
+
+
+class Gated(Engine):
+    """The real engine, behind a gate and with a fault that can be switched on."""
+
+    def __init__(self, bundle: Path) -> None:
+        super().__init__(onnx_runner(bundle), SIGNATURE)
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+        self.broken = False
+        self.sizes: list[int] = []
+
+    def embed(self, crops: np.ndarray) -> np.ndarray:
+        self.entered.set()
+        self.gate.wait(30)
+        if self.broken:
+            raise EngineFailed("switched off")
+        self.sizes.append(len(crops))
+        return super().embed(crops)
+
+
+def scenario(bundle: Path, play: Callable[[Embedder, Gated], Awaitable[None]], **settings: object) -> None:
+    async def run() -> None:
+        engine = Gated(bundle)
+        embedder = Embedder(engine, Settings(bundle=bundle, data=bundle, **settings), Metrics())  # type: ignore[arg-type]
+        try:
+            await play(embedder, engine)
+        finally:
+            engine.gate.set()
+            await embedder.close()
+
+    asyncio.run(run())
+
+
+def expected(data: bytes) -> np.ndarray:
+    return reference_embedding(load_crop(data, HEIGHT, WIDTH)[None])[0]
+
+
+def test_a_bad_picture_fails_alone_and_the_others_keep_their_place(bundle: Path) -> None:
+    async def play(embedder: Embedder, _: Gated) -> None:
+        outcomes = await embedder.embed([png(1), b"not a picture", png(2), png(3)[:200]])
+        np.testing.assert_allclose(outcomes[0], expected(png(1)), atol=1e-5)
+        np.testing.assert_allclose(outcomes[2], expected(png(2)), atol=1e-5)
+        assert [type(outcome).__name__ for outcome in (outcomes[1], outcomes[3])] == [
+            "UnsupportedImage",
+            "CorruptImage",
+        ]
+
+    scenario(bundle, play)
+
+
+def test_pictures_of_many_requests_share_engine_calls(bundle: Path) -> None:
+    async def play(embedder: Embedder, engine: Gated) -> None:
+        answers = await asyncio.gather(*(embedder.embed([png(n)]) for n in range(8)))
+        for n, (vector,) in enumerate(answers):
+            np.testing.assert_allclose(vector, expected(png(n)), atol=1e-5)
+        assert sum(engine.sizes) == 8
+        assert len(engine.sizes) < 8
+
+    scenario(bundle, play, max_delay=0.5, max_batch=8)
+
+
+def test_over_the_bound_is_told_when_to_come_back_and_then_gets_in(bundle: Path) -> None:
+    async def play(embedder: Embedder, engine: Gated) -> None:
+        engine.gate.clear()
+        first = asyncio.create_task(embedder.embed([png(1), png(2)]))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded) as refused:
+            await embedder.embed([png(3), png(4)])
+        assert refused.value.retry_after >= 1
+        third = asyncio.create_task(embedder.embed([png(3)]))  # there is room for one
+        engine.gate.set()
+        assert len(await first) == 2
+        assert len(await third) == 1
+        assert len(await embedder.embed([png(3), png(4)])) == 2
+
+    scenario(bundle, play, max_queue=3, max_images=3)
+
+
+def test_too_many_pictures_for_one_request_are_refused(bundle: Path) -> None:
+    async def play(embedder: Embedder, _: Gated) -> None:
+        with pytest.raises(BodyTooLarge, match="5 images in one request; at most 4"):
+            await embedder.embed([png(1)] * 5)
+
+    scenario(bundle, play, max_images=4)
+
+
+def test_a_late_request_is_given_up_and_makes_room(bundle: Path) -> None:
+    async def play(embedder: Embedder, engine: Gated) -> None:
+        engine.gate.clear()
+        with pytest.raises(DeadlineExceeded):
+            await embedder.embed([png(1)])
+        engine.gate.set()
+        assert len(await embedder.embed([png(2)])) == 1
+
+    scenario(bundle, play, request_timeout=0.2, max_queue=1, max_images=1)
+
+
+def test_a_cancelled_request_never_reaches_the_engine(bundle: Path) -> None:
+    async def play(embedder: Embedder, engine: Gated) -> None:
+        engine.gate.clear()
+        busy = asyncio.create_task(embedder.embed([png(1)]))
+        await asyncio.to_thread(engine.entered.wait)
+        unwanted = asyncio.create_task(embedder.embed([png(n) for n in range(4)]))
+        await asyncio.sleep(0.1)
+        unwanted.cancel()
+        await asyncio.gather(unwanted, return_exceptions=True)
+        engine.gate.set()
+        await busy
+        assert len(await embedder.embed([png(9)])) == 1
+        assert engine.sizes == [1, 1]
+
+    scenario(bundle, play, max_batch=1)
+
+
+def test_an_engine_failure_fails_its_requests_and_not_the_next(bundle: Path) -> None:
+    async def play(embedder: Embedder, engine: Gated) -> None:
+        engine.broken = True
+        with pytest.raises(EngineFailed, match="switched off"):
+            await embedder.embed([png(1), png(2)])
+        with pytest.raises(EngineFailed):
+            await embedder.probe()
+        assert embedder.seconds_since_success == float("inf")
+        engine.broken = False
+        assert not isinstance((await embedder.embed([png(1)]))[0], ImageError)
+        assert embedder.seconds_since_success < 60
+
+    scenario(bundle, play)

@@ -1,0 +1,59 @@
+"""A server in a thread of this process, and the commands in processes of their own."""
+
+import asyncio
+import os
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import httpx
+
+from service.api.server import Server, serve
+from service.core.settings import Settings
+
+CLI = (sys.executable, "-m", "service")
+
+
+@contextmanager
+def running(settings: Settings) -> Iterator[httpx.Client]:
+    """A client of a server in this process."""
+    found: queue.Queue[tuple[Server, str] | None] = queue.Queue()
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            asyncio.run(serve(settings, "127.0.0.1", 0, lambda server, url: found.put((server, url))))
+        except BaseException as error:
+            failure.append(error)
+            found.put(None)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    started = found.get(timeout=60)
+    if started is None:
+        raise failure[0]
+    server, url = started
+    try:
+        with httpx.Client(base_url=url, timeout=60) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def pan_reid(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of the client's CLI to its end."""
+    return _run([sys.executable, "-m", "pan_reid"], arguments)
+
+
+def pan_serve(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of the CLI to its end."""
+    return _run(CLI, arguments)
+
+
+def _run(command: Sequence[str], arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, env=environment)
