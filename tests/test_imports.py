@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -77,19 +78,64 @@ def service_imports() -> dict[str, set[str]]:
     return {name: imported_modules(path, set(files)) - {name} for name, path in files.items()}
 
 
+def layer_of(module: str) -> str:
+    """The layer of a module; an empty string for `service` and `service.__main__`, which are in none."""
+    layer = module.split(".")[1] if "." in module else ""
+    return "" if layer == "__main__" else layer
+
+
+def imports_across_layers() -> list[tuple[str, str]]:
+    """Every import between two layers: the importing module and the imported one."""
+    pairs = [(module, target) for module, targets in service_imports().items() for target in sorted(targets)]
+    return [(m, t) for m, t in pairs if layer_of(t) and layer_of(m) != layer_of(t)]
+
+
 def test_every_layer_of_the_service_imports_only_what_stands_below_it() -> None:
     rank = {layer: place for place, layer in enumerate(LAYERS)}
-    upward = []
-    for module, targets in service_imports().items():
-        layer = module.split(".")[1] if "." in module else ""
-        if layer in ("", "__main__"):
-            continue
-        assert layer in rank, f"{module} is in no layer"
-        for target in targets:
-            below = target.split(".")[1] if "." in target else ""
-            if below and rank[below] < rank[layer]:
-                upward.append(f"{module} -> {target}")
+    assert {layer_of(module) for module in service_imports()} - {""} == set(LAYERS)
+    upward = [(m, t) for m, t in imports_across_layers() if layer_of(m) and rank[layer_of(t)] < rank[layer_of(m)]]
     assert upward == []
+
+
+def exported(package: str) -> list[str] | None:
+    """`__all__` of a package, read from its source; None if it has none."""
+    source = ROOT.joinpath(*package.split("."), "__init__.py").read_text(encoding="utf-8")
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["__all__"]:
+            return list(ast.literal_eval(node.value))
+    return None
+
+
+def test_other_layers_import_only_the_public_modules_of_a_layer() -> None:
+    """`__all__` of a layer names them. A nested package such as `inference.engines` names its own."""
+    private = []
+    for module, target in imports_across_layers():
+        parts = target.split(".")
+        for depth in range(2, len(parts)):
+            package = ".".join(parts[:depth])
+            public = exported(package)
+            if public is not None and parts[depth] not in public:
+                private.append(f"{module} -> {target}, which is not in {package}.__all__")
+    assert private == []
+
+
+@pytest.mark.parametrize("layer", [layer for layer in LAYERS if layer != "container"])
+def test_every_name_in_all_of_a_layer_is_a_module_of_it(layer: str) -> None:
+    folder = ROOT / "service" / layer
+    public = exported(f"service.{layer}") or []
+    assert public == sorted(set(public))
+    assert [name for name in public if not ((folder / f"{name}.py").exists() or (folder / name).is_dir())] == []
+
+
+@pytest.mark.parametrize("layer", [layer for layer in LAYERS if layer != "container"])
+def test_a_layer_imports_only_the_layers_that_its_docstring_allows(layer: str) -> None:
+    """The docstring has a line "May import: LAYER, LAYER." or "May import: no other layer." """
+    docstring = ast.get_docstring(ast.parse((ROOT / "service" / layer / "__init__.py").read_text(encoding="utf-8")))
+    line = re.search(r"^May import: (.+)\.$", docstring or "", re.MULTILINE)
+    if line is None:
+        return
+    allowed = set() if line[1] == "no other layer" else set(line[1].split(", "))
+    assert {layer_of(t) for m, t in imports_across_layers() if layer_of(m) == layer} <= allowed <= set(LAYERS)
 
 
 def test_no_modules_of_the_service_import_each_other_in_a_circle() -> None:

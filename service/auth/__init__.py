@@ -1,1 +1,6 @@
-"""Who may call: API keys and their scopes, rate limits, and the record of refused calls."""
+"""API keys with scopes, a rate limit per key, and the audit of refused calls.
+
+May import: storage, observability, core.
+"""
+
+__all__ = ["keys", "refusals"]

@@ -1,1 +1,17 @@
-"""What every layer may use: types, entry models, the clock, errors, settings. It imports nothing of the service."""
+"""Types, entry models, the clock, errors and settings, for every layer.
+
+May import: no other layer.
+"""
+
+__all__ = [
+    "choices",
+    "clock",
+    "errors",
+    "models",
+    "packages",
+    "serial_executor",
+    "settings",
+    "times",
+    "types",
+    "vectors",
+]

@@ -1,1 +1,6 @@
-"""What operators see: Prometheus metrics, OpenTelemetry traces, Server-Timing, JSON logs, health of loops."""
+"""Prometheus metrics, OpenTelemetry traces, Server-Timing, JSON logs, and the health of background loops.
+
+May import: core.
+"""
+
+__all__ = ["logging", "metrics", "server_timing", "tracing", "worker"]

@@ -1,5 +1,22 @@
-"""The record: one SQLite database is the truth, vectors included.
+"""One SQLite database holds every gallery, vectors included.
 
-`database` owns threads and commits; a module per table holds its SQL; `migrations` the schema; `backup`, `check` and
-`integrity` examine and copy a data folder, `data_dir` locks it.
+`database` owns the threads and the transactions, `migrations` the schema. One module per table holds its SQL.
+`integrity`, `backup`, `check` and `vacuum` examine, copy, repair and shrink the database; `data_dir` locks its folder.
+
+May import: observability, core.
 """
+
+__all__ = [
+    "backup",
+    "check",
+    "crops",
+    "data_dir",
+    "database",
+    "entries",
+    "galleries",
+    "gallery_integrity",
+    "idempotency",
+    "integrity",
+    "reembedding",
+    "vacuum",
+]
