@@ -1,4 +1,4 @@
-"""Micro-batching: single items wait a moment for company, and one call answers all of them."""
+"""Dynamic batching with a maximum delay: items of concurrent requests run in one call."""
 
 import asyncio
 import logging
@@ -34,16 +34,17 @@ class _Job(Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Threads that run `run(items) -> results` for items submitted on one event loop, several items at a time.
+    """Threads that call `run(items) -> results` with items submitted on one event loop, several items a call.
 
-    A batch starts when it is full, when no other item is being made, or when its oldest has waited `max_delay` seconds.
-    Before that it gives those whom the last batch has answered the time to come back: `patience` times what that batch
-    took, at most. Callers who ask again and again then come to share one batch instead of taking turns.
+    A batch starts when it is full, when no further item is in preparation, or when its oldest item has waited
+    `max_delay` seconds. Before that, a thread waits up to `linger_factor` times the duration of the last batch for as
+    many items as were in that batch or queued behind it. Closed-loop clients, which send their next request as soon as
+    they have an answer, then share one batch instead of alternating between two.
 
-    An item whose waiter was cancelled leaves the queue. When `run` raises an Exception, the items of that batch get the
-    error and the next batch runs. Any other error ends the thread, and the batcher with it: every item gets NotReady
-    from then on, and `require_running` says why. The threads take their batches themselves: between two of them nothing
-    waits for the event loop. The queue has no bound of its own: whoever submits decides how many items there may be.
+    A cancelled item leaves the queue. If `run` raises an Exception, all items of that batch get it, and the next batch
+    runs. Any other error ends the thread and stops the batcher: every item gets NotReady from then on, and
+    `require_running` raises it with the reason. The threads take batches from the queue themselves, so they never wait
+    for the event loop between two batches. The queue is unbounded; the caller limits the number of items.
     """
 
     def __init__(
@@ -54,35 +55,38 @@ class Batcher(Generic[Item, Result]):
         max_batch: int,
         max_delay: float,
         workers: int = 1,
-        patience: float = 0.0,
-        begin: Callable[[], None] = lower_priority,
-        failed: Callable[[], None] = lambda: None,
+        linger_factor: float = 0.0,
+        on_thread_start: Callable[[], None] = lower_priority,
+        on_thread_failure: Callable[[], None] = lambda: None,
     ) -> None:
-        """Each thread calls `begin` first; a thread that an error ends calls `failed`."""
+        """Each of the `workers` threads calls `on_thread_start` first, and `on_thread_failure` if an error ends it.
+
+        `name` is the name of threads, spans and timings. `max_delay` is in seconds.
+        """
         self._run = run
         self._name = name
         self._max_batch = max_batch
         self._max_delay = max_delay
-        self._patience = patience
-        self._begin = begin
-        self._failed = failed
+        self._linger_factor = linger_factor
+        self._on_thread_start = on_thread_start
+        self._on_thread_failure = on_thread_failure
         self._loop = asyncio.get_running_loop()
         self._queue: deque[_Job[Item, Result]] = deque()
-        self._preparing: set[asyncio.Future[Result]] = set()  # of items that are being made
+        self._preparing: set[asyncio.Future[Result]] = set()  # of items in preparation
         self._changed = threading.Condition()
-        self._company, self._company_until = 0, 0.0  # items that may be there soon, and how long to wait for them
-        self._stopped: NotReady | None = None  # why nothing is accepted any more
-        self._threads = [threading.Thread(target=self._work, name=f"{name}-{n}") for n in range(workers)]
+        self._expected, self._expected_until = 0, 0.0  # how many items to wait for, and until when
+        self._stopped: NotReady | None = None  # the reason why the batcher accepts nothing any more
+        self._threads = [threading.Thread(target=self._thread_main, name=f"{name}-{n}") for n in range(workers)]
         for thread in self._threads:
             thread.start()
 
     def require_running(self) -> None:
-        """Raises NotReady once the batcher has stopped, with the reason."""
+        """Raises NotReady with the reason once the batcher has stopped."""
         if self._stopped is not None:
             raise NotReady(str(self._stopped))
 
     async def submit(self, item: Item) -> Result:
-        """The result for one item, or the error of its batch. Raises NotReady once the batcher has stopped."""
+        """The result of one item. Raises the error of its batch, or NotReady once the batcher has stopped."""
         future: asyncio.Future[Result] = self._loop.create_future()
         with self._changed:
             self.require_running()
@@ -91,58 +95,59 @@ class Batcher(Generic[Item, Result]):
         with tracing.span(self._name):
             return await future
 
-    async def submit_prepared(self, makers: Executor, make: Callable[[], Item]) -> Result:
-        """As `submit`, with an item that a thread of `makers` makes first. Raises what `make` does, too."""
+    async def submit_prepared(self, executor: Executor, prepare: Callable[[], Item]) -> Result:
+        """As `submit`, of an item that `prepare` returns on a thread of `executor`. Raises the errors of `prepare`."""
         future: asyncio.Future[Result] = self._loop.create_future()
         with self._changed:
             self.require_running()
             self._preparing.add(future)
-        making = makers.submit(copy_context().run, self._make, make, future)
+        preparation = executor.submit(copy_context().run, self._prepare, prepare, future)
         try:
             with tracing.span(self._name):
                 return await future
         finally:
-            if making.cancel():  # it had not begun
-                self._arrived(future)
+            if preparation.cancel():  # it had not started
+                self._end_preparation(future)
 
     async def close(self) -> None:
-        """Finish the batches that run; those who still wait get NotReady."""
+        """Wait for the batches that run. Items in the queue get NotReady."""
         self._stop(NotReady("the service is stopping"))
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
-        await asyncio.sleep(0)  # the answers of the last batches are on their way to the loop
+        await asyncio.sleep(0)  # lets the event loop deliver the results of the last batches
 
-    def _work(self) -> None:
+    def _thread_main(self) -> None:
         batch: list[_Job[Item, Result]] = []
         try:
-            self._begin()
+            self._on_thread_start()
             while batch := self._collect():
-                began = time.monotonic()
-                self._answer(batch)
-                self._expect_back(batch, time.monotonic() - began)
-        except BaseException as error:  # a thread that ends unnoticed would leave a queue that never moves
+                started = time.monotonic()
+                self._run_batch(batch)
+                self._expect_next(batch, time.monotonic() - started)
+        except BaseException as error:  # without this, items would wait for a thread that no longer exists
             log.critical("the %s thread ended; restart the service", self._name, exc_info=True)
-            self._failed()
-            why = NotReady(f"the {self._name} thread ended ({type(error).__name__}); restart the service")
-            self._stop(why, [job.future for job in batch])
+            self._on_thread_failure()
+            reason = NotReady(f"the {self._name} thread ended ({type(error).__name__}); restart the service")
+            self._stop(reason, [job.future for job in batch])
 
-    def _make(self, make: Callable[[], Item], future: "asyncio.Future[Result]") -> None:
+    def _prepare(self, prepare: Callable[[], Item], future: "asyncio.Future[Result]") -> None:
         if future.done():
-            self._arrived(future)
+            self._end_preparation(future)
             return
         try:
             with tracing.part("decode"):
-                item = make()
+                item = prepare()
             job: _Job[Item, Result] = _Job(item, future)
         except BaseException as error:
-            self._arrived(future)
-            if not isinstance(error, Exception):  # it would end the event loop
-                error = RuntimeError(f"{type(error).__name__} while an item was made")
+            self._end_preparation(future)
+            if not isinstance(error, Exception):  # raised on the event loop, it would end the loop
+                error = RuntimeError(f"{type(error).__name__} during the preparation of an item")
             self._loop.call_soon_threadsafe(_fail, [future], error)
         else:
-            self._arrived(future, job)
+            self._end_preparation(future, job)
 
-    def _arrived(self, future: "asyncio.Future[Result]", job: _Job[Item, Result] | None = None) -> None:
+    def _end_preparation(self, future: "asyncio.Future[Result]", job: _Job[Item, Result] | None = None) -> None:
+        """`job` is the prepared item, if there is one to run."""
         with self._changed:
             self._preparing.discard(future)
             if job is not None and self._stopped is None:
@@ -150,57 +155,57 @@ class Batcher(Generic[Item, Result]):
             self._changed.notify()
 
     def _collect(self) -> list[_Job[Item, Result]]:
-        """The next batch; empty when the batcher has stopped."""
+        """The next batch; empty once the batcher has stopped."""
         batch: list[_Job[Item, Result]] = []
         with self._changed:
             while not batch:
                 self._changed.wait_for(lambda: self._queue or self._stopped is not None)
                 if self._stopped is not None:
                     return []
-                made_until = self._queue[0].since + self._max_delay
-                self._wait(self._company_is_there, self._company_until)
-                self._wait(self._nobody_is_coming, made_until)
+                deadline = self._queue[0].since + self._max_delay
+                self._wait(self._has_expected, self._expected_until)
+                self._wait(self._is_complete, deadline)
                 while self._queue and len(batch) < self._max_batch:
                     job = self._queue.popleft()
                     if not job.future.done():
                         batch.append(job)
         return batch
 
-    def _wait(self, enough: Callable[[], bool], until: float) -> None:
+    def _wait(self, condition: Callable[[], bool], until: float) -> None:
         if (left := until - time.monotonic()) > 0:
-            self._changed.wait_for(enough, left)
+            self._changed.wait_for(condition, left)
 
-    def _company_is_there(self) -> bool:
-        return len(self._queue) >= min(self._company, self._max_batch) or self._stopped is not None
+    def _has_expected(self) -> bool:
+        return len(self._queue) >= min(self._expected, self._max_batch) or self._stopped is not None
 
-    def _nobody_is_coming(self) -> bool:
+    def _is_complete(self) -> bool:
         return len(self._queue) >= self._max_batch or not self._preparing or self._stopped is not None
 
-    def _expect_back(self, answered: list[_Job[Item, Result]], seconds: float) -> None:
+    def _expect_next(self, batch: list[_Job[Item, Result]], seconds: float) -> None:
         with self._changed:
-            self._company = len(answered) + len(self._queue)
-            self._company_until = time.monotonic() + self._patience * seconds
+            self._expected = len(batch) + len(self._queue)
+            self._expected_until = time.monotonic() + self._linger_factor * seconds
 
-    def _answer(self, batch: list[_Job[Item, Result]]) -> None:
+    def _run_batch(self, batch: list[_Job[Item, Result]]) -> None:
         try:
             with tracing.batch(self._name, batch):
-                answers = list(zip(batch, self._run([job.item for job in batch]), strict=True))
+                results = list(zip(batch, self._run([job.item for job in batch]), strict=True))
         except Exception as error:
             self._loop.call_soon_threadsafe(_fail, [job.future for job in batch], error)
         else:
-            self._loop.call_soon_threadsafe(_resolve, answers)
+            self._loop.call_soon_threadsafe(_resolve, results)
 
-    def _stop(self, why: NotReady, running: "Sequence[asyncio.Future[Result]]" = ()) -> None:
+    def _stop(self, reason: NotReady, running: "Sequence[asyncio.Future[Result]]" = ()) -> None:
         with self._changed:
-            self._stopped = self._stopped or why
+            self._stopped = self._stopped or reason
             waiting = [*running, *self._preparing, *(job.future for job in self._queue)]
             self._queue.clear()
             self._changed.notify_all()
-        self._loop.call_soon_threadsafe(_fail, waiting, why)
+        self._loop.call_soon_threadsafe(_fail, waiting, reason)
 
 
-def _resolve(answers: "list[tuple[_Job[Item, Result], Result]]") -> None:
-    for job, result in answers:
+def _resolve(results: "list[tuple[_Job[Item, Result], Result]]") -> None:
+    for job, result in results:
         if not job.future.done():
             job.future.set_result(result)
 

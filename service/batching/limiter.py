@@ -1,4 +1,4 @@
-"""How much is taken in at a time. Over the bound nothing waits: it is told when to come back."""
+"""A limit on work in progress. Nothing queues at the limit: the caller gets Overloaded with a time to retry after."""
 
 import math
 import time
@@ -11,36 +11,37 @@ from service.core.errors import Overloaded
 
 
 class ConcurrencyLimiter:
-    """Lives on one event loop."""
+    """Counts items in progress. Use it on one event loop: it takes no lock."""
 
-    def __init__(self, what: str, most: int, gauge: Gauge) -> None:
+    def __init__(self, what: str, limit: int, gauge: Gauge) -> None:
+        """`what` names the items in error messages. `gauge` shows the number in progress."""
         self._what = what
-        self._most = most
+        self._limit = limit
         self._gauge = gauge
-        self._inside = 0
-        self._stay = 0.0  # seconds that one who leaves now has been inside: while it is full, the time to work it off
+        self._active = 0
+        self._mean_seconds = 0.0  # moving average of the time in progress; at the limit, the time to drain it
 
-    def require_room(self, count: int = 1) -> None:
-        """Raises Overloaded where so many more are too many."""
-        if self._inside + count > self._most:
-            wait = max(1, min(60, math.ceil(self._stay)))
-            raise Overloaded(f"{self._inside} {self._what} are waiting; try again in {wait} s", wait)
+    def check_capacity(self, count: int = 1) -> None:
+        """Raise Overloaded if `count` more items exceed the limit. It retries after the average time in progress."""
+        if self._active + count > self._limit:
+            wait = max(1, min(60, math.ceil(self._mean_seconds)))
+            raise Overloaded(f"{self._active} {self._what} are waiting; try again in {wait} s", wait)
 
     @property
     def busy(self) -> bool:
-        """Whether anything is worked on."""
-        return self._inside > 0
+        """Whether any item is in progress."""
+        return self._active > 0
 
     @contextmanager
     def admit(self, count: int = 1) -> Iterator[None]:
-        """Inside, `count` are worked on. Raises Overloaded."""
-        self.require_room(count)
+        """Count `count` items as in progress inside the context. Raises Overloaded."""
+        self.check_capacity(count)
         since = time.monotonic()
-        self._inside += count
-        self._gauge.set(self._inside)
+        self._active += count
+        self._gauge.set(self._active)
         try:
             yield
         finally:
-            self._inside -= count
-            self._gauge.set(self._inside)
-            self._stay += 0.1 * (time.monotonic() - since - self._stay)
+            self._active -= count
+            self._gauge.set(self._active)
+            self._mean_seconds += 0.1 * (time.monotonic() - since - self._mean_seconds)

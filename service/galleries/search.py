@@ -46,7 +46,7 @@ class Searcher:
             max_batch=_MAX_BATCH,
             max_delay=0.0,
             workers=cores,
-            failed=partial(self.health.report, failed=True),
+            on_thread_failure=partial(self.health.report, failed=True),
         )
         # What looks at more than the index gives at once runs beside it, so that no quick search waits for it.
         self._alone = ThreadPoolExecutor(cores, thread_name_prefix="search-alone", initializer=lower_priority)

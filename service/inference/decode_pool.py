@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from bundle import DEFAULT_LIMITS, ImageArray, ImageError, ImageLimits, read_header, resize_image
-from service.batching.thread_priority import DECODE, lower_priority
+from service.batching.thread_priority import DECODE_NICENESS, lower_priority
 from service.core.errors import BodyTooLarge, Overloaded
 from service.inference.crop import Box, crop_boxes
 from service.inference.crop_encoding import encode_crop
@@ -39,7 +39,7 @@ class DecodePool:
         self._memory = MemoryBudget(limits.max_decode_bytes)
         self._running: dict[int, float] = {}  # thread -> when it began to decode
         self.executor = ThreadPoolExecutor(
-            os.cpu_count(), thread_name_prefix="decode", initializer=lower_priority, initargs=(DECODE,)
+            os.cpu_count(), thread_name_prefix="decode", initializer=lower_priority, initargs=(DECODE_NICENESS,)
         )
 
     def crop(self, data: bytes, keep: bool = False) -> Crop:

@@ -49,9 +49,9 @@ class Embedder:
             name="engine",
             max_batch=settings.max_batch,
             max_delay=settings.max_delay,
-            patience=_LINGER,
-            begin=isolate_engine_driver,
-            failed=partial(self.health.report, failed=True),
+            linger_factor=_LINGER,
+            on_thread_start=isolate_engine_driver,
+            on_thread_failure=partial(self.health.report, failed=True),
         )
         self._admission = ConcurrencyLimiter("images", settings.max_queue, metrics.images_admitted)
         self._last_success = -math.inf

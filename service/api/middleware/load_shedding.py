@@ -38,7 +38,7 @@ class LoadSheddingMiddleware:
             await self._within_budget(scope, receive, send)
             return
         try:
-            admission.require_room()
+            admission.check_capacity()
         except Overloaded as refusal:
             await problem_response(refusal, scope["state"]["request_id"])(scope, receive, send)
         else:

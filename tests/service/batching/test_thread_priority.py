@@ -1,4 +1,4 @@
-"""Where the thread that drives the engine computes."""
+"""CPU affinity of the thread that drives the engine."""
 
 import os
 import sys
@@ -8,18 +8,18 @@ import pytest
 
 from service.batching.thread_priority import isolate_engine_driver
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux binds single threads to cores")
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has an affinity for each thread")
 
 
-def test_the_driver_keeps_off_the_cores_of_threads_that_are_bound() -> None:
+def test_the_driver_avoids_the_cores_that_other_threads_are_bound_to() -> None:
     every = os.sched_getaffinity(0)
     if len(every) < 2:
-        pytest.skip("there is one core")
-    taken, done = max(every), threading.Event()
+        pytest.skip("needs two cores")
+    reserved, done = max(every), threading.Event()
     bound, found = threading.Barrier(2), []
 
-    def of_a_runtime() -> None:
-        os.sched_setaffinity(0, {taken})
+    def runtime_thread() -> None:
+        os.sched_setaffinity(0, {reserved})
         bound.wait(10)
         done.wait(10)
 
@@ -27,7 +27,7 @@ def test_the_driver_keeps_off_the_cores_of_threads_that_are_bound() -> None:
         isolate_engine_driver()
         found.append(os.sched_getaffinity(0))
 
-    runtime, engine = threading.Thread(target=of_a_runtime), threading.Thread(target=driver)
+    runtime, engine = threading.Thread(target=runtime_thread), threading.Thread(target=driver)
     runtime.start()
     bound.wait(10)
     engine.start()
@@ -35,4 +35,4 @@ def test_the_driver_keeps_off_the_cores_of_threads_that_are_bound() -> None:
     done.set()
     runtime.join()
     assert found[0]
-    assert found[0] <= every - {taken}  # engines of other tests may have bound threads, too
+    assert found[0] <= every - {reserved}  # engines of other tests may have bound threads as well
