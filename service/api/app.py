@@ -18,7 +18,7 @@ from service.api.middleware.body_budget import BodyBudget
 from service.api.middleware.load_shedding import LoadSheddingMiddleware
 from service.api.middleware.request_context import RequestContextMiddleware
 from service.api.openapi import component, streamed_entry
-from service.api.responses import problem, problem_response, validation_problem
+from service.api.problems import problem, problem_response, validation_problem
 from service.api.routes import (
     compare,
     embeddings,

@@ -16,7 +16,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from service.api.responses import problem
+from service.api.problems import problem
 
 # Sent twice, two readers of one request could each believe another value.
 _ONCE = frozenset({b"host", b"authorization", b"content-type", b"origin", b"idempotency-key"})

@@ -16,7 +16,8 @@ from pan_reid.schemas import GalleryName
 from service.api.parsing.body import Body
 from service.api.parsing.form_values import from_text, read_int, refuse_unknown_query, unknown
 from service.api.parsing.json_text import require_few
-from service.api.responses import JsonResponse, dumps, validation_problem
+from service.api.problems import validation_problem
+from service.api.responses import JsonResponse, dumps
 from service.auth.keys import UNKNOWN
 from service.container import Container
 from service.core.errors import (

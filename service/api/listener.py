@@ -13,7 +13,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 from service.api.connection import Connection
-from service.api.responses import problem
+from service.api.problems import problem
 from service.core.errors import StartupError
 from service.observability.logging import Throttled
 from service.observability.metrics import Metrics

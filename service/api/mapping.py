@@ -6,8 +6,8 @@ from typing import Any
 
 import orjson
 
+from service.core.clock import from_micros, to_micros
 from service.core.models import EntryRow
-from service.core.times import from_micros, to_micros
 from service.galleries.match_policy import MatchPolicy
 from service.index.gallery_index import Hit, PersonHit
 from service.storage.integrity import are_attributes

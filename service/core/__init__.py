@@ -11,7 +11,6 @@ __all__ = [
     "packages",
     "serial_executor",
     "settings",
-    "times",
     "types",
     "vectors",
 ]

@@ -1,4 +1,4 @@
-"""The values that an option may have. The command line reads them for its help, so nothing heavy is imported here."""
+"""Values of command-line options. The command line imports this module for `--help`, so it imports nothing heavy."""
 
 from enum import StrEnum
 from typing import Literal
@@ -10,7 +10,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class Scope(StrEnum):
-    """What an API key may be for."""
+    """A permission of an API key."""
 
     EMBED = "embed"
     SEARCH = "search"

@@ -1,4 +1,4 @@
-"""An entry as every layer knows it."""
+"""An entry: one enrolled crop and its metadata. Times are in microseconds since 1970-01-01 UTC."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from service.core.clock import now
 
 @dataclass(frozen=True, slots=True)
 class NewEntry:
-    """What is known of a crop: who, which camera, when (microseconds, UTC), and a JSON object of anything else."""
+    """The metadata of a crop that is to be enrolled. `attributes` is a JSON object."""
 
     person_id: str | None = None
     camera_id: str | None = None
@@ -17,7 +17,7 @@ class NewEntry:
 
 @dataclass(frozen=True, slots=True)
 class EntryRow:
-    """A crop that was enrolled."""
+    """The metadata of an enrolled crop."""
 
     id: int
     person_id: str | None
@@ -27,10 +27,13 @@ class EntryRow:
     created_at: int
 
 
-EntryMetadata = NewEntry | EntryRow  # either says what is known of a crop
+EntryMetadata = NewEntry | EntryRow
 
 
-def since(known: EntryMetadata) -> int:
-    """When an entry begins to age, as the column of this name: when captured, and at the latest when enrolled."""
-    enrolled = known.created_at if isinstance(known, EntryRow) else now()
-    return enrolled if known.captured_at is None else min(known.captured_at, enrolled)
+def since(entry: EntryMetadata) -> int:
+    """The start of the retention period of an entry: when it was captured, but no later than its enrolment.
+
+    The database column `since` has the same definition.
+    """
+    enrolled = entry.created_at if isinstance(entry, EntryRow) else now()
+    return enrolled if entry.captured_at is None else min(entry.captured_at, enrolled)

@@ -1,4 +1,4 @@
-"""Which onnxruntime and faiss wheel is installed: the CPU and the GPU wheel overwrite one another silently."""
+"""Checks the wheels of onnxruntime and faiss: the CPU wheel and the GPU wheel overwrite each other's files."""
 
 from importlib.metadata import PackageNotFoundError, version
 
@@ -12,11 +12,14 @@ _WHEELS = {
 
 
 def check_binary_packages() -> dict[str, str]:
-    """Module -> wheel and version, {"faiss": "faiss-cpu 1.15.1"}. Raises StartupError unless there is one of each."""
-    return {module: _the_one(module, wheels) for module, wheels in _WHEELS.items()}
+    """Return the installed wheel of each module, such as {"faiss": "faiss-cpu 1.15.1"}.
+
+    Raises StartupError unless exactly one wheel of each is installed.
+    """
+    return {module: _installed_wheel(module, wheels) for module, wheels in _WHEELS.items()}
 
 
-def _the_one(module: str, wheels: tuple[str, ...]) -> str:
+def _installed_wheel(module: str, wheels: tuple[str, ...]) -> str:
     found = []
     for wheel in wheels:
         try:
@@ -24,10 +27,10 @@ def _the_one(module: str, wheels: tuple[str, ...]) -> str:
         except PackageNotFoundError:
             continue
     if not found:
-        raise StartupError(f"{module} is not installed; run {pip_install('cpu')}, or gpu in its place, never both")
+        raise StartupError(f"{module} is not installed; run {pip_install('cpu')}, or gpu instead of cpu, never both")
     if len(found) > 1:
         raise StartupError(
-            f"{' and '.join(found)} are both installed, and overwrite one another's files; run: "
-            f"pip uninstall -y {' '.join(wheels)} and then {pip_install('cpu')}, or gpu in its place"
+            f"{' and '.join(found)} are both installed and overwrite each other's files; run: "
+            f"pip uninstall -y {' '.join(wheels)} and then {pip_install('cpu')}, or gpu instead of cpu"
         )
     return found[0]

@@ -1,4 +1,4 @@
-"""Calls in order: one after another, on whichever thread of a pool is free."""
+"""An executor that runs its calls one after another on the threads of a shared pool."""
 
 import threading
 from collections import deque
@@ -7,7 +7,7 @@ from concurrent.futures import Executor, Future
 
 
 class SerialExecutor:
-    """Runs each call after the one that was submitted before it. Many of these share one pool of threads."""
+    """Runs calls in the order of submission, never two at once. Many instances share one pool of threads."""
 
     def __init__(self, pool: Executor) -> None:
         self._pool = pool
@@ -16,7 +16,7 @@ class SerialExecutor:
         self._running = False
 
     def submit(self, call: Callable[[], None]) -> "Future[None]":
-        """Queue a call. The future has its exception where it raises; the calls after it are made all the same."""
+        """Queue a call. If it raises, its future holds the exception, and the next call runs."""
         future: Future[None] = Future()
         with self._lock:
             self._calls.append((call, future))

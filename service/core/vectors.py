@@ -1,46 +1,46 @@
-"""Unit vectors: the one place where numbers become a direction, and where vectors that were kept are checked."""
+"""L2 normalisation of vectors, and the check of stored ones. The service has no other place for either."""
 
 import numpy as np
 import numpy.typing as npt
 
 from service.core.types import Mask, Vectors
 
-# A length under the smallest normal number of float32 has lost digits; over the largest there is no number.
-_SHORTEST, _LARGEST = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
-_EXACT = 1e-5  # of the length: nearer to 1 is rounding, and such a vector stays as it is, bit by bit
-_KEPT = 1e-2  # of the squared length: earlier releases kept what engines in float16 and int8 gave
+# A norm below the smallest normal float32 has lost digits; no float32 exceeds the largest.
+_MIN_NORM, _MAX_ABS = float(np.finfo(np.float32).tiny), float(np.finfo(np.float32).max)
+_ROUNDING = 1e-5  # a norm this close to 1 is rounding, and the vector stays bitwise equal
+_TOLERANCE = 1e-2  # of the squared norm: earlier releases stored the output of float16 and int8 engines
 
-NO_DIRECTION = "it is zero, not finite, or its numbers are too small or too large for float32, so it has no direction"
+CANNOT_NORMALIZE = "it is zero, not finite, or its values are too small or too large for float32"
 
 
-def unit_rows(numbers: npt.NDArray[np.floating]) -> Vectors:
-    """(N, D) numbers -> (N, D) float32 of unit length; a row that has no direction becomes NaN.
+def normalize_rows(values: npt.NDArray[np.floating]) -> Vectors:
+    """Scale each row of (N, D) values to unit length: x / ||x||. A row without a direction becomes NaN.
 
-    The arithmetic is in float64: in float32 a square overflows from 1.8e19 on, and vanishes below 1e-23.
+    Computes in float64, because a square in float32 overflows above 1.8e19 and vanishes below 1e-23.
     """
-    wide = numbers.astype(np.float64)
+    wide = values.astype(np.float64)
     with np.errstate(all="ignore"):
-        lengths = np.sqrt(np.einsum("nd,nd->n", wide, wide))
-        unit: Vectors = (wide / lengths[:, None]).astype(np.float32)
-        exact = np.abs(lengths - 1.0) <= _EXACT
-        unit[exact] = numbers[exact]
-        usable = (lengths >= _SHORTEST) & (np.abs(wide).max(axis=1, initial=0.0) <= _LARGEST)
+        norms = np.sqrt(np.einsum("nd,nd->n", wide, wide))
+        unit: Vectors = (wide / norms[:, None]).astype(np.float32)
+        exact = np.abs(norms - 1.0) <= _ROUNDING
+        unit[exact] = values[exact]
+        usable = (norms >= _MIN_NORM) & (np.abs(wide).max(axis=1, initial=0.0) <= _MAX_ABS)
     unit[~(usable & has_unit_length(unit))] = np.nan
     return unit
 
 
-def no_direction(rows: Vectors) -> Mask:
-    """A boolean for each row of `unit_rows`: whether it has none."""
+def is_undefined(rows: Vectors) -> Mask:
+    """(N,) mask of the rows that `normalize_rows` could not scale."""
     return np.asarray(np.isnan(rows[:, 0]))
 
 
 def has_unit_length(rows: Vectors) -> Mask:
-    """A boolean for each of (N, D) vectors: whether it may be searched by its scalar product."""
+    """(N,) mask of the (N, D) vectors whose dot products are cosine similarities."""
     with np.errstate(all="ignore"):
-        return np.asarray(np.abs(np.einsum("nd,nd->n", rows, rows) - 1.0) < _KEPT)
+        return np.asarray(np.abs(np.einsum("nd,nd->n", rows, rows) - 1.0) < _TOLERANCE)
 
 
 def require_unit_length(rows: Vectors) -> None:
-    """Check (N, D) vectors before they are kept. Raises ValueError: a mistake of this program, not of its caller."""
+    """Check (N, D) vectors before they are stored. Raises ValueError, which is a bug in this program."""
     if not has_unit_length(rows).all():
-        raise ValueError("a vector that is to be kept is not of unit length; make it with `unit_rows`")
+        raise ValueError("a vector to be stored is not of unit length; call `normalize_rows` first")

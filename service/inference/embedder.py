@@ -20,7 +20,7 @@ from service.batching.thread_priority import isolate_engine_driver
 from service.core.errors import BodyTooLarge, DeadlineExceeded, EngineFailed, NoEmbedding
 from service.core.settings import Settings
 from service.core.types import Vectors
-from service.core.vectors import no_direction
+from service.core.vectors import is_undefined
 from service.inference.crop import Box
 from service.inference.decode_pool import Crop, DecodePool
 from service.inference.engine import Engine
@@ -208,6 +208,6 @@ class Embedder:
 
 
 def _require_direction(vector: Vectors) -> Vectors:
-    if no_direction(vector[None])[0]:
+    if is_undefined(vector[None])[0]:
         raise NoEmbedding("the model finds nothing in this picture: its features vanish, so it has no embedding")
     return vector

@@ -13,7 +13,7 @@ import numpy as np
 from bundle import ImageArray
 from service.core.errors import EngineFailed, StartupError
 from service.core.types import Vectors
-from service.core.vectors import no_direction, unit_rows
+from service.core.vectors import is_undefined, normalize_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,8 @@ class Engine:
 
         Raises EngineFailed when the engine does, or when it gives a direction neither to any crop nor to a grey one.
         """
-        vectors = unit_rows(self._run(crops))
-        if no_direction(vectors).all() and no_direction(unit_rows(self._run(self.grey()))).all():
+        vectors = normalize_rows(self._run(crops))
+        if is_undefined(vectors).all() and is_undefined(normalize_rows(self._run(self.grey()))).all():
             raise EngineFailed(
                 f"the engine gave zeros, NaN or infinite numbers for a batch of {len(crops)}, and for a grey picture "
                 "too; check the bundle with `pan-export verify`"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from pan_reid.schemas import IndexKind
-from service.core.times import EARLIEST, LATEST
+from service.core.clock import EARLIEST, LATEST
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 MOST_NUMBERS = 2**16  # of a vector; those of a network have a few thousand at most

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from service.core.times import EARLIEST, LATEST
+from service.core.clock import EARLIEST, LATEST
 from service.core.types import Vectors
-from service.core.vectors import has_unit_length, no_direction, unit_rows
+from service.core.vectors import has_unit_length, is_undefined, normalize_rows
 from service.storage import galleries as gallery_records
 from service.storage.entries import NEW_VECTOR, VECTOR, WITH_NEW_VECTORS, count_entries
 from service.storage.gallery_integrity import MOST_NUMBERS, GalleryDamage, examine_gallery, gallery_rows
@@ -242,10 +242,10 @@ def _damage(row: Any, vector: Vectors, dim: int, not_utf8: dict[str, str]) -> Da
     elif len(row.vectors) != 4 * dim:
         what, repair = [f"its vector has {len(row.vectors)} bytes and not {4 * dim}"], None
     elif not has_unit_length(vector[None])[0]:
-        unit = unit_rows(vector[None])
+        unit = normalize_rows(vector[None])
         length = float(np.linalg.norm(vector.astype(np.float64)))
         what = [f"its vector has length {length:.3g} and not 1"]
-        repair = None if no_direction(unit)[0] else {"vector": unit[0].astype("<f4").tobytes()}
+        repair = None if is_undefined(unit)[0] else {"vector": unit[0].astype("<f4").tobytes()}
     for name, at in (("captured_at", row.captured), ("created_at", row.created)):
         if at is not None and not _is_time(at):
             what.append(f"{name} is not within the years 1 to 9999")

@@ -204,7 +204,7 @@ def test_what_cannot_start_says_why_in_one_line(bundle: Path, tmp_path: Path) ->
     for settings, says in [
         ({"bundle": broken}, "SHA-256 differs"),
         ({"precision": "int8"}, "has no int8 file; it holds onnx float32"),
-        ({"max_queue": 10}, "would never fit the queue"),
+        ({"max_queue": 10}, "would never fit into the queue"),
         ({"max_top_k": 0}, "max_top_k is 0"),
         ({"data": tmp_path / "file"}, "cannot be used"),
     ]:

@@ -7,7 +7,7 @@ what it can do would else spend its time on saying so. And many bodies at once m
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.middleware.body_budget import BodyBudget
-from service.api.responses import problem_response
+from service.api.problems import problem_response
 from service.batching.limiter import ConcurrencyLimiter
 from service.core.errors import Overloaded
 

@@ -8,7 +8,7 @@ import uuid
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bundle import PanError
-from service.api.responses import problem
+from service.api.problems import problem
 from service.observability import server_timing as timing
 from service.observability import tracing
 from service.observability.metrics import Metrics

@@ -13,7 +13,7 @@ from service.api.parsing.body import Body
 from service.api.parsing.json_text import VALUES_PER_CROP, parse_json
 from service.core.errors import BodyTooLarge, InvalidRequest, UnusableImages
 from service.core.types import Image, Vectors
-from service.core.vectors import NO_DIRECTION, no_direction, unit_rows
+from service.core.vectors import CANNOT_NORMALIZE, is_undefined, normalize_rows
 from service.inference.crop import Box
 
 T = TypeVar("T")
@@ -109,7 +109,7 @@ def unit_vector(value: Any, dim: int) -> Vectors:
         raise InvalidRequest(f"a vector is a list of numbers or base64 float32 ({error})") from None
     if numbers.shape != (dim,):
         raise InvalidRequest(f"the vector has shape {list(numbers.shape)}; this model's have [{dim}]")
-    return _direction(numbers, f"the vector cannot be used: {NO_DIRECTION}; send it with unit length")
+    return _direction(numbers, f"the vector cannot be normalised: {CANNOT_NORMALIZE}; send a vector of unit length")
 
 
 def mean_direction(vectors: list[Vectors]) -> Vectors:
@@ -124,8 +124,8 @@ def mean_direction(vectors: list[Vectors]) -> Vectors:
 
 
 def _direction(numbers: npt.NDArray[np.floating], otherwise: str) -> Vectors:
-    rows = unit_rows(numbers[None])
-    if no_direction(rows)[0]:
+    rows = normalize_rows(numbers[None])
+    if is_undefined(rows)[0]:
         raise InvalidRequest(otherwise)
     vector: Vectors = rows[0]
     return vector

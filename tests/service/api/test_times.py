@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.common.served import Served
 from pan_reid.schemas.times import parse_time
-from service.core.times import EARLIEST, LATEST, from_micros, to_micros
+from service.core.clock import EARLIEST, LATEST, from_micros, to_micros
 from service.storage.data_dir import DATABASE, make_folder
 from service.storage.migrations import MIGRATIONS
 from tests.support.bundles import DIM
