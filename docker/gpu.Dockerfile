@@ -1,10 +1,10 @@
 # The service on an NVIDIA GPU. Build from the root of the repository:
 #   docker build --file docker/gpu.Dockerfile --tag pan-reid:gpu .
-# onnxruntime-gpu links CUDA 13 and cuDNN 9, which this base brings; faiss-gpu brings its own CUDA 12 from pip.
+# onnxruntime-gpu links CUDA 13 and cuDNN 9, which this base contains; faiss-gpu installs its own CUDA 12 from pip.
 ARG BASE_IMAGE=nvidia/cuda:13.0.2-cudnn-runtime-ubuntu24.04
 
 FROM ${BASE_IMAGE} AS python
-# No versions here: the archive keeps only the newest security update of a package, so a pinned one is gone in weeks.
+# Versions are not pinned: the archive keeps only the newest security update of a package.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates python3 \
@@ -16,13 +16,12 @@ RUN apt-get update \
     && apt-get install --yes --no-install-recommends python3-venv \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
-# Every package by version and hash, and in a layer of its own: it is made anew only where the lock changes.
+# Packages by version and hash, in a separate layer that is rebuilt only after a change of the lock.
 COPY requirements/gpu.txt requirements/
 RUN python3 -m venv /opt/pan \
     && /opt/pan/bin/pip install --no-cache-dir --require-hashes --requirement requirements/gpu.txt
 COPY pyproject.toml README.md LICENSE ./
-# Only what the service runs. The wheel is built from what lies here, so training/ and export/ are not in it,
-# and neither are the scripts that would call them.
+# Only the code that the service runs: the wheel contains no training/, no export/ and none of their scripts.
 COPY client client
 COPY bundle bundle
 COPY service service
@@ -32,16 +31,18 @@ RUN /opt/pan/bin/pip install --no-cache-dir --no-deps --no-build-isolation ./cli
 
 FROM python
 COPY --from=build /opt/pan /opt/pan
-# A fixed number, so that the owner of a mounted folder can be set before the container exists.
+# A fixed user id, so that the owner of a mounted folder can be set before the container exists.
 RUN useradd --uid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin pan \
     && install --directory --owner pan --group pan --mode 0700 /data \
     && install --directory /bundle
-# ONNX Runtime's wheels report their use to their maker unless they are told not to.
+# ONNX Runtime's wheels send usage data to their maker unless ORT_DISABLE_TELEMETRY is set.
 ENV PATH=/opt/pan/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 ORT_DISABLE_TELEMETRY=1
+# Settings of `pan-serve run`. --env and options after the image's name replace them.
+ENV PAN_BUNDLE=/bundle PAN_DATA=/data PAN_HOST=0.0.0.0 PAN_PORT=8000 PAN_DEVICE=cuda
 USER 10001:10001
 WORKDIR /data
 VOLUME ["/bundle", "/data"]
 EXPOSE 8000
-# http.client, because urllib would ask the proxy that HTTP_PROXY names.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=120s CMD ["python3", "-c", "import http.client, sys; c = http.client.HTTPConnection('127.0.0.1', 8000, timeout=4); c.request('GET', '/healthz'); sys.exit(c.getresponse().status != 200)"]
-ENTRYPOINT ["pan-serve", "run", "--bundle", "/bundle", "--data", "/data", "--host", "0.0.0.0", "--device", "cuda"]
+# http.client, because urllib would use the proxy that HTTP_PROXY names.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s CMD ["python3", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['PAN_PORT']), timeout=4); c.request('GET', '/healthz'); sys.exit(c.getresponse().status != 200)"]
+ENTRYPOINT ["pan-serve", "run"]

@@ -1,4 +1,4 @@
-"""The command `pan-serve`: run, keys, backup, check, vacuum, re-embed.
+"""The command `pan-serve`: run, config, keys, backup, restore, check, vacuum, re-embed.
 
 Each module holds the commands of one subject; `common` has what they share. `main` is the entry point.
 """

@@ -5,12 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.common import handle_errors, out, print_error
+from service.cli.common import Data, handle_errors, out, print_error
 
 if TYPE_CHECKING:
     from service.storage.integrity import GalleryReport
-
-Data = Annotated[Path, typer.Option(help="The data folder of the service.")]
 
 
 @handle_errors

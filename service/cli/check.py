@@ -2,12 +2,11 @@
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from service.cli.common import handle_errors, out, print_error
+from service.cli.common import Data, handle_errors, out, print_error
 
 if TYPE_CHECKING:
     from service.storage.check import Report
@@ -17,7 +16,7 @@ _SHOWN = 20  # entries of a gallery
 
 @handle_errors
 def check(
-    data: Annotated[Path, typer.Option(help="The data folder of the service.")],
+    data: Data,
     repair: Annotated[
         bool,
         typer.Option(

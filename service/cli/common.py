@@ -1,26 +1,29 @@
-"""What every command of `pan-serve` has in common: where it writes, how it fails, and where its key comes from.
+"""Output, error handling and options that the commands of `pan-serve` share.
 
-The modules of the commands import what a command needs when it runs, so that `--help` answers at once.
+The commands import their dependencies inside the functions, so that `--help` is fast.
 """
 
 from collections.abc import Callable
 from functools import wraps
-from typing import ParamSpec
+from pathlib import Path
+from typing import Annotated, ParamSpec
 
 import typer
 from rich.console import Console
 
 P = ParamSpec("P")
 
+Data = Annotated[Path, typer.Option(envvar="PAN_DATA", help="Data folder of the service.")]
+
 out = Console()
 err = Console(stderr=True)
 
 
 def handle_errors(command: Callable[P, None]) -> Callable[P, None]:
-    """Our own errors end a command with their message and without a traceback."""
+    """End a command that raises a PanError or PanReidError with its message and status 1, without a traceback."""
 
     @wraps(command)
-    def tell(*args: P.args, **kwargs: P.kwargs) -> None:
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
         try:
             command(*args, **kwargs)
         except Exception as error:
@@ -32,9 +35,9 @@ def handle_errors(command: Callable[P, None]) -> Callable[P, None]:
             print_error(f"pan-serve: {error}")
             raise typer.Exit(1) from None
 
-    return tell
+    return run
 
 
 def print_error(message: str) -> None:
-    """A line on stderr, in red where there are colours."""
+    """Print a line to stderr, in red on a terminal."""
     err.print(message, style="red", markup=False, highlight=False, soft_wrap=True)

@@ -3,17 +3,14 @@
 import re
 import sys
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from service.cli.common import err, handle_errors, out
+from service.cli.common import Data, err, handle_errors, out
 from service.core.choices import Scope
 
 app = typer.Typer(no_args_is_help=True, help="API keys: who may do what.")
-
-Data = Annotated[Path, typer.Option(help="The data folder of the service.")]
 
 _LONGEST = timedelta(days=36_525)
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}

@@ -1,4 +1,4 @@
-"""The images and the compose file, as far as they can be judged unbuilt; `make image-check` builds and runs one."""
+"""The Dockerfiles and the compose file, without a build; `make image-check` builds and runs an image."""
 
 import json
 import os
@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from tests.support.servers import pan_serve
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
@@ -50,6 +52,11 @@ def instructions(dockerfile: Path) -> list[tuple[str, str]]:
     return parsed[last:]
 
 
+def environment(stage: list[tuple[str, str]]) -> list[str]:
+    """The variables that a stage of a Dockerfile sets, as NAME=VALUE."""
+    return [setting for word, rest in stage if word == "ENV" for setting in rest.split()]
+
+
 @pytest.fixture(scope="module")
 def services() -> dict[str, Any]:
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -58,7 +65,7 @@ def services() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.name)
-def test_hadolint_has_nothing_to_say(dockerfile: Path) -> None:
+def test_hadolint_reports_nothing(dockerfile: Path) -> None:
     hadolint = shutil.which("hadolint", path=BESIDE_PYTHON)
     if hadolint is None:
         pytest.skip("hadolint is not installed; it comes with the extra [dev]")
@@ -74,17 +81,28 @@ def test_the_final_image_runs_as_a_numbered_user_with_a_health_check_and_without
     assert int(user) > 0  # a number, so that an orchestrator can see that it is not root
     assert int(group) > 0
     assert "/healthz" in last["HEALTHCHECK"]
-    assert "ORT_DISABLE_TELEMETRY=1" in last["ENV"]
-    assert json.loads(last["ENTRYPOINT"])[:2] == ["pan-serve", "run"]
-    assert "--insecure-no-auth" not in last["ENTRYPOINT"]  # only whoever publishes the port can know that it is safe
+    assert "ORT_DISABLE_TELEMETRY=1" in environment(final)
+    assert json.loads(last["ENTRYPOINT"]) == ["pan-serve", "run"]
     assert not any(word == "COPY" and "--from=build" not in rest for word, rest in final)
 
 
-def test_both_images_differ_only_where_they_must() -> None:
-    """What is said twice is said alike: one file is not corrected without the other."""
-    cpu, gpu = (dict(instructions(ROOT / "docker" / f"{device}.Dockerfile")) for device in DEVICES)
-    for word in ("COPY", "RUN", "ENV", "USER", "WORKDIR", "VOLUME", "EXPOSE"):
-        assert cpu[word] == gpu[word]
+@pytest.mark.parametrize("device", DEVICES)
+def test_the_image_sets_only_settings_that_pan_serve_knows(device: str) -> None:
+    values = dict(one.split("=", 1) for one in environment(instructions(ROOT / "docker" / f"{device}.Dockerfile")))
+    settings = {name: value for name, value in values.items() if name.startswith("PAN_")}
+    shown = pan_serve("config", "--json", environment=settings)
+    assert shown.stderr == ""
+    found = {one["variable"]: str(one["value"]) for one in json.loads(shown.stdout)["settings"]}
+    assert settings.items() <= found.items()
+    # With this setting, an image would accept requests from the network without a key.
+    assert "PAN_INSECURE_NO_AUTH" not in settings
+
+
+def test_both_images_have_the_same_instructions_except_for_the_device() -> None:
+    cpu, gpu = (instructions(ROOT / "docker" / f"{device}.Dockerfile") for device in DEVICES)
+    for word in ("COPY", "RUN", "USER", "WORKDIR", "VOLUME", "EXPOSE", "ENTRYPOINT"):
+        assert dict(cpu)[word] == dict(gpu)[word]
+    assert [*environment(cpu), "PAN_DEVICE=cuda"] == environment(gpu)
 
 
 def test_the_build_context_holds_no_training_code_data_or_weights() -> None:
@@ -106,7 +124,7 @@ def test_a_profile_starts_its_own_service_only(device: str) -> None:
     assert started == {device}
 
 
-def test_the_cpu_service_is_what_starts_when_nothing_is_said() -> None:
+def test_compose_starts_the_cpu_service_by_default() -> None:
     assert "COMPOSE_PROFILES=cpu" in (ROOT / ".env").read_text().splitlines()
     assert "cpu" in compose_services(None)
 
@@ -120,8 +138,8 @@ def test_a_service_is_locked_down(services: dict[str, Any], device: str) -> None
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert "user" not in service  # the image's own
     assert "privileged" not in service
-    # Without a key yet whoever reaches the port may do everything, so nobody beyond this machine may reach it.
-    assert service["command"] == ["--insecure-no-auth"]
+    # Before the first key exists, every caller has every scope, so the port must be on loopback.
+    assert service["environment"] == {"PAN_INSECURE_NO_AUTH": "true"}
     assert all(port.startswith("127.0.0.1:") for port in service["ports"])
     bundle, data = service["volumes"]
     assert (bundle["target"], bundle["read_only"]) == ("/bundle", True)

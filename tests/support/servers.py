@@ -6,7 +6,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import httpx
@@ -46,14 +46,16 @@ def running(settings: Settings) -> Iterator[httpx.Client]:
 
 def pan_reid(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command of the client's CLI to its end."""
-    return _run([sys.executable, "-m", "pan_reid"], arguments)
+    return _run([sys.executable, "-m", "pan_reid"], arguments, {})
 
 
-def pan_serve(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of the CLI to its end."""
-    return _run(CLI, arguments)
+def pan_serve(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a command of `pan-serve` to its end, with additional variables in its environment."""
+    return _run(CLI, arguments, environment or {})
 
 
-def _run(command: Sequence[str], arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
-    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, env=environment)
+def _run(
+    command: Sequence[str], arguments: Sequence[str], environment: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    variables = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", **environment}
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, env=variables)
