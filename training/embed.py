@@ -6,6 +6,7 @@ from contextlib import closing
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 
 from bundle import Evaluation, ImageArray, InputSpec
 from training.callbacks import ProgressCallback
@@ -19,15 +20,23 @@ Floats = npt.NDArray[np.float32]
 Embed = Callable[[ImageArray], Floats]
 
 
-def torch_embedder(network: PAN, spec: InputSpec, device: torch.device | str = "cpu") -> Embed:
-    """A function (B, H, W, 3) uint8 -> (B, D) float32 descriptors of unit length, in float32 throughout."""
+def torch_embedder(
+    network: PAN, spec: InputSpec, device: torch.device | str = "cpu", flip_averaging: bool = False
+) -> Embed:
+    """A function (B, H, W, 3) uint8 -> (B, D) float32 descriptors of unit length, in float32 throughout.
+
+    `flip_averaging`: the normalised mean of the descriptors of a crop and of its mirror image, at twice the cost.
+    """
     network = network.to(device).eval()
     normalise = Normalise(spec).to(device)
 
     def embed(images_BHW3: ImageArray) -> Floats:
         with torch.inference_mode():
             image = normalise(to_planes(torch.from_numpy(images_BHW3).to(device)))
-            descriptor = network.describe(image.contiguous(memory_format=torch.channels_last))
+            image = image.contiguous(memory_format=torch.channels_last)
+            descriptor = network.describe(image)
+            if flip_averaging:
+                descriptor = F.normalize(descriptor + network.describe(image.flip(3)), dim=1)
         return np.asarray(descriptor.cpu().numpy(), np.float32)
 
     return embed

@@ -26,6 +26,10 @@ def evaluate(
         typer.Option(help="Ready embeddings instead: .npz with query, query_id, query_camera and the same of gallery."),
     ] = None,
     histogram: Annotated[bool, typer.Option(help="Score the colour-histogram baseline on --data instead.")] = False,
+    flip: Annotated[
+        bool,
+        typer.Option(help="Average the descriptors of each crop and its mirror image. Bundles do not: it costs twice."),
+    ] = False,
     full: Annotated[
         bool, typer.Option(help="Also TPR at false-positive rates, open-set rates, each pair of cameras, calibration.")
     ] = False,
@@ -37,13 +41,17 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """CMC, mAP (both conventions) and mINP by the official rules."""
+    if flip and (checkpoint is None or features is not None):
+        raise ConfigError("--flip needs a CHECKPOINT: it describes the mirror image of each crop")
     if features is not None:
         embedded = read_features(features)
     elif data is None or (checkpoint is None and not histogram):
         raise ConfigError("give CHECKPOINT and --data DIR, or --histogram and --data DIR, or --features FILE.npz")
     else:
-        embed, spec = _histogram() if checkpoint is None else _network(checkpoint)
+        embed, spec = _histogram() if checkpoint is None else _network(checkpoint, flip)
         embedded = embed_data(embed, read_data(data), spec)
+        if flip:
+            embedded = embedded._replace(data=f"{embedded.data}, flip averaging")
     outcome = measure(embedded, full=full, neighbours=query_expansion, reranked=rerank)
     if as_json:
         print(json.dumps(outcome.as_json()))
@@ -56,6 +64,6 @@ def _histogram() -> tuple[Embed, InputSpec]:
     return histogram_features, InputSpec(height=128, width=64)
 
 
-def _network(checkpoint: Path) -> tuple[Embed, InputSpec]:
+def _network(checkpoint: Path, flip: bool) -> tuple[Embed, InputSpec]:
     network, card = load_checkpoint(checkpoint)
-    return torch_embedder(network, card.input), card.input
+    return torch_embedder(network, card.input, flip_averaging=flip), card.input

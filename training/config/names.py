@@ -16,6 +16,8 @@ SYNONYMS = {
     "epochs": "optim.iterations",
     "grad_clip": "optim.clip_norm",
     "label_smoothing": "loss.smoothing",
+    "color_jitter": "augment.jitter",
+    "auto_augment": "augment.trivial",
     "learning_rate": "optim.lr",
     "max_steps": "optim.iterations",
     "num_instances": "sampler.crops",

@@ -76,6 +76,9 @@ class LossConfig(StrictModel):
     smoothing: float = Field(default=0.0, ge=0, lt=1, description="label smoothing of the cross-entropy")
     triplet: float = Field(default=1.0, ge=0, description="weight of the batch-hard triplet loss")
     margin: float | None = Field(default=0.3, gt=0, description="margin of the triplet loss; null: soft margin")
+    circle: float = Field(default=0.0, ge=0, description="weight of the circle loss on normalised descriptors; 0: none")
+    circle_margin: float = Field(default=0.25, gt=0, lt=1, description="relaxation m of the circle loss")
+    circle_scale: float = Field(default=64.0, gt=0, description="scale (gamma) of the circle loss")
     orthogonality: float = Field(
         default=1.0, ge=0, description="weight of the penalty on overlapping masks of one scale"
     )

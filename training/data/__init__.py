@@ -1,6 +1,6 @@
 """Data sets, batches and augmentation."""
 
-from training.data.augment import AugmentConfig, augment
+from training.data.augment import AugmentConfig, augment, augment_pixels
 from training.data.crops import (
     Crop,
     ReidData,
@@ -23,6 +23,7 @@ __all__ = [
     "IdentitySampler",
     "ReidData",
     "augment",
+    "augment_pixels",
     "cameras",
     "describe_excluded",
     "not_evaluable_reason",

@@ -15,11 +15,12 @@ from torch.optim.swa_utils import AveragedModel
 
 from bundle import ImageArray
 from training.config import RunConfig
-from training.data import augment
+from training.data import augment_pixels
 from training.distributed import World
 from training.errors import ConfigError
 from training.model import PAN, Normalise, PartClassifiers, PartFeatures, to_planes
 from training.model.weights import load_backbone_weights
+from training.trainer.circle_loss import circle_loss
 from training.trainer.losses import batch_hard_triplet, mask_health, mask_orthogonality, part_cross_entropy
 from training.trainer.optimizer import lr_factor, make_optimizer
 
@@ -105,8 +106,9 @@ class Learner:
         chunks = zip(torch.from_numpy(images).chunk(micro), labels.chunk(micro), strict=True)
         for index, (image, label) in enumerate(chunks):
             seed = config.seed * 1_000_003 + step + SEED_STRIDE * (self.world.rank * micro + index)
-            image = self.normalise(to_planes(image.to(self.device)))
-            image = augment(image, config.augment, torch.Generator().manual_seed(seed))
+            pixels = to_planes(image.to(self.device))
+            generator = torch.Generator().manual_seed(seed)
+            image = augment_pixels(pixels, self.normalise, config.augment, generator)
             image, label = image.contiguous(memory_format=torch.channels_last), label.to(self.device)
             with self.world.no_sync(self._shared) if index + 1 < micro else nullcontext():
                 terms, mask_BIN = self._losses(image, label)
@@ -184,6 +186,9 @@ class Learner:
             "xent": part_cross_entropy(logit_IBK, label, config.smoothing),
             "triplet": config.triplet * batch_hard_triplet(features.metric_BIE.flatten(1), label, config.margin),
         }
+        if config.circle:
+            metric_BD = features.metric_BIE.flatten(1)
+            terms["circle"] = config.circle * circle_loss(metric_BD, label, config.circle_margin, config.circle_scale)
         if self._scales:
             terms["orthogonality"] = config.orthogonality * mask_orthogonality(features.mask_BIN, self._scales)
         return {"loss": torch.stack(list(terms.values())).sum(), **terms}, features.mask_BIN

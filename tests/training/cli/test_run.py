@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from training.checkpoint import load_checkpoint, load_state
+from training.embed import torch_embedder
 from training.errors import CheckpointError
 from training.model import PAN, BackboneConfig
 from training.model.weights import load_backbone_weights
@@ -90,6 +91,20 @@ def test_evaluate_repeats_what_the_run_said(finished: Path, market: Path) -> Non
     assert again["calibration"]["slope"] == pytest.approx(card.calibration.slope, rel=0.01)
 
 
+def test_flip_averaging_is_symmetric_and_named(finished: Path, market: Path) -> None:
+    network, card = load_checkpoint(finished)
+    crops = np.random.default_rng(0).integers(0, 256, (3, card.input.height, card.input.width, 3), dtype=np.uint8)
+    plain = torch_embedder(network, card.input)
+    averaged = torch_embedder(network, card.input, flip_averaging=True)
+    mirrored = np.ascontiguousarray(crops[:, :, ::-1])
+    mean = plain(crops) + plain(mirrored)
+    np.testing.assert_allclose(averaged(crops), mean / np.linalg.norm(mean, axis=1, keepdims=True), atol=1e-6)
+    np.testing.assert_allclose(averaged(crops), averaged(mirrored), atol=1e-6)
+    result = json.loads(pan_train("evaluate", finished, "--data", market, "--flip", "--json").stdout)
+    assert result["data"].endswith(", flip averaging")
+    assert result["queries"] == 6
+
+
 def test_ready_embeddings_are_evaluated(tmp_path: Path) -> None:
     file = tmp_path / "features.npz"
     np.savez(
@@ -110,6 +125,7 @@ def test_ready_embeddings_are_evaluated(tmp_path: Path) -> None:
         (["run", "--out", "{tmp}/r", "optim.larning_rate=1"], "unknown"),
         (["resume", "{tmp}/r"], "start the run with"),
         (["evaluate"], "give CHECKPOINT"),
+        (["evaluate", "--histogram", "--flip", "--data", "{tmp}"], "--flip needs a CHECKPOINT"),
         (["evaluate", "--features", "{tmp}/none.npz"], "there is no file"),
         (["evaluate", "{tmp}/none.safetensors", "--data", "{tmp}"], "no checkpoint at"),
     ],

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from training.trainer.circle_loss import circle_loss
 from training.trainer.losses import batch_hard_triplet, mask_health, mask_orthogonality, part_cross_entropy
 
 
@@ -30,6 +31,32 @@ def test_triplet_takes_the_hardest_positive_and_negative(margin: float | None) -
         total += math.log1p(math.exp(gap)) if margin is None else max(0.0, gap + margin)
     got = batch_hard_triplet(rows, torch.tensor(labels), margin)
     assert got.item() == pytest.approx(total / 8, rel=1e-4)
+
+
+def test_circle_loss_is_equation_6_of_its_paper() -> None:
+    """With the weights of Eq. 5 as numbers, so that the gradient is that of the similarities alone."""
+    torch.manual_seed(1)
+    rows, labels, m, scale = (
+        torch.randn(7, 5, dtype=torch.float64, requires_grad=True),
+        [0, 0, 0, 1, 1, 2, 2],
+        0.25,
+        8.0,
+    )
+    total = torch.zeros((), dtype=torch.float64)
+    for a in range(7):
+        positive = negative = torch.zeros((), dtype=torch.float64)
+        for b in range(7):
+            s = F.cosine_similarity(rows[a], rows[b], dim=0)
+            if labels[b] != labels[a]:
+                negative = negative + torch.exp(scale * max(0.0, s.item() + m) * (s - m))
+            elif a != b:
+                positive = positive + torch.exp(-scale * max(0.0, 1 + m - s.item()) * (s - (1 - m)))
+        total = total + torch.log(1 + negative * positive) / 7
+    got = circle_loss(rows, torch.tensor(labels), m, scale)
+    assert got.item() == pytest.approx(total.item(), rel=1e-4)
+    (expected,) = torch.autograd.grad(total, rows)
+    (gradient,) = torch.autograd.grad(got, rows)
+    torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_orthogonality_is_equation_4_on_unit_rows() -> None:
