@@ -74,7 +74,7 @@ class Container:
                 self.searcher.require_running()
                 if self.embedder.seconds_since_success > _READY_FOR:
                     await self.embedder.probe()
-                if late := self.embedder.decoding_stuck_for:
+                if late := self.embedder.decode_overdue:
                     raise NotReady(
                         f"an image is {late:.0f} s over the time in which it must be decoded; restart the service"
                     )
@@ -110,7 +110,7 @@ async def open_service(settings: Settings, clock: Callable[[], int] = now) -> As
         stack.enter_context(tracing.exporting(settings.otlp_endpoint))
         loaded = load_engine(bundle, settings)
         stack.callback(loaded.engine.close)
-        log.info("engine", extra={**wheels, "reason": loaded.choice.reason, "cosine_min": loaded.parity.cosine_min})
+        log.info("engine", extra={**wheels, "reason": loaded.selection.reason, "cosine_min": loaded.parity.cosine_min})
         embedder = Embedder(loaded.engine, settings, metrics)
         stack.push_async_callback(embedder.close)
         await embedder.probe()

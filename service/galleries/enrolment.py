@@ -68,7 +68,7 @@ class Enrolment:
     ) -> Sequence[tuple[Vectors, bytes | None] | ImageError]:
         images, boxes = (sources, None) if frame is None else ([frame], sources)
         if held.row.keep_crops:
-            return await self._embedder.embed_keeping(images, boxes)
+            return await self._embedder.embed_and_encode(images, boxes)
         vectors = await self._embedder.embed(images, boxes)
         return [one if isinstance(one, ImageError) else (one, None) for one in vectors]
 

@@ -1,4 +1,4 @@
-"""A frame and boxes in it: the crops that a detector found, cut by one rule for all callers."""
+"""Cuts the boxes of a detector out of a frame, by the same rule for every endpoint."""
 
 from collections.abc import Sequence
 
@@ -9,14 +9,14 @@ Box = tuple[float, float, float, float]  # x, y, width, height in pixels, from t
 
 
 def crop_boxes(frame: ImageArray, boxes: Sequence[Box], min_side: int) -> list[ImageArray | ImageError]:
-    """What is in each box of an (h, w, 3) frame, its edges at the nearest pixels; a view, not a copy.
+    """The pixels of each box of an (h, w, 3) uint8 frame, as views. Edges are rounded to the nearest pixel.
 
-    BoxOutOfBounds for a box that is not wholly within the frame, ImageTooSmall for one with a side under `min_side`.
+    A box that is not wholly inside the frame yields BoxOutOfBounds, one with a side below `min_side` ImageTooSmall.
     """
-    return [_cut(frame, box, min_side) for box in boxes]
+    return [_crop(frame, box, min_side) for box in boxes]
 
 
-def _cut(frame: ImageArray, box: Box, min_side: int) -> ImageArray | ImageError:
+def _crop(frame: ImageArray, box: Box, min_side: int) -> ImageArray | ImageError:
     x, y, width, height = box
     rows, columns = frame.shape[:2]
     left, top, right, bottom = round(x), round(y), round(x + width), round(y + height)

@@ -1,7 +1,7 @@
-"""The picture of an enrolled crop, where a gallery keeps it: made anew from its pixels, never the bytes that came.
+"""Encodes enrolled crops for storage: always a new JPEG of the decoded pixels, never the bytes that a client sent.
 
-A JPEG that this module wrote has the pixels and nothing else: no place, time, camera, thumbnail or profile, and no
-second meaning that a file of somebody else's may have.
+The JPEG holds nothing but pixels: no location, time, camera, thumbnail or colour profile, and no content that another
+decoder could read in another way.
 """
 
 from io import BytesIO
@@ -10,19 +10,19 @@ from PIL import Image
 
 from bundle import DEFAULT_LIMITS, ImageArray
 
-LONGEST = 1024  # pixels a side: over twice what a network of the field sees
+MAX_SIDE = 1024  # pixels; more than twice the input height of common networks
 _QUALITY = 95
-_FULL_COLOUR = 0  # 4:4:4; crops are small, and clothes are told apart by their colour
+_NO_SUBSAMPLING = 0  # 4:4:4: crops are small, and the colour of clothes tells persons apart
 
 
 def encode_crop(pixels: ImageArray) -> bytes:
-    """The (h, w, 3) uint8 RGB pixels of a crop as JPEG, scaled down where a side is longer than `LONGEST`."""
+    """The (h, w, 3) uint8 RGB pixels of a crop as JPEG, scaled down if a side is longer than `MAX_SIDE`."""
     image = Image.fromarray(pixels)
-    if max(image.size) > LONGEST:
-        scale = LONGEST / max(image.size)
-        least = DEFAULT_LIMITS.min_side  # or nothing could decode a very long one again
-        width, height = (max(least, round(side * scale)) for side in image.size)
+    if max(image.size) > MAX_SIDE:
+        scale = MAX_SIDE / max(image.size)
+        min_side = DEFAULT_LIMITS.min_side  # the shorter side of a very long crop must stay decodable
+        width, height = (max(min_side, round(side * scale)) for side in image.size)
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     stream = BytesIO()
-    image.save(stream, "JPEG", quality=_QUALITY, subsampling=_FULL_COLOUR)
+    image.save(stream, "JPEG", quality=_QUALITY, subsampling=_NO_SUBSAMPLING)
     return stream.getvalue()

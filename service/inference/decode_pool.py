@@ -1,7 +1,7 @@
-"""Threads that turn encoded pictures into pixels, within one budget of memory for all requests together.
+"""Threads that decode images, with one memory budget for all requests.
 
-Every picture is decoded within limits that its header is checked against: bytes, pixels, scans, memory and time. So a
-thread of this pool is busy with one picture for `max_seconds` at most, and `overdue` says so where it is not.
+Limits bound the bytes, pixels, JPEG scans, memory and time of each image, so a thread decodes one image for at most
+`max_seconds`. `DecodePool.overdue` reports a decode that exceeds this.
 """
 
 import os
@@ -21,37 +21,37 @@ from service.inference.crop_encoding import encode_crop
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """A picture as the network takes it, (H, W, 3) uint8 RGB, and as a gallery keeps it where that was asked for."""
+    """The network's input, (H, W, 3) uint8 RGB, and the JPEG of the crop if it was asked for."""
 
     pixels: ImageArray
-    kept: bytes | None = None
+    jpeg: bytes | None = None
 
 
 class DecodePool:
-    """One thread a core. The methods that decode are called on these threads."""
+    """One thread per core. Call the decoding methods on a thread of `executor`."""
 
     def __init__(self, height: int, width: int, limits: ImageLimits) -> None:
-        """height and width: H and W of the network's input, in pixels."""
+        """`height` and `width` are H and W of the network's input, in pixels."""
         self._shape = height, width
         self._limits = limits
-        # What was kept once is read again whatever the operator accepts by now; the time limit holds all the same.
-        self._kept_limits = replace(DEFAULT_LIMITS, max_seconds=limits.max_seconds)
+        # Stored crops stay readable when the operator lowers the limits; only the time limit applies to them.
+        self._stored_limits = replace(DEFAULT_LIMITS, max_seconds=limits.max_seconds)
         self._memory = MemoryBudget(limits.max_decode_bytes)
-        self._running: dict[int, float] = {}  # thread -> when it began to decode
+        self._running: dict[int, float] = {}  # thread -> start of its decode
         self.executor = ThreadPoolExecutor(
             os.cpu_count(), thread_name_prefix="decode", initializer=lower_priority, initargs=(DECODE_NICENESS,)
         )
 
-    def crop(self, data: bytes, keep: bool = False) -> Crop:
-        """Decode and resize one picture. Raises ImageError, or Overloaded where memory stays taken."""
+    def decode(self, data: bytes, encode: bool = False) -> Crop:
+        """Decode and resize one image; with `encode`, add its JPEG. Raises ImageError, or Overloaded without memory."""
         with self._decoded(data, self._limits) as pixels:
-            return self._crop(pixels, keep)
+            return self._crop(pixels, encode)
 
-    def crops(self, frame: bytes, boxes: Sequence[Box], keep: bool = False) -> list[Crop | ImageError]:
-        """Decode a frame and resize what is in each of its boxes.
+    def decode_boxes(self, frame: bytes, boxes: Sequence[Box], encode: bool = False) -> list[Crop | ImageError]:
+        """Decode a frame, and resize the pixels of each box.
 
-        Raises as `crop` for the frame, and BodyTooLarge where all boxes together have more pixels than one picture may
-        have: each may be as large as the frame.
+        Raises as `decode` for the frame. Each box may be as large as the frame, so all boxes together may have no more
+        pixels than one image; raises BodyTooLarge otherwise.
         """
         with self._decoded(frame, self._limits) as pixels:
             regions = crop_boxes(pixels, boxes, self._limits.min_side)
@@ -61,35 +61,35 @@ class DecodePool:
                     f"the boxes have {total:,} pixels together; at most {self._limits.max_pixels:,} are accepted: send "
                     "the frame again with the rest of them"
                 )
-            return [region if isinstance(region, ImageError) else self._crop(region, keep) for region in regions]
+            return [region if isinstance(region, ImageError) else self._crop(region, encode) for region in regions]
 
-    def kept_crop(self, data: bytes) -> Crop:
-        """As `crop`, of a picture that this service encoded, whatever its operator accepts by now."""
-        with self._decoded(data, self._kept_limits) as pixels:
-            return self._crop(pixels, keep=False)
+    def decode_stored(self, data: bytes) -> Crop:
+        """As `decode`, of a crop that this service encoded; the operator's limits on size do not apply."""
+        with self._decoded(data, self._stored_limits) as pixels:
+            return self._crop(pixels, encode=False)
 
     def reencode(self, data: bytes) -> bytes:
-        """A picture from another service's export, encoded as this one keeps crops. Raises as `crop`."""
-        with self._decoded(data, self._kept_limits) as pixels:
+        """A JPEG for storage of a crop that another service exported. Raises as `decode`."""
+        with self._decoded(data, self._stored_limits) as pixels:
             return encode_crop(pixels)
 
     @property
     def overdue(self) -> float:
-        """Seconds by which the oldest running decode is over its limit; 0 where none is."""
+        """Seconds by which the longest running decode exceeds the time limit; 0 if none does."""
         limit = self._limits.max_seconds
         oldest = min(self._running.copy().values(), default=None)
         return 0.0 if limit is None or oldest is None else max(0.0, time.monotonic() - oldest - limit)
 
     def close(self) -> None:
-        """Stop; what has not begun is cancelled."""
+        """Stop the threads. Cancels work that has not started."""
         self.executor.shutdown(cancel_futures=True)
 
-    def _crop(self, pixels: ImageArray, keep: bool) -> Crop:
-        return Crop(resize_image(pixels, *self._shape), encode_crop(pixels) if keep else None)
+    def _crop(self, pixels: ImageArray, encode: bool) -> Crop:
+        return Crop(resize_image(pixels, *self._shape), encode_crop(pixels) if encode else None)
 
     @contextmanager
     def _decoded(self, data: bytes, limits: ImageLimits) -> Iterator[ImageArray]:
-        """The pixels of a picture; its share of the memory is taken until they are no longer needed."""
+        """The (h, w, 3) uint8 RGB pixels of an image. Holds its memory until the context ends."""
         encoded = read_header(data, limits)
         with self._memory.hold(min(encoded.decode_bytes, self._limits.max_decode_bytes), self._limits.max_seconds):
             thread = threading.get_ident()
@@ -102,22 +102,23 @@ class DecodePool:
 
 
 class MemoryBudget:
-    """Bytes that threads share. Who waits for room is served in turn, so that small pictures do not starve a large."""
+    """Bytes that threads share. Threads get memory in the order they ask, so small images do not starve a large one."""
 
     def __init__(self, size: int) -> None:
+        """`size` is in bytes."""
         self._free = size
         self._turn = threading.Lock()
         self._changed = threading.Condition()
 
     @contextmanager
     def hold(self, size: int, seconds: float | None) -> Iterator[None]:
-        """Inside, `size` bytes are taken. Raises Overloaded where they are not free within `seconds`."""
+        """Reserve `size` bytes inside the context. Raises Overloaded if they are not free within `seconds`."""
         if not self._turn.acquire(timeout=-1 if seconds is None else seconds):
-            raise _no_room()
+            raise _exhausted()
         try:
             with self._changed:
                 if not self._changed.wait_for(lambda: self._free >= size, seconds):
-                    raise _no_room()
+                    raise _exhausted()
                 self._free -= size
         finally:
             self._turn.release()
@@ -129,5 +130,5 @@ class MemoryBudget:
                 self._changed.notify()
 
 
-def _no_room() -> Overloaded:
-    return Overloaded("the pictures that are decoded take all the memory there is for it; try again in 1 s", 1)
+def _exhausted() -> Overloaded:
+    return Overloaded("the memory for image decoding is in use; try again in 1 s", 1)

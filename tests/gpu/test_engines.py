@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX in the service, on a GPU. Run there with `python -m pytest tests/gpu`."""
+"""TensorRT and TensorRT-RTX in the service on a GPU. Run with `python -m pytest tests/gpu`."""
 
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ import torch
 from bundle import load_bundle, sha256_file
 from service.core.errors import StartupError
 from service.core.settings import Settings
-from service.inference.engines.hardware import this_machine
-from service.inference.engines.loader import FOLDER, load_engine
+from service.inference.engines.hardware import detect_hardware
+from service.inference.engines.loader import ENGINES_FOLDER, load_engine
 from tests.support.bundles import HEIGHT, WIDTH, change, reference_embedding, write_bundle
 from tests.support.servers import running
 
@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU that this PyTorch can use"),
 ]
-LARGEST = 16
+MAX_BATCH = 16
 
 
 @pytest.fixture(params=["tensorrt", "tensorrt_rtx"])
@@ -30,13 +30,13 @@ def trt(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 def folder(trt: Any, tmp_path: Path) -> Path:
-    """A bundle with its ONNX file and an unverified engine of it."""
+    """A bundle with its ONNX file and an unverified engine built from it."""
     folder = write_bundle(tmp_path / "bundle")
     builder = trt.Builder(trt.Logger(trt.Logger.WARNING))
     network = builder.create_network(0)
     assert trt.OnnxParser(network, trt.Logger(trt.Logger.WARNING)).parse((folder / "model.onnx").read_bytes())
     profile = builder.create_optimization_profile()
-    profile.set_shape("crops", *((size, HEIGHT, WIDTH, 3) for size in (2, 8, LARGEST)))
+    profile.set_shape("crops", *((size, HEIGHT, WIDTH, 3) for size in (2, 8, MAX_BATCH)))
     config = builder.create_builder_config()
     config.clear_flag(trt.BuilderFlag.TF32)
     config.add_optimization_profile(profile)
@@ -47,7 +47,7 @@ def folder(trt: Any, tmp_path: Path) -> Path:
         "kind": trt.__name__,
         "bytes": path.stat().st_size,
         "sha256": sha256_file(path),
-        "batch": {"min": 2, "opt": 8, "max": LARGEST},
+        "batch": {"min": 2, "opt": 8, "max": MAX_BATCH},
         "parity": None,
         "built_for": {"library_version": trt.__version__},
     }
@@ -59,20 +59,20 @@ def settings(folder: Path, **more: Any) -> Settings:
     return Settings(bundle=folder, data=folder.parent / "data", **more)
 
 
-def test_an_engine_is_verified_on_its_gpu_once_and_gives_the_models_vectors(trt: Any, folder: Path) -> None:
+def test_parity_is_checked_once_and_vectors_agree_with_the_definition(trt: Any, folder: Path) -> None:
     bundle = load_bundle(folder)
     with pytest.raises(StartupError, match="--allow-unverified"):
         load_engine(bundle, settings(folder, engine=trt.__name__))
     wanted = settings(folder, engine=trt.__name__, precision="float32", allow_unverified=True)
     loaded = load_engine(bundle, wanted)
-    assert loaded.engine.max_batch == LARGEST
+    assert loaded.engine.max_batch == MAX_BATCH
     assert loaded.parity.cosine_min >= loaded.parity.gate_cosine_min
-    for count in (1, 3, LARGEST, 40, 2):
+    for count in (1, 3, MAX_BATCH, 40, 2):
         crops = np.random.default_rng(count).integers(0, 256, (count, HEIGHT, WIDTH, 3), np.uint8)
         cosine = (loaded.engine.embed(crops) * reference_embedding(crops)).sum(1)
         assert cosine.min() > 0.9999
     loaded.engine.close()
-    (record,) = (wanted.data / FOLDER).glob("*.json")
+    (record,) = (wanted.data / ENGINES_FOLDER).glob("*.json")
     written = record.stat().st_mtime_ns
     again = load_engine(bundle, wanted)
     assert again.parity == loaded.parity
@@ -80,15 +80,15 @@ def test_an_engine_is_verified_on_its_gpu_once_and_gives_the_models_vectors(trt:
     again.engine.close()
 
 
-def test_the_service_runs_it_and_says_so(trt: Any, folder: Path) -> None:
+def test_the_service_runs_the_engine_and_reports_it(trt: Any, folder: Path) -> None:
     with running(settings(folder, engine=trt.__name__, allow_unverified=True)) as client:
         model = client.get("/v1/model").json()
-        assert (model["engine"], model["device"], model["max_batch"]) == (trt.__name__, "cuda", LARGEST)
+        assert (model["engine"], model["device"], model["max_batch"]) == (trt.__name__, "cuda", MAX_BATCH)
         assert client.get("/readyz").status_code == httpx.codes.OK
 
 
-def test_an_engine_of_another_gpu_or_version_is_refused(trt: Any, folder: Path) -> None:
-    gpu = this_machine().gpu
+def test_an_engine_for_another_gpu_or_version_is_refused(trt: Any, folder: Path) -> None:
+    gpu = detect_hardware().gpu
     assert gpu is not None
     entry = load_bundle(folder).manifest.files[1].model_dump(mode="json")
     for built_for, says in [

@@ -1,4 +1,4 @@
-"""What only a machine with a CUDA GPU can show. Run there with `python -m pytest tests/gpu`."""
+"""Training and ONNX Runtime on a CUDA GPU. Run with `python -m pytest tests/gpu`."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_gpu_run_ends_with_a_checkpoint_that_the_cpu_evaluates_alike(
+def test_a_checkpoint_trained_on_a_gpu_evaluates_to_the_same_map_on_a_cpu(
     crops: Path, tmp_path: Path, precision: str
 ) -> None:
     arguments = [f"data.path={crops}", *SMALL, "device=cuda", f"precision={precision}"]
@@ -43,7 +43,7 @@ def test_a_gpu_run_ends_with_a_checkpoint_that_the_cpu_evaluates_alike(
 
 
 @needs_ort_gpu
-def test_the_cuda_engine_gives_the_cpu_engines_vectors(tmp_path: Path) -> None:
+def test_cuda_and_cpu_compute_the_same_vectors(tmp_path: Path) -> None:
     from service.inference.engine import Engine
     from service.inference.engines.onnxruntime import OnnxRunner
     from tests.support.bundles import SIGNATURE

@@ -1,4 +1,4 @@
-"""Copies of indexes on a real GPU: they must find what the CPU finds."""
+"""Index replicas on a GPU find what the CPU finds."""
 
 import numpy as np
 import pytest
@@ -17,19 +17,19 @@ def unit(seed: int, count: int) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-def test_exact_search_on_a_gpu_is_that_of_a_cpu() -> None:
+def test_exact_search_on_a_gpu_equals_exact_search_on_a_cpu() -> None:
     vectors, queries = unit(0, ROWS), unit(1, 20)
     index = FlatIndex(DIM)
     index.add(vectors[:-100])
     assert index.copy_to_gpu(0)
-    index.add(vectors[-100:])  # searched beside the copy
+    index.add(vectors[-100:])  # not in the replica, so the CPU searches them
     scores, rows = index.search(queries, 10, None)
     expected = np.sort(queries @ vectors.T, axis=1)[:, ::-1][:, :10]
     np.testing.assert_allclose(scores, expected, atol=1e-4)
     np.testing.assert_allclose(np.take_along_axis(queries @ vectors.T, rows, axis=1), expected, atol=1e-4)
 
 
-def test_lists_on_a_gpu_propose_what_they_propose_on_a_cpu() -> None:
+def test_inverted_lists_on_a_gpu_propose_the_rows_that_they_propose_on_a_cpu() -> None:
     vectors, queries = unit(0, ROWS), unit(1, 20)
     approximate = Approximate.train("ivf_sq8", vectors, np.eye(DIM, dtype=np.float32), ROWS, ROWS)
     approximate.prepare(np.arange(ROWS), vectors)()

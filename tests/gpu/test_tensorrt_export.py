@@ -1,4 +1,4 @@
-"""TensorRT engines that run: built on the GPU, and measured there before they join the bundle."""
+"""Export of TensorRT engines on a GPU: each is built and measured there before it is added to the bundle."""
 
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def bundle(network: PAN, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
-def test_an_engine_is_measured_on_the_gpu_before_it_joins(bundle: Path, library: Library, precision: Any) -> None:
+def test_an_engine_is_measured_on_the_gpu_before_it_is_added(bundle: Path, library: Library, precision: Any) -> None:
     settings = BuildSettings(parse_batch_profile("1:8:32"))
     built = export_tensorrt(bundle, precision, settings, library=library.name, measuring=FEW)
     entry, path = load_bundle(bundle).file(library.name, precision)
@@ -72,7 +72,7 @@ def test_an_engine_is_measured_on_the_gpu_before_it_joins(bundle: Path, library:
     assert np.allclose(np.linalg.norm(ours, axis=1), 1, atol=1e-3)
 
 
-def test_a_batch_outside_the_profile_and_a_spoilt_engine_say_so(bundle: Path, library: Library) -> None:
+def test_a_batch_outside_the_profile_and_a_truncated_engine_are_refused(bundle: Path, library: Library) -> None:
     settings = BuildSettings(parse_batch_profile("2:4:8"))
     built = export_tensorrt(bundle, "float32", settings, library=library.name, measuring=FEW)
     serialised = (bundle / built.entry.name).read_bytes()

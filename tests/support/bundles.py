@@ -1,4 +1,4 @@
-"""A bundle made by hand, without torch: coarse colours through a fixed projection, enough to tell blocks apart."""
+"""A bundle built without torch: a random projection of mean colours, which tells figures of coloured blocks apart."""
 
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ def projection(seed: int, dim: int = DIM) -> np.ndarray:
 
 
 def reference_embedding(crops: np.ndarray, seed: int = 0, dim: int = DIM) -> np.ndarray:
-    """What the model is by definition, in float64: (B, H, W, 3) uint8 -> (B, dim) unit vectors."""
+    """The model's definition in float64: (B, H, W, 3) uint8 -> (B, dim) unit vectors."""
     count = len(crops)
     cells = crops.astype(np.float64).reshape(count, HEIGHT // _CELL, _CELL, WIDTH // _CELL, _CELL, 3).mean((2, 4))
     features = cells.transpose(0, 3, 1, 2).reshape(count, -1) / 255.0 - 0.5
@@ -46,7 +46,7 @@ def reference_embedding(crops: np.ndarray, seed: int = 0, dim: int = DIM) -> np.
 
 
 def write_bundle(folder: Path, seed: int = 0, calibration: Calibration | None = None, dim: int = DIM) -> Path:
-    """Write a valid bundle; another seed is another model."""
+    """Write a valid bundle. Each seed gives another model."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = projection(seed, dim)
     constants = {
@@ -99,19 +99,19 @@ def write_bundle(folder: Path, seed: int = 0, calibration: Calibration | None = 
         files=(entry,),
         evaluation=Evaluation(data="none", queries=1, gallery=1, mAP=1.0, mAP_official=1.0, mINP=1.0, cmc={1: 1.0}),
         calibration=calibration,
-        provenance=Provenance(data="none", recipe="by hand", iterations=0, seed=seed),
+        provenance=Provenance(data="none", recipe="none", iterations=0, seed=seed),
     )
     save_manifest(folder, manifest)
     return folder
 
 
 def onnx_runner(folder: Path, max_batch: int | None = None) -> OnnxRunner:
-    """The bundle's file in ONNX Runtime on the CPU."""
+    """The bundle's engine file in ONNX Runtime on the CPU."""
     return OnnxRunner(folder / "model.onnx", SIGNATURE, max_batch=max_batch)
 
 
 def change(folder: Path, *changes: dict[str, Any]) -> Path:
-    """Replace the bundle's engine files: each is the one it was written with, with these members changed."""
+    """Replace the bundle's engine files by copies of the first, each with these members changed."""
     manifest = load_bundle(folder).manifest
     data = manifest.model_dump(mode="json")
     data["files"] = [{**data["files"][0], **change} for change in changes]

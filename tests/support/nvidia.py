@@ -1,7 +1,7 @@
-"""CUDA and TensorRT without a GPU: the device's memory is the host's, and an engine computes the bundle's model.
+"""Fakes of CUDA and TensorRT: device memory is host memory, and an engine computes the model of the test bundle.
 
-Only what `service.inference.engines.tensorrt` calls is here, by the names and with the results of the real packages; a
-test holds the names to them. Calls are written down in `calls`, in order.
+They have the functions that `service.inference.engines.tensorrt` calls, with the names of the real packages; a test
+compares the names. `Cuda.calls` records the calls in order.
 """
 
 # ruff: noqa: N802, ARG002 (names and arguments are NVIDIA's)
@@ -25,7 +25,7 @@ class Error(IntEnum):
 
 
 class Cuda:
-    """`cuda.bindings.runtime`: every call gives an error code and its values."""
+    """`cuda.bindings.runtime`: every call returns an error code and its values."""
 
     cudaStreamNonBlocking = 1
     cudaMemcpyKind = IntEnum("cudaMemcpyKind", {"cudaMemcpyHostToDevice": 1, "cudaMemcpyDeviceToHost": 2})
@@ -33,13 +33,13 @@ class Cuda:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
-        self.held: dict[int, Any] = {}  # everything that must be given back
+        self.held: dict[int, Any] = {}  # address -> everything that must be freed
         self.fails: str | None = None
         self._graphs: dict[int, list[Any]] = {}
         self._recording: list[Any] | None = None
 
     def enqueue(self, what: str, work: Any) -> None:
-        """What a stream does with work: runs it, or records it while a graph is captured."""
+        """Run work of a stream, or record it during the capture of a graph."""
         if self._recording is not None:
             self._recording.append(work)
         else:
@@ -218,7 +218,7 @@ class Engine:
 
 
 def library(cuda: Cuda, profile: tuple[int, int], *, captures_itself: bool) -> Any:
-    """The module `tensorrt`, or `tensorrt_rtx` where it captures its graphs itself."""
+    """The module `tensorrt`, or `tensorrt_rtx` if it captures its graphs itself."""
 
     class Logger:
         INTERNAL_ERROR, ERROR, WARNING, INFO = "INTERNAL_ERROR", "ERROR", "WARNING", "INFO"

@@ -1,4 +1,4 @@
-"""Synthetic pictures: people as coloured blocks, never a photograph."""
+"""Synthetic images: persons as coloured blocks, never photographs."""
 
 import struct
 import zipfile
@@ -21,19 +21,19 @@ def person(identity: int, shot: int = 0, height: int = 128, width: int = 64) -> 
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
-    """The bytes of a picture file."""
+    """An image as the bytes of a file."""
     stream = BytesIO()
     image.save(stream, kind, **options)
     return stream.getvalue()
 
 
 def png(identity: int, shot: int = 0) -> bytes:
-    """The bytes of a picture of a person."""
+    """A figure as the bytes of a PNG."""
     return encode(person(identity, shot))
 
 
 def write_market(folder: Path, persons: int, cameras: int, shots: int = 1) -> Path:
-    """A folder in Market-1501's layout, with one distractor and one piece of junk."""
+    """A folder in the layout of Market-1501, with one distractor and one junk image."""
     folder.mkdir(parents=True, exist_ok=True)
     for identity in range(1, persons + 1):
         for camera in range(1, cameras + 1):
@@ -50,7 +50,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def bomb(width: int = 50_000, height: int = 50_000) -> bytes:
-    """A PNG of a few bytes that says it is enormous."""
+    """A PNG of a few bytes whose header gives an enormous size."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n"
@@ -61,13 +61,13 @@ def bomb(width: int = 50_000, height: int = 50_000) -> bytes:
 
 
 def _resized(data: bytes, header: bytes, offset: int, size: bytes) -> bytes:
-    """The file with another size in its header: `offset` bytes after the one place where `header` is."""
+    """The file with another size in its header, `offset` bytes after the first occurrence of `header`."""
     start = data.index(header) + offset
     return data[:start] + size + data[start + len(size) :]
 
 
 def bombs() -> dict[str, bytes]:
-    """A file of each format, small, that says it is enormous."""
+    """A small file of each format whose header gives an enormous size."""
     figure = person(1)
     canvas = (16_382).to_bytes(3, "little")
     animation = encode(figure, "WEBP", save_all=True, append_images=[person(2)], lossless=True)
@@ -84,7 +84,7 @@ def bombs() -> dict[str, bytes]:
 
 
 def _with_chunk(kind: bytes, content: bytes) -> bytes:
-    """A PNG with one more chunk after its header."""
+    """A PNG with an additional chunk after its header."""
     data = encode(person(1))
     return data[:33] + _chunk(kind, content) + data[33:]
 
@@ -102,26 +102,26 @@ def _scrambled(data: bytes) -> bytes:
 
 
 def many_scans(count: int, width: int = 1000, height: int = 1000) -> bytes:
-    """A progressive JPEG of a few kilobytes whose last scan comes again and again: each is a pass over all pixels."""
+    """A progressive JPEG of a few kilobytes that repeats its last scan: each scan is a pass over all pixels."""
     data = encode(Image.new("RGB", (width, height), (90, 90, 90)), "JPEG", progressive=True)
     last = data[data.rindex(b"\xff\xda") : -2]
     return data[:-2] + last * count + data[-2:]
 
 
 def many_segments(count: int) -> bytes:
-    """A JPEG with so many empty application segments; Pillow keeps an object for each."""
+    """A JPEG with `count` empty application segments. Pillow keeps an object for each."""
     data = encode(person(1), "JPEG")
     return data[:2] + b"\xff\xe5\x00\x02" * count + data[2:]
 
 
 def fill_bytes(count: int) -> bytes:
-    """A JPEG with so many fill bytes before its first segment; Pillow skips them one at a time."""
+    """A JPEG with `count` fill bytes before its first segment. Pillow skips them one at a time."""
     data = encode(person(1), "JPEG")
     return data[:2] + b"\xff" * count + data[2:]
 
 
 def many_chunks(count: int) -> bytes:
-    """A PNG with so many empty private chunks; Pillow keeps an object for each."""
+    """A PNG with `count` empty private chunks. Pillow keeps an object for each."""
     data = encode(person(1))
     return data[:33] + _chunk(b"prVt", b"") * count + data[33:]
 
@@ -139,7 +139,7 @@ REFUSALS = {"unsupported-image", "corrupt-image", "image-too-small", "image-too-
 
 @cache
 def hostile() -> dict[str, tuple[bytes, int]]:
-    """Pictures that must not be embedded, and the HTTP status each is answered with."""
+    """Images that the service refuses, and the HTTP status of each refusal."""
     jpeg, gif = encode(person(1), "JPEG"), encode(person(1).quantize(), "GIF")
     inflated = b"k\0\0" + zlib.compress(bytes(64 * 2**20), 9)
     return {
@@ -172,12 +172,12 @@ def hostile() -> dict[str, tuple[bytes, int]]:
 
 
 def unusual() -> dict[str, bytes]:
-    """Pictures that are odd and fine."""
+    """Unusual images that the service accepts."""
     figure = person(1)
     grey16 = Image.fromarray(np.asarray(figure.convert("L")).astype(np.uint16) * 257)
     frames = [person(1), person(2)]
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by 90 degrees
+    exif[0x0112] = 6  # rotated by 90 degrees
     return {
         "cmyk": encode(figure.convert("CMYK"), "JPEG", quality=95),
         "grey": encode(figure.convert("L")),

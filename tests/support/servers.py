@@ -1,4 +1,4 @@
-"""A server in a thread of this process, and the commands in processes of their own."""
+"""A server in a thread of this process, and commands in subprocesses."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ CLI = (sys.executable, "-m", "service")
 
 @contextmanager
 def running(settings: Settings) -> Iterator[httpx.Client]:
-    """A client of a server in this process."""
+    """A client of a server that runs in a thread of this process."""
     found: queue.Queue[tuple[Server, str] | None] = queue.Queue()
     failure: list[BaseException] = []
 
@@ -45,12 +45,12 @@ def running(settings: Settings) -> Iterator[httpx.Client]:
 
 
 def pan_reid(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of the client's CLI to its end."""
+    """Run `pan-reid` in a subprocess."""
     return _run([sys.executable, "-m", "pan_reid"], arguments, {})
 
 
 def pan_serve(*arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command of `pan-serve` to its end, with additional variables in its environment."""
+    """Run `pan-serve` in a subprocess, with additional variables in its environment."""
     return _run(CLI, arguments, environment or {})
 
 

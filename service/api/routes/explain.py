@@ -57,7 +57,7 @@ async def explain(request: Request, service: ServiceDep, _: EmbedCaller) -> Resp
 
 async def _explain(service: Container, pictures: ImageInput) -> list[Maps | ImageError]:
     """The maps of each crop, without the axis of the batch, or why there are none."""
-    crops = await service.embedder.crops(pictures.images, pictures.boxes)
+    crops = await service.embedder.decode(pictures.images, pictures.boxes)
     some_usable(crops, pictures.names)
     maps = await service.explainer.maps(np.stack([crop for crop in crops if not isinstance(crop, ImageError)]))
     places = iter(range(len(crops)))

@@ -199,4 +199,4 @@ async def _image(one: ExportedEntry, gallery: ExportedGallery, embedder: Embedde
     image = image_from_base64(one.image)
     if isinstance(image, ImageError):
         raise image
-    return await embedder.kept(image)
+    return await embedder.reencode(image)

@@ -1,1 +1,6 @@
-"""The runtimes that compute a bundle's engine files: ONNX Runtime, OpenVINO, TensorRT; and the choice among them."""
+"""The runtimes that execute a bundle's engine files: ONNX Runtime, OpenVINO, TensorRT.
+
+`loader` loads the engine that `select` picks for the `hardware`. `parity_check` verifies an engine that was never run.
+"""
+
+__all__ = ["loader"]

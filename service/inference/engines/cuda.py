@@ -1,4 +1,4 @@
-"""The CUDA runtime with every error code looked at."""
+"""The CUDA runtime with errors as exceptions."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from service.core.errors import EngineFailed
 
 
 class CheckedCuda:
-    """The functions of `cuda.bindings.runtime`, returning their values alone. Raises EngineFailed instead of codes."""
+    """The functions of `cuda.bindings.runtime` without their error code. Raises EngineFailed if the code is not 0."""
 
     def __init__(self, runtime: Any) -> None:
         self._runtime = runtime
@@ -27,7 +27,7 @@ class CheckedCuda:
 
 
 def cuda_runtime() -> CheckedCuda:
-    """The CUDA runtime of the package cuda-bindings. Raises ImportError without it."""
+    """The CUDA runtime of the package cuda-bindings. Raises ImportError if it is not installed."""
     from cuda.bindings import runtime
 
     return CheckedCuda(runtime)

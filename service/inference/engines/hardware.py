@@ -1,4 +1,4 @@
-"""What this machine can run, found without loading any engine file."""
+"""The runtimes and the GPU of this machine. Looking for them loads no engine file."""
 
 import importlib
 from collections.abc import Mapping
@@ -13,14 +13,14 @@ from service.core.errors import EngineFailed
 from service.inference.engines.cuda import cuda_runtime
 
 EngineName = Literal["onnxruntime", "openvino", "tensorrt", "tensorrt_rtx"]
-Place = tuple[EngineName, Literal["cpu", "cuda"]]
+Target = tuple[EngineName, Literal["cpu", "cuda"]]  # a runtime and its device
 
-_TENSORRT: dict[EngineName, Extra] = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}  # with the extra of each
+_TENSORRT: dict[EngineName, Extra] = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}  # the extra that installs it
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """The first GPU that CUDA lists; CUDA_VISIBLE_DEVICES decides which that is."""
+    """The first GPU in the order of CUDA_VISIBLE_DEVICES."""
 
     name: str
     compute_capability: str  # such as "8.9"
@@ -30,51 +30,51 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
-    """Runtimes and GPU. `lacks` says for each engine and device that cannot run here why, and what to do about it."""
+class Hardware:
+    """Versions of the installed runtimes, the GPU, and for each target that cannot run here the reason and remedy."""
 
     versions: Mapping[EngineName, str]
     gpu: Gpu | None = None
-    lacks: Mapping[Place, str] = field(default_factory=dict)
+    unavailable: Mapping[Target, str] = field(default_factory=dict)
 
 
-def this_machine() -> Machine:
-    """Look at the installed packages and at the driver."""
+def detect_hardware() -> Hardware:
+    """Inspect the installed packages and the GPU driver."""
     versions: dict[EngineName, str] = {"onnxruntime": ort.__version__}
-    lacks: dict[Place, str] = {}
+    unavailable: dict[Target, str] = {}
     try:
         versions["openvino"] = version("openvino")
     except PackageNotFoundError:
-        lacks["openvino", "cpu"] = f"openvino is not installed; run {pip_install('openvino')}"
+        unavailable["openvino", "cpu"] = f"openvino is not installed; run {pip_install('openvino')}"
 
     gpu, no_gpu = _find_gpu()
     if "CUDAExecutionProvider" not in ort.get_available_providers():
-        lacks["onnxruntime", "cuda"] = (
-            f"onnxruntime {ort.__version__} has no CUDAExecutionProvider; in an environment of its own "
+        unavailable["onnxruntime", "cuda"] = (
+            f"onnxruntime {ort.__version__} has no CUDAExecutionProvider; in a separate environment "
             f"run {pip_install('gpu')}"
         )
     elif gpu is None:
-        lacks["onnxruntime", "cuda"] = no_gpu
+        unavailable["onnxruntime", "cuda"] = no_gpu
     for name, extra in _TENSORRT.items():
         try:
             versions[name] = importlib.import_module(name).__version__
-        except (ImportError, OSError) as error:  # the package, or a library that it loads
-            lacks[name, "cuda"] = f"{name} cannot be imported ({error}); run {pip_install(extra)}"
+        except (ImportError, OSError) as error:  # of the package, or of a library that it loads
+            unavailable[name, "cuda"] = f"{name} cannot be imported ({error}); run {pip_install(extra)}"
         else:
             if gpu is None:
-                lacks[name, "cuda"] = no_gpu
-    return Machine(versions, gpu, lacks)
+                unavailable[name, "cuda"] = no_gpu
+    return Hardware(versions, gpu, unavailable)
 
 
 def _find_gpu() -> tuple[Gpu | None, str]:
-    """The GPU, or why there is none."""
+    """The GPU, or None with the reason."""
     try:
         cuda: Any = cuda_runtime()
         properties = cuda.cudaGetDeviceProperties(0)
     except ImportError as error:
         return (
             None,
-            f"the GPU cannot be looked for ({error}); run {pip_install('gpu')}, or tensorrt or rtx in its place",
+            f"cuda-bindings cannot be imported ({error}); run {pip_install('gpu')}, or tensorrt or rtx in its place",
         )
     except EngineFailed as error:
         return None, (

@@ -1,4 +1,4 @@
-"""ONNX Runtime, on the CPU or on CUDA."""
+"""ONNX Runtime, on a CPU or on CUDA."""
 
 from pathlib import Path
 from typing import Literal
@@ -16,7 +16,7 @@ _TYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
 
 class OnnxRunner:
-    """Runs a file of kind `onnx`."""
+    """Runs an engine file of kind `onnx`."""
 
     def __init__(
         self,
@@ -26,20 +26,24 @@ class OnnxRunner:
         threads: int = 0,
         max_batch: int | None = None,
     ) -> None:
-        """Raises StartupError where the device or the graph is not as asked; what ONNX Runtime raises otherwise."""
+        """`threads` is the size of the thread pool; 0 leaves it to ONNX Runtime.
+
+        Raises StartupError if the device is not available or the graph does not match the signature, and the errors of
+        ONNX Runtime.
+        """
         self.max_batch = max_batch
-        # On a GPU a new batch size is a new allocation that is never given back: run only a few fixed sizes.
+        # On a GPU each new batch size allocates memory that is never freed, so only a few sizes run.
         self._fixed_sizes = device == "cuda"
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
-        # Threads that spin after a batch take the cores that decode the next one.
+        # Threads that spin after a batch would occupy the cores that decode the next one.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        # Left alone, CUDA computes float32 products with the 10 bits of TF32: float16 is there for who wants speed.
+        # By default CUDA computes float32 products in TF32, with a mantissa of 10 bits; float16 files offer that trade.
         exact = {"use_tf32": "0"} if device == "cuda" else {}
         self._session = ort.InferenceSession(str(path), options, providers=[(_PROVIDERS[device], exact)])
         if self._session.get_providers()[0] != _PROVIDERS[device]:
             raise StartupError(
-                f"onnxruntime was to run on {device} and fell back to {self._session.get_providers()[0]}; "
+                f"onnxruntime fell back from {device} to {self._session.get_providers()[0]}; "
                 "check the GPU driver and the CUDA libraries, or start with --device cpu"
             )
         nodes = [*self._session.get_inputs(), *self._session.get_outputs()]
@@ -56,5 +60,5 @@ class OnnxRunner:
         return vectors[:count]
 
     def close(self) -> None:
-        """See Runner; a session gives back its memory when nothing refers to it."""
+        """See Runner. A session frees its memory when it is collected."""
         del self._session

@@ -1,7 +1,7 @@
-"""The check that export could not make: an engine that was built without its GPU, beside the bundle's float32 file.
+"""Parity of an engine that export could not run, with the bundle's float32 file as the reference.
 
-It takes no data: pictures are generated, upright figures before a background, because noise would drive every part of
-the network to the same few activations. What was found is kept beside the galleries and holds for one file on one GPU.
+The images are generated: upright figures before a background. Noise would not do, because it drives every part of the
+network to the same few activations. The result is stored in the data folder, for one file on one GPU.
 """
 
 import logging
@@ -18,58 +18,64 @@ from service.inference.engine import Engine
 
 log = logging.getLogger(__name__)
 
-PICTURES = 32
+IMAGES = 32
 BATCH_SIZES = (1, 7, 32)
 GATES: dict[Precision, float] = {"float32": 0.99999, "float16": 0.999, "bfloat16": 0.99, "int8": 0.95}
 
 
-class Verified(BaseModel):
-    """What is kept of a verification."""
+class ParityRecord(BaseModel):
+    """The stored result. `where` names library, version and GPU."""
 
     where: str
     parity: Parity
 
 
-def verified(file: EngineFile, engine: Engine, reference: Callable[[], Engine], folder: Path, where: str) -> Parity:
-    """The parity of an engine on this machine: as remembered in `folder`, or measured now and remembered.
+def check_parity(
+    file: EngineFile, engine: Engine, reference: Callable[[], Engine], folder: Path, environment: str
+) -> Parity:
+    """The parity of an engine on this machine: read from `folder`, or measured and stored there.
 
-    `where` names library, version and GPU. Raises StartupError where the engine departs from the reference.
+    `environment` names library, version and GPU. Raises StartupError if the engine deviates from the reference, or if
+    the result cannot be stored.
     """
     path = folder / f"{file.sha256}.json"
-    known = _remembered(path)
-    if known is not None and known.where == where:
-        return known.parity
-    log.info("verifying", extra={"file": file.name, "where": where})
-    parity = compare(engine, reference(), file.precision)
+    record = _read(path)
+    if record is not None and record.where == environment:
+        return record.parity
+    log.info("checking parity", extra={"file": file.name, "environment": environment})
+    parity = measure_parity(engine, reference(), file.precision)
     try:
         folder.mkdir(exist_ok=True)
-        path.write_text(Verified(where=where, parity=parity).model_dump_json(indent=2) + "\n")
+        path.write_text(ParityRecord(where=environment, parity=parity).model_dump_json(indent=2) + "\n")
     except OSError as error:
         raise StartupError(f"{path} cannot be written ({error}); give another --data") from error
     return parity
 
 
-def compare(engine: Engine, reference: Engine, precision: Precision) -> Parity:
-    """Both on the same pictures, in several batch sizes. Raises StartupError where they do not agree."""
-    crops = pictures(PICTURES, engine.height, engine.width)
+def measure_parity(engine: Engine, reference: Engine, precision: Precision) -> Parity:
+    """Embed the same images with both engines, in several batch sizes.
+
+    Raises StartupError if a cosine is below the gate of the precision.
+    """
+    crops = generate_figures(IMAGES, engine.height, engine.width)
     expected = _unit(reference.embed(crops))
     gate = GATES[precision]
-    apart = float((expected * np.roll(expected, 1, axis=0)).sum(1).mean())
-    if not apart < gate:  # NaN, where it gives one of them no direction
+    between = float((expected * np.roll(expected, 1, axis=0)).sum(1).mean())
+    if not between < gate:  # also if it is NaN, from a vector without a direction
         raise StartupError(
-            f"the bundle gives nearly one vector (mean cosine {apart:.5f}) for different pictures, so agreement would "
-            "prove nothing; train and export it again"
+            f"the bundle embeds different images to nearly one vector (mean cosine {between:.5f}), so parity proves "
+            "nothing; train and export it again"
         )
-    rows = {size: _unit(_in_batches(engine, crops, size)) for size in BATCH_SIZES}
-    cosines = {size: (row * expected).sum(1) for size, row in rows.items()}
+    vectors = {size: _unit(_in_batches(engine, crops, size)) for size in BATCH_SIZES}
+    cosines = {size: (rows * expected).sum(1) for size, rows in vectors.items()}
     for size, cosine in cosines.items():
-        if not cosine.min() >= gate:  # NaN, where the engine gives a picture no direction
+        if not cosine.min() >= gate:  # also if it is NaN, from a vector without a direction
             raise StartupError(
-                f"the {precision} engine departs from the bundle's float32 file: min cosine {cosine.min():.5f} at "
-                f"batch {size} on {len(crops)} generated pictures, the gate is {gate}; build it again with "
+                f"the {precision} engine deviates from the bundle's float32 file: min cosine {cosine.min():.5f} at "
+                f"batch {size} on {len(crops)} generated images, the gate is {gate}; build it again with "
                 "`pan-export tensorrt BUNDLE`, or start with --engine onnxruntime"
             )
-    alone = rows[BATCH_SIZES[0]]
+    single = vectors[BATCH_SIZES[0]]
     return Parity(
         data="generated figures, on the service's own machine, against float32 in ONNX Runtime",
         images=len(crops),
@@ -77,12 +83,12 @@ def compare(engine: Engine, reference: Engine, precision: Precision) -> Parity:
         cosine_min=float(min(cosine.min() for cosine in cosines.values())),
         cosine_mean=float(np.mean(list(cosines.values()))),
         gate_cosine_min=gate,
-        consistency_min=min(float((row * alone).sum(1).min()) for row in rows.values()),
+        consistency_min=min(float((rows * single).sum(1).min()) for rows in vectors.values()),
     )
 
 
-def pictures(count: int, height: int, width: int) -> ImageArray:
-    """(count, height, width, 3) uint8: always the same figures of head, coat and legs, in colours of their own."""
+def generate_figures(count: int, height: int, width: int) -> ImageArray:
+    """(count, height, width, 3) uint8: figures with head, coat and legs in random colours; the same in each call."""
     random = np.random.default_rng(0)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     y, x = y / height, x / width - 0.5
@@ -112,8 +118,8 @@ def _unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     return unit
 
 
-def _remembered(path: Path) -> Verified | None:
+def _read(path: Path) -> ParityRecord | None:
     try:
-        return Verified.model_validate_json(path.read_bytes())
+        return ParityRecord.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None

@@ -1,4 +1,4 @@
-"""Which engine file runs: what the bundle holds, this machine can run and somebody has verified, best first."""
+"""Selects the engine file to run: the best that the bundle holds, this machine can run and a parity check covers."""
 
 import re
 from collections.abc import Sequence
@@ -8,17 +8,17 @@ from typing import Literal
 from bundle import RTX_CAPABILITIES, RTX_DEFAULT_CAPABILITIES, EngineFile, Kind, Precision, rtx_runs_on
 from service.core.choices import Device, EngineChoice, PrecisionChoice
 from service.core.errors import StartupError
-from service.inference.engines.hardware import EngineName, Machine, Place
+from service.inference.engines.hardware import EngineName, Hardware, Target
 
-# Best first. OpenVINO comes last: it must be asked for, or asked for in its own bfloat16.
-_ORDER: tuple[Place, ...] = (
+# Best first. OpenVINO is last: only --engine openvino or --precision bfloat16 selects it.
+_ORDER: tuple[Target, ...] = (
     ("tensorrt", "cuda"),
     ("tensorrt_rtx", "cuda"),
     ("onnxruntime", "cuda"),
     ("onnxruntime", "cpu"),
     ("openvino", "cpu"),
 )
-# What `auto` may take. Eight bits and bfloat16 cost some accuracy, so they are the operator's decision.
+# Precisions of `auto`. int8 and bfloat16 cost some accuracy, so the operator must ask for them.
 _AUTO_PRECISIONS: dict[str, tuple[Precision, ...]] = {"cuda": ("float16", "float32"), "cpu": ("float32",)}
 _KINDS: dict[EngineName, Kind] = {
     "onnxruntime": "onnx",
@@ -30,7 +30,7 @@ _KINDS: dict[EngineName, Kind] = {
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What runs, and why."""
+    """The engine file that runs, and the reason."""
 
     engine: EngineName
     device: Literal["cpu", "cuda"]
@@ -38,85 +38,85 @@ class Selection:
     reason: str
 
 
-def choose(
+def select_engine(
     files: Sequence[EngineFile],
-    machine: Machine,
+    hardware: Hardware,
     *,
     engine: EngineChoice = "auto",
     device: Device = "auto",
     precision: PrecisionChoice = "auto",
     allow_unverified: bool = False,
 ) -> Selection:
-    """The best of what was asked for. Raises StartupError that says for each engine why it was not."""
+    """The best file that fits the arguments. Raises StartupError with the reason for each engine if there is none."""
     files = [file for file in files if file.purpose == "embed"]
-    places = [place for place in _ORDER if engine in ("auto", place[0]) and device in ("auto", place[1])]
-    passed: list[str] = []  # what the bundle holds and cannot run here
-    absent: list[str] = []  # what the bundle does not hold
-    for name, where in places:
-        precisions = _AUTO_PRECISIONS[where] if precision == "auto" else (precision,)
-        candidates = [file for p in precisions for file in files if (file.kind, file.precision) == (_KINDS[name], p)]
+    targets = [target for target in _ORDER if engine in ("auto", target[0]) and device in ("auto", target[1])]
+    rejected: list[str] = []  # targets whose files cannot run here
+    absent: list[str] = []  # targets without a file in the bundle
+    for runtime, processor in targets:
+        precisions = _AUTO_PRECISIONS[processor] if precision == "auto" else (precision,)
+        candidates = [file for p in precisions for file in files if (file.kind, file.precision) == (_KINDS[runtime], p)]
         obstacles = []
         for file in candidates:
             obstacle = (
-                machine.lacks.get((name, where))
-                or _built_for_another(name, file, machine)
+                hardware.unavailable.get((runtime, processor))
+                or _incompatible(runtime, file, hardware)
                 or _unverified(file, allow_unverified)
             )
             if obstacle is None:
-                return Selection(name, where, file, _reason(name, where, file, engine, passed, absent))
+                return Selection(runtime, processor, file, _reason(runtime, processor, file, engine, rejected, absent))
             obstacles.append(obstacle)
         if obstacles:
-            passed.append(f"{name} on {where} ({obstacles[0]})")
+            rejected.append(f"{runtime} on {processor} ({obstacles[0]})")
         else:
-            absent.append(f"{name} on {where}")
+            absent.append(f"{runtime} on {processor}")
 
     asked = f"--engine {engine} --device {device} --precision {precision}"
     holds = ", ".join(file.label for file in files)
-    if not places:
+    if not targets:
         raise StartupError(f"{asked}: {engine} runs on {'cuda' if device == 'cpu' else 'cpu'} only")
-    if not passed:
+    if not rejected:
         wanted = f"{'' if engine == 'auto' else _KINDS[engine] + ' '}{' or '.join(precisions)}"
         raise StartupError(f"the bundle has no {wanted} file; it holds {holds}; ask for one of them, or export it")
-    raise StartupError(f"{asked} cannot be had: {'; '.join(passed)}. The bundle holds {holds}")
+    raise StartupError(f"{asked} is not possible: {'; '.join(rejected)}. The bundle holds {holds}")
 
 
 def _unverified(file: EngineFile, allowed: bool) -> str | None:
     if file.parity is not None or allowed:
         return None
     return (
-        f"{file.name} is unverified, it never ran beside PyTorch; --allow-unverified compares it with the bundle's "
-        "float32 file at the first start on this machine"
+        f"{file.name} is unverified: its parity with PyTorch was never measured; with --allow-unverified the service "
+        "compares it with the bundle's float32 file at the first start on this machine"
     )
 
 
-def _built_for_another(name: EngineName, file: EngineFile, machine: Machine) -> str | None:
-    if file.built_for is None or machine.gpu is None:
+def _incompatible(runtime: EngineName, file: EngineFile, hardware: Hardware) -> str | None:
+    if file.built_for is None or hardware.gpu is None:
         return None
-    built, installed = file.built_for, machine.versions[name]
+    built, installed = file.built_for, hardware.versions[runtime]
     newer = built.version_compatible and _numbers(installed) >= _numbers(built.library_version)
     if installed != built.library_version and not newer:
         return _rebuild(file, f"{file.kind} {built.library_version}, and {installed} is installed")
-    need, have = built.compute_capability, machine.gpu.compute_capability
+    need, have = built.compute_capability, hardware.gpu.compute_capability
     if file.kind == "tensorrt_rtx":
         runs, wanted = have in rtx_runs_on(need), ", ".join(rtx_runs_on(need))
     elif built.hardware_compatibility == "ampere_plus":
         runs, wanted = _numbers(have) >= (8, 0), "8.0 and later"
     else:
         runs, wanted = need == have, str(need)
-    return None if runs else _rebuild(file, f"compute capability {wanted}, and this GPU is {machine.gpu}", have)
+    return None if runs else _rebuild(file, f"compute capability {wanted}, and this GPU is {hardware.gpu}", have)
 
 
 def _rebuild(file: EngineFile, why: str, capability: str | None = None) -> str:
-    """`capability` is that of the GPU here, where it is what the file does not fit."""
+    """The remedy. `capability` is that of this GPU, if the file does not fit it."""
     library: Kind = file.kind
     options = ""
     if library == "tensorrt_rtx" and capability is not None:
         if capability not in RTX_CAPABILITIES:
-            library = "tensorrt"  # TensorRT-RTX builds for no such GPU
+            library = "tensorrt"  # TensorRT-RTX does not support this GPU
         elif capability not in RTX_DEFAULT_CAPABILITIES:
             options = f" --compute-capability {capability}"
     command = f"pan-export tensorrt BUNDLE --library {library} --precision {file.precision}{options}"
-    return f"{file.name} was built for {why}; build one for it: `{command}`"
+    return f"{file.name} was built for {why}; build it again: `{command}`"
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -124,13 +124,15 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _reason(
-    name: str, where: str, file: EngineFile, asked: EngineChoice, passed: Sequence[str], absent: Sequence[str]
+    runtime: str, processor: str, file: EngineFile, asked: EngineChoice, rejected: Sequence[str], absent: Sequence[str]
 ) -> str:
-    chosen = f"{name} on {where}, {file.precision}, " + ("chosen by auto" if asked == "auto" else "as asked for")
+    selected = f"{runtime} on {processor}, {file.precision}, " + (
+        "selected by auto" if asked == "auto" else "as requested"
+    )
     return "; ".join(
         [
-            chosen,
-            *([f"passed over: {'; '.join(passed)}"] if passed else []),
+            selected,
+            *([f"rejected: {'; '.join(rejected)}"] if rejected else []),
             *([f"not in the bundle: {', '.join(absent)}"] if absent else []),
         ]
     )

@@ -1,4 +1,4 @@
-"""The decode pool: one budget of memory for all pictures, served in turn, and a report of what takes too long."""
+"""The decode pool: the shared memory budget, its order, and the report of a decode that takes too long."""
 
 import threading
 import time
@@ -12,17 +12,17 @@ from tests.support.bundles import HEIGHT, WIDTH
 from tests.support.pictures import many_scans, png
 
 
-def test_pictures_together_take_no_more_than_the_budget() -> None:
+def test_concurrent_holders_never_exceed_the_budget() -> None:
     budget = MemoryBudget(100)
-    held = most = 0
+    held = peak = 0
     lock = threading.Lock()
 
     def work(size: int) -> None:
-        nonlocal held, most
+        nonlocal held, peak
         with budget.hold(size, 10):
             with lock:
                 held += size
-                most = max(most, held)
+                peak = max(peak, held)
             time.sleep(0.002)
             with lock:
                 held -= size
@@ -32,10 +32,10 @@ def test_pictures_together_take_no_more_than_the_budget() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert (held, most) == (0, 100)
+    assert (held, peak) == (0, 100)
 
 
-def test_who_waits_for_room_is_not_overtaken() -> None:
+def test_memory_is_granted_in_the_order_of_the_requests() -> None:
     budget = MemoryBudget(100)
     order: list[str] = []
 
@@ -48,7 +48,7 @@ def test_who_waits_for_room_is_not_overtaken() -> None:
         large.start()
         while not budget._turn.locked():
             time.sleep(0.001)
-        small = threading.Thread(target=take, args=("small", 10))  # there is room for it, and it came later
+        small = threading.Thread(target=take, args=("small", 10))  # it would fit, but it asked later
         small.start()
         time.sleep(0.02)
         assert order == []
@@ -57,7 +57,7 @@ def test_who_waits_for_room_is_not_overtaken() -> None:
     assert order == ["large", "small"]
 
 
-def test_no_room_in_time_is_overload_and_frees_what_was_taken() -> None:
+def test_a_timeout_raises_overloaded_and_holds_no_memory() -> None:
     budget = MemoryBudget(100)
     with budget.hold(60, 0), pytest.raises(Overloaded), budget.hold(60, 0.01):
         pass
@@ -67,26 +67,26 @@ def test_no_room_in_time_is_overload_and_frees_what_was_taken() -> None:
 
 def test_a_decode_that_hangs_is_reported() -> None:
     pool = DecodePool(HEIGHT, WIDTH, ImageLimits(max_seconds=0.05))
-    assert pool.crop(png(1)).pixels.shape == (HEIGHT, WIDTH, 3)
+    assert pool.decode(png(1)).pixels.shape == (HEIGHT, WIDTH, 3)
     assert pool.overdue == 0.0
     pool._running[0] = time.monotonic() - 10.05
     assert pool.overdue == pytest.approx(10.0, abs=0.5)
     pool.close()
 
 
-def test_a_picture_within_the_operators_limits_alone_is_decoded() -> None:
+def test_size_limits_do_not_apply_to_stored_crops() -> None:
     pool = DecodePool(HEIGHT, WIDTH, ImageLimits(max_decode_bytes=1000))
     with pytest.raises(ImageTooLarge, match="MiB to decode"):
-        pool.crop(png(1))
-    assert pool.kept_crop(png(1)).pixels.shape == (HEIGHT, WIDTH, 3)  # it was accepted when it was enrolled
+        pool.decode(png(1))
+    assert pool.decode_stored(png(1)).pixels.shape == (HEIGHT, WIDTH, 3)  # the limits accepted it at enrolment
     with pytest.raises(ImageTooComplex):
-        pool.kept_crop(many_scans(1000))
+        pool.decode_stored(many_scans(1000))
     pool.close()
 
 
-def test_the_time_limit_holds_for_kept_and_imported_pictures_too() -> None:
+def test_the_time_limit_applies_to_stored_and_imported_crops() -> None:
     pool = DecodePool(HEIGHT, WIDTH, ImageLimits(max_seconds=1e-9))
-    for decode in (pool.crop, pool.kept_crop, pool.reencode):
+    for decode in (pool.decode, pool.decode_stored, pool.reencode):
         with pytest.raises(ImageTooComplex, match="did not decode within"):
             decode(png(1))
     pool.close()

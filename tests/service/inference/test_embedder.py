@@ -1,4 +1,4 @@
-"""Between a picture's bytes and its embedding: who is admitted, who fails, and what they are told."""
+"""The embedder: batching across requests, limits, deadlines, cancellation and failures."""
 
 import asyncio
 import threading
@@ -19,7 +19,7 @@ from tests.support.pictures import png
 
 
 class Gated(Engine):
-    """The real engine, behind a gate and with a fault that can be switched on."""
+    """The real engine, with a gate that blocks it and a fault that can be switched on."""
 
     def __init__(self, bundle: Path) -> None:
         super().__init__(onnx_runner(bundle), SIGNATURE)
@@ -55,7 +55,7 @@ def expected(data: bytes) -> np.ndarray:
     return reference_embedding(load_crop(data, HEIGHT, WIDTH)[None])[0]
 
 
-def test_a_bad_picture_fails_alone_and_the_others_keep_their_place(bundle: Path) -> None:
+def test_a_bad_image_fails_alone_and_the_order_is_kept(bundle: Path) -> None:
     async def play(embedder: Embedder, _: Gated) -> None:
         outcomes = await embedder.embed([png(1), b"not a picture", png(2), png(3)[:200]])
         np.testing.assert_allclose(outcomes[0], expected(png(1)), atol=1e-5)
@@ -68,7 +68,7 @@ def test_a_bad_picture_fails_alone_and_the_others_keep_their_place(bundle: Path)
     scenario(bundle, play)
 
 
-def test_pictures_of_many_requests_share_engine_calls(bundle: Path) -> None:
+def test_images_of_concurrent_requests_share_a_batch(bundle: Path) -> None:
     async def play(embedder: Embedder, engine: Gated) -> None:
         answers = await asyncio.gather(*(embedder.embed([png(n)]) for n in range(8)))
         for n, (vector,) in enumerate(answers):
@@ -79,7 +79,7 @@ def test_pictures_of_many_requests_share_engine_calls(bundle: Path) -> None:
     scenario(bundle, play, max_delay=0.5, max_batch=8)
 
 
-def test_over_the_bound_is_told_when_to_come_back_and_then_gets_in(bundle: Path) -> None:
+def test_a_request_over_the_limit_gets_retry_after_and_succeeds_later(bundle: Path) -> None:
     async def play(embedder: Embedder, engine: Gated) -> None:
         engine.gate.clear()
         first = asyncio.create_task(embedder.embed([png(1), png(2)]))
@@ -87,7 +87,7 @@ def test_over_the_bound_is_told_when_to_come_back_and_then_gets_in(bundle: Path)
         with pytest.raises(Overloaded) as refused:
             await embedder.embed([png(3), png(4)])
         assert refused.value.retry_after >= 1
-        third = asyncio.create_task(embedder.embed([png(3)]))  # there is room for one
+        third = asyncio.create_task(embedder.embed([png(3)]))  # the limit allows one more
         engine.gate.set()
         assert len(await first) == 2
         assert len(await third) == 1
@@ -96,7 +96,7 @@ def test_over_the_bound_is_told_when_to_come_back_and_then_gets_in(bundle: Path)
     scenario(bundle, play, max_queue=3, max_images=3)
 
 
-def test_too_many_pictures_for_one_request_are_refused(bundle: Path) -> None:
+def test_too_many_images_in_one_request_are_refused(bundle: Path) -> None:
     async def play(embedder: Embedder, _: Gated) -> None:
         with pytest.raises(BodyTooLarge, match="5 images in one request; at most 4"):
             await embedder.embed([png(1)] * 5)
@@ -104,7 +104,7 @@ def test_too_many_pictures_for_one_request_are_refused(bundle: Path) -> None:
     scenario(bundle, play, max_images=4)
 
 
-def test_a_late_request_is_given_up_and_makes_room(bundle: Path) -> None:
+def test_a_request_past_its_deadline_fails_and_leaves_the_limiter(bundle: Path) -> None:
     async def play(embedder: Embedder, engine: Gated) -> None:
         engine.gate.clear()
         with pytest.raises(DeadlineExceeded):
@@ -132,7 +132,7 @@ def test_a_cancelled_request_never_reaches_the_engine(bundle: Path) -> None:
     scenario(bundle, play, max_batch=1)
 
 
-def test_an_engine_failure_fails_its_requests_and_not_the_next(bundle: Path) -> None:
+def test_an_engine_failure_fails_its_own_requests_only(bundle: Path) -> None:
     async def play(embedder: Embedder, engine: Gated) -> None:
         engine.broken = True
         with pytest.raises(EngineFailed, match="switched off"):

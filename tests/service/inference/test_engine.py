@@ -1,4 +1,4 @@
-"""An engine against the model's definition, whatever runs behind it; and the wheels it is made of."""
+"""The engine against the model's definition, and the check of the installed wheels."""
 
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from service.core import packages as wheels
+from service.core import packages
 from service.core.errors import EngineFailed, StartupError
 from service.inference.engine import Engine, Signature, padded_size
 from service.inference.engines.onnxruntime import OnnxRunner
@@ -19,7 +19,7 @@ def crops(count: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 33])
-def test_embeds_as_the_model_is_defined(bundle: Path, count: int) -> None:
+def test_vectors_agree_with_the_definition_of_the_model(bundle: Path, count: int) -> None:
     vectors = Engine(onnx_runner(bundle), SIGNATURE).embed(crops(count))
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(vectors, reference_embedding(crops(count)), atol=1e-5)
@@ -28,17 +28,17 @@ def test_embeds_as_the_model_is_defined(bundle: Path, count: int) -> None:
 def test_a_batch_over_the_engine_limit_is_split(bundle: Path) -> None:
     sizes = []
 
-    class Noting(OnnxRunner):
+    class Recording(OnnxRunner):
         def run(self, crops: np.ndarray) -> np.ndarray:
             sizes.append(len(crops))
             return super().run(crops)
 
-    engine = Engine(Noting(bundle / "model.onnx", SIGNATURE, max_batch=4), SIGNATURE)
+    engine = Engine(Recording(bundle / "model.onnx", SIGNATURE, max_batch=4), SIGNATURE)
     np.testing.assert_allclose(engine.embed(crops(11)), reference_embedding(crops(11)), atol=1e-5)
     assert sizes == [4, 4, 3]
 
 
-@pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="there may be a GPU")
+@pytest.mark.skipif("CUDAExecutionProvider" in ort.get_available_providers(), reason="onnxruntime may find a GPU")
 def test_a_silent_fallback_to_the_cpu_is_refused(bundle: Path) -> None:
     with (
         pytest.warns(UserWarning, match="CUDAExecutionProvider"),
@@ -47,7 +47,7 @@ def test_a_silent_fallback_to_the_cpu_is_refused(bundle: Path) -> None:
         OnnxRunner(bundle / "model.onnx", SIGNATURE, "cuda")
 
 
-def test_a_graph_that_is_not_what_the_manifest_says_is_refused(bundle: Path) -> None:
+def test_a_graph_that_contradicts_the_manifest_is_refused(bundle: Path) -> None:
     with pytest.raises(StartupError, match="export the bundle again"):
         OnnxRunner(bundle / "model.onnx", Signature(128, WIDTH, DIM))
 
@@ -58,7 +58,7 @@ def test_crops_of_a_wrong_shape_are_an_engine_failure(bundle: Path) -> None:
 
 
 class Answering:
-    """A runner that gives what it is told to, and `to_grey` for a grey picture."""
+    """A runner that returns given rows, and `to_grey` for a grey image."""
 
     max_batch = None
 
@@ -72,7 +72,7 @@ class Answering:
 
 
 @pytest.mark.parametrize("nothing", [0.0, np.nan, np.inf, 1e-45])
-def test_a_crop_without_a_direction_is_nan_alone_and_an_engine_without_any_fails(nothing: float) -> None:
+def test_a_crop_without_a_direction_becomes_nan_and_an_engine_without_any_direction_fails(nothing: float) -> None:
     rows = np.vstack([np.arange(DIM), np.full(DIM, nothing), np.full(DIM, 3e38)])
     vectors = Engine(Answering(rows, 1.0), SIGNATURE).embed(crops(3))
     assert np.isnan(vectors).all(axis=1).tolist() == [False, True, False]
@@ -80,7 +80,7 @@ def test_a_crop_without_a_direction_is_nan_alone_and_an_engine_without_any_fails
     np.testing.assert_allclose(vectors[2], np.full(DIM, DIM**-0.5), rtol=1e-6)
     alone = rows[1:2]
     assert np.isnan(Engine(Answering(alone, 1.0), SIGNATURE).embed(crops(1))).all()
-    with pytest.raises(EngineFailed, match="for a grey picture too"):
+    with pytest.raises(EngineFailed, match="for a grey image too"):
         Engine(Answering(alone, nothing), SIGNATURE).embed(crops(1))
 
 
@@ -88,7 +88,7 @@ def test_a_crop_without_a_direction_is_nan_alone_and_an_engine_without_any_fails
     ("count", "least", "most", "size"),
     [(1, 1, None, 1), (3, 1, None, 4), (33, 1, None, 64), (33, 1, 48, 48), (1, 3, 24, 3), (4, 3, 24, 4), (8, 8, 8, 8)],
 )
-def test_a_batch_is_filled_up_to_a_power_of_two_within_the_limits(
+def test_a_batch_is_padded_to_a_power_of_two_within_the_limits(
     count: int, least: int, most: int | None, size: int
 ) -> None:
     assert padded_size(count, least, most) == size
@@ -105,7 +105,7 @@ def test_a_batch_is_filled_up_to_a_power_of_two_within_the_limits(
         ({"faiss-cpu": "1"}, "onnxruntime is not installed"),
     ],
 )
-def test_an_environment_with_two_wheels_of_a_module_or_none_is_refused(
+def test_an_environment_without_exactly_one_wheel_of_a_module_is_refused(
     installed: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def version(name: str) -> str:
@@ -113,10 +113,10 @@ def test_an_environment_with_two_wheels_of_a_module_or_none_is_refused(
             raise PackageNotFoundError(name)
         return installed[name]
 
-    monkeypatch.setattr(wheels, "version", version)
+    monkeypatch.setattr(packages, "version", version)
     with pytest.raises(StartupError, match=message):
-        wheels.check_binary_packages()
+        packages.check_binary_packages()
 
 
-def test_the_wheels_of_this_environment_are_named() -> None:
-    assert wheels.check_binary_packages()["onnxruntime"].endswith(ort.__version__)
+def test_the_installed_wheels_are_reported() -> None:
+    assert packages.check_binary_packages()["onnxruntime"].endswith(ort.__version__)

@@ -460,7 +460,7 @@ def test_a_kill_loses_nothing_and_it_goes_on_by_itself(
 
 
 def test_kept_crops_wait_for_the_requests(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.inference.embedder._PATIENCE", 60.0)
+    monkeypatch.setattr("service.inference.embedder._BACKGROUND_WAIT", 60.0)
 
     async def test() -> None:
         engine = Gated(bundle)

@@ -1,4 +1,4 @@
-"""How TensorRT is driven: sizes, padding, graphs, memory and errors, on a stand-in for CUDA; tests/gpu has the rest."""
+"""The TensorRT runner on a fake CUDA: batch sizes, padding, graphs, memory and errors. tests/gpu uses a real GPU."""
 
 import json
 import sys
@@ -12,10 +12,9 @@ from bundle import BuiltFor, load_crop, sha256_file
 from service.core.errors import EngineFailed, StartupError
 from service.core.settings import Settings
 from service.inference.engine import Engine, Signature
-from service.inference.engines import cuda
-from service.inference.engines import hardware as machine
+from service.inference.engines import cuda, hardware
 from service.inference.engines.cuda import CheckedCuda
-from service.inference.engines.loader import FOLDER
+from service.inference.engines.loader import ENGINES_FOLDER
 from service.inference.engines.tensorrt import TensorRtRunner, batch_sizes
 from tests.support import nvidia
 from tests.support.bundles import DIM, HEIGHT, SIGNATURE, WIDTH, change, reference_embedding, write_bundle
@@ -24,7 +23,7 @@ from tests.support.servers import running
 
 
 class Rig:
-    """An engine over the stand-in."""
+    """An engine on the fake CUDA."""
 
     def __init__(
         self, folder: Path, profile: tuple[int, int] = (1, 8), rtx: bool = False, signature: Signature = SIGNATURE
@@ -59,32 +58,32 @@ def crops(count: int) -> np.ndarray:
         ((1, 33), [1, 2, 4, 8, 16, 32, 33]),
     ],
 )
-def test_the_sizes_that_run_are_powers_of_two_within_the_profile(profile: tuple[int, int], sizes: list[int]) -> None:
+def test_batch_sizes_are_powers_of_two_within_the_profile(profile: tuple[int, int], sizes: list[int]) -> None:
     assert batch_sizes(*profile) == sizes
 
 
 @pytest.mark.parametrize("rtx", [False, True])
 @pytest.mark.parametrize("profile", [(1, 8), (3, 6)])
-def test_any_number_of_crops_is_embedded_in_the_sizes_of_the_profile(
+def test_any_number_of_crops_is_embedded_in_batches_of_the_profile(
     tmp_path: Path, profile: tuple[int, int], rtx: bool
 ) -> None:
     engine = Rig(tmp_path, profile, rtx).start()
-    for count in (1, 8, 3, 19, 5):  # a smaller batch after a larger one must not see what that left behind
+    for count in (1, 8, 3, 19, 5):  # padding must not contain crops of an earlier, larger batch
         np.testing.assert_allclose(engine.embed(crops(count)), reference_embedding(crops(count)), atol=1e-6)
 
 
-def test_each_size_is_captured_once_and_launched_ever_after(tmp_path: Path) -> None:
+def test_each_batch_size_is_captured_once_and_then_launched(tmp_path: Path) -> None:
     rig = Rig(tmp_path, (1, 4))
     engine = rig.start()
     runs = [["copy in", f"run {size}", "copy out", "capture"] for size in (1, 2, 4)]
     assert rig.started_with == [call for run in runs for call in run]
     for count in (3, 4, 1, 9):
         engine.embed(crops(count))
-    assert rig.cuda.calls == ["launch of 3"] * 6  # of copy, run, copy; nine crops take three launches
+    assert rig.cuda.calls == ["launch of 3"] * 6  # copy, run, copy; nine crops take three launches
     assert engine.max_batch == 4
 
 
-def test_tensorrt_rtx_captures_its_own_graphs_and_keeps_its_kernels(tmp_path: Path) -> None:
+def test_tensorrt_rtx_captures_its_own_graphs_and_caches_its_kernels(tmp_path: Path) -> None:
     rig = Rig(tmp_path, (1, 4), rtx=True)
     engine = rig.start()
     assert rig.api.engine.config.cuda_graph_strategy == "WHOLE_GRAPH_CAPTURE"
@@ -106,7 +105,7 @@ def test_tensorrt_rtx_captures_its_own_graphs_and_keeps_its_kernels(tmp_path: Pa
 
 
 @pytest.mark.parametrize("rtx", [False, True])
-def test_everything_is_given_back(tmp_path: Path, rtx: bool) -> None:
+def test_close_frees_all_memory(tmp_path: Path, rtx: bool) -> None:
     rig = Rig(tmp_path, rtx=rtx)
     engine = rig.start()
     assert rig.cuda.held
@@ -114,27 +113,27 @@ def test_everything_is_given_back(tmp_path: Path, rtx: bool) -> None:
     assert rig.cuda.held == {}
 
 
-def test_a_file_that_does_not_load_is_refused_with_the_librarys_reason(tmp_path: Path) -> None:
+def test_a_file_that_does_not_load_is_refused_with_the_reason_from_the_library(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     rig.plan.write_bytes(b"cut sho")
     with pytest.raises(StartupError, match=r"does not load model.engine \(magicTag mismatch\); build it here"):
         rig.start()
 
 
-def test_an_engine_of_another_model_is_refused(tmp_path: Path) -> None:
+def test_an_engine_with_another_signature_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match=r"'uint8', \[64, 32, 3\].*the manifest says .*\[384, 128, 3\]"):
         Rig(tmp_path, signature=Signature(384, 128, DIM)).start()
 
 
 @pytest.mark.parametrize("call", ["cudaMalloc", "cudaMallocHost"])
-def test_a_gpu_without_room_is_said_so(tmp_path: Path, call: str) -> None:
+def test_out_of_memory_is_reported(tmp_path: Path, call: str) -> None:
     rig = Rig(tmp_path)
     rig.cuda.fails = call
     with pytest.raises(EngineFailed, match=f"{call}: cudaErrorMemoryAllocation, out of memory"):
         rig.start()
 
 
-def test_a_kernel_that_does_not_run_says_why(tmp_path: Path) -> None:
+def test_a_kernel_that_fails_is_reported_with_the_reason(tmp_path: Path) -> None:
     rig = Rig(tmp_path, rtx=True)
     engine = rig.start()
     rig.api.engine.fails = True
@@ -147,12 +146,12 @@ def test_a_kernel_that_does_not_run_says_why(tmp_path: Path) -> None:
     np.testing.assert_allclose(engine.embed(crops(2)), reference_embedding(crops(2)), atol=1e-6)
 
 
-def test_the_service_verifies_an_engine_at_its_first_start_and_says_what_it_found(
+def test_the_service_checks_parity_at_the_first_start_and_reports_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rig = Rig(tmp_path, (1, 8))
     monkeypatch.setitem(sys.modules, "tensorrt", rig.api)
-    for module in (cuda, machine):
+    for module in (cuda, hardware):
         monkeypatch.setattr(module, "cuda_runtime", lambda: CheckedCuda(rig.cuda))
     folder = write_bundle(tmp_path / "bundle")
     (folder / "model.engine").write_bytes(b"engine")
@@ -164,7 +163,7 @@ def test_the_service_verifies_an_engine_at_its_first_start_and_says_what_it_foun
     with running(careful) as client:
         reason = client.get("/v1/model").json()["reason"]
     assert reason.startswith(
-        "onnxruntime on cpu, float32, chosen by auto; passed over: tensorrt on cuda (model.engine is"
+        "onnxruntime on cpu, float32, selected by auto; rejected: tensorrt on cuda (model.engine is"
     )
     bold = replace(careful, allow_unverified=True)
     with running(bold) as client:
@@ -177,15 +176,15 @@ def test_the_service_verifies_an_engine_at_its_first_start_and_says_what_it_foun
     expected = reference_embedding(load_crop(png(1), HEIGHT, WIDTH)[None])[0]
     np.testing.assert_allclose(answer["embedding"], expected, atol=1e-6)
     assert rig.cuda.held == {}
-    (record,) = (tmp_path / "data" / FOLDER).iterdir()
+    (record,) = (tmp_path / "data" / ENGINES_FOLDER).iterdir()
     assert json.loads(record.read_text())["where"] == "tensorrt 1 on NVIDIA L4 (compute capability 8.9)"
     rig.cuda.calls.clear()
     with running(bold):
         pass
-    assert rig.cuda.calls.count("launch of 3") == 1  # the warm-up: what is known is not measured again
+    assert rig.cuda.calls.count("launch of 3") == 1  # the warm-up; parity is not measured again
 
 
-def test_the_stand_in_has_no_name_that_the_real_packages_lack() -> None:
+def test_every_name_of_the_fake_exists_in_the_real_packages() -> None:
     runtime = pytest.importorskip("cuda.bindings.runtime", reason="needs cuda-bindings (extra [rtx])")
     api = pytest.importorskip("tensorrt_rtx", reason="needs tensorrt_rtx (extra [rtx])")
     module = nvidia.library(nvidia.Cuda(), (1, 1), captures_itself=True)
@@ -198,9 +197,9 @@ def test_the_stand_in_has_no_name_that_the_real_packages_lack() -> None:
         (module.Runtime, api.Runtime),
         (module.ILogger, api.ILogger),
     ]
-    for stand_in, real in pairs:
-        names = {name for name in vars(stand_in) if not name.startswith("_")} - {"enqueue"}
-        assert names <= set(dir(real)), stand_in
+    for fake, real in pairs:
+        names = {name for name in vars(fake) if not name.startswith("_")} - {"enqueue"}
+        assert names <= set(dir(real)), fake
     kinds = runtime.cudaMemcpyKind, runtime.cudaStreamCaptureMode
     for name in (*nvidia.Cuda.cudaMemcpyKind.__members__, *nvidia.Cuda.cudaStreamCaptureMode.__members__):
         assert any(hasattr(kind, name) for kind in kinds)
@@ -211,7 +210,7 @@ def test_the_stand_in_has_no_name_that_the_real_packages_lack() -> None:
     assert hasattr(api.DynamicShapesKernelSpecializationStrategy, "EAGER")
 
 
-def test_the_real_cuda_runtime_says_what_is_wrong() -> None:
+def test_an_error_of_the_real_cuda_runtime_becomes_an_exception() -> None:
     runtime = pytest.importorskip("cuda.bindings.runtime", reason="needs cuda-bindings (extra [rtx])")
     checked = CheckedCuda(runtime)
     assert checked.cudaStreamNonBlocking == 1
