@@ -20,7 +20,7 @@ from service.galleries.entries import Entries
 from service.galleries.search import Searcher
 from service.galleries.transfer import Transfer
 from service.inference.embedder import Embedder
-from service.inference.engines.loader import Loaded, load_engine
+from service.inference.engines.loader import LoadedEngine, load_engine
 from service.inference.explainer import Explainer
 from service.observability import tracing
 from service.observability.metrics import Metrics
@@ -46,7 +46,7 @@ class Container:
     settings: Settings
     bundle: Bundle
     metrics: Metrics
-    loaded: Loaded
+    loaded: LoadedEngine
     embedder: Embedder
     searcher: Searcher
     database: Database

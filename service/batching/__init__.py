@@ -1,10 +1,9 @@
 """Dynamic batching in front of the engine.
 
-batcher          collects items of concurrent requests and runs them as one batch
-limiter          bounds the work in progress; refuses what exceeds it
-thread_priority  niceness and CPU affinity of computing threads
+`batcher` runs items of concurrent requests as one batch, `limiter` refuses work over a limit, and `thread_priority`
+sets niceness and CPU affinity of computing threads.
 
-It may import `observability` and `core`.
+May import: observability, core.
 """
 
 __all__ = ["batcher", "limiter", "thread_priority"]

@@ -42,7 +42,7 @@ def test_a_batch_over_the_engine_limit_is_split(bundle: Path) -> None:
 def test_a_silent_fallback_to_the_cpu_is_refused(bundle: Path) -> None:
     with (
         pytest.warns(UserWarning, match="CUDAExecutionProvider"),
-        pytest.raises(StartupError, match="fell back to CPU"),
+        pytest.raises(StartupError, match="fell back from cuda to CPU"),
     ):
         OnnxRunner(bundle / "model.onnx", SIGNATURE, "cuda")
 
