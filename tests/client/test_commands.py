@@ -160,7 +160,7 @@ def test_a_search_takes_every_option_and_entries(url: str, tmp_path: Path) -> No
     assert entry not in {hit["entry_id"] for hit in ask(url, *search, "--entry", str(entry))["hits"]}
     assert pan_reid(*search, "--url", url).returncode == 2
     table = pan_reid(*search, image, "--threshold", "0.5", "--url", url)
-    assert "match from 0.5000 on" in table.stdout
+    assert "match at 0.5000 or more" in table.stdout
 
 
 def test_two_sets_of_images_are_compared(url: str, tmp_path: Path) -> None:

@@ -1,9 +1,7 @@
-"""What the commands share: their common options, error handling, connection, and parsing of values."""
+"""Options, output, error handling and connection that the commands of `pan-reid` share."""
 
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from datetime import UTC, date, datetime, time
+from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
@@ -16,13 +14,20 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
-Url = Annotated[str, typer.Option(help="Of a running service.")]
+Url = Annotated[str, typer.Option(help="Address of the service.")]
 KeyFile = Annotated[
-    Path | None, typer.Option("--api-key-file", help="Holds the API key; PAN_API_KEY is read if left out.")
+    Path | None, typer.Option("--api-key-file", help="File with the API key. Default: the variable PAN_API_KEY.")
 ]
 Gallery = Annotated[str, typer.Option("--gallery", help="Name of the gallery.")]
 GalleryName = Annotated[str, typer.Argument(help="Name of the gallery.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the response of the service as JSON.")]
+Fpr = Annotated[
+    float | None,
+    typer.Option(help="Decide match or unknown at this false-positive rate, one of those in the bundle's calibration."),
+]
+Threshold = Annotated[
+    float | None, typer.Option(min=-1, max=1, help="Decide match or unknown by this cosine, instead of --fpr.")
+]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 LOCAL = "http://127.0.0.1:8000"
@@ -50,31 +55,31 @@ def handle_errors(command: Callable[P, None]) -> Callable[P, None]:
 
 
 def print_error(message: str) -> None:
-    """A line on stderr, red on a terminal."""
+    """Print a line to stderr, in red on a terminal."""
     err.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_line(message: str) -> None:
-    """A line on stdout, as it is."""
+    """Print a line to stdout, without markup."""
     out.print(message, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:
-    """A response, or a list of them, as JSON on stdout."""
+    """Print a response, or a list of them, to stdout as JSON."""
     from pydantic_core import to_json
 
     sys.stdout.write(to_json(value, exclude_none=True).decode() + "\n")
 
 
 def connect(url: str, key_file: Path | None) -> "Client":
-    """A client of a running service. Raises PanReidError for a key that cannot be read."""
+    """A client of the service. Raises PanReidError if the key file cannot be read."""
     from pan_reid import Client
 
     return Client(url, api_key=None if key_file is None else read_secret(key_file))
 
 
 def read_secret(path: Path) -> str:
-    """The content of a file, without the line's end. Raises PanReidError."""
+    """The content of a file without surrounding white space. Raises PanReidError."""
     from pan_reid.errors import PanReidError
 
     try:
@@ -84,37 +89,3 @@ def read_secret(path: Path) -> str:
     if not secret:
         raise PanReidError(f"no API key can be read from {path}: it is empty")
     return secret
-
-
-def read_images(paths: Sequence[Path]) -> list[bytes]:
-    """The bytes of files. Raises BadParameter."""
-    try:
-        return [path.read_bytes() for path in paths]
-    except OSError as error:
-        raise typer.BadParameter(str(error)) from None
-
-
-def parse_time(text: str) -> str:
-    """A time as the API takes it; a date alone is its midnight, UTC. Raises BadParameter."""
-    with suppress(ValueError):
-        return datetime.combine(date.fromisoformat(text), time(), UTC).isoformat()
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text} is no time; give one like 2024-05-01T08:00:00Z, or a date") from None
-    if at.tzinfo is None:
-        raise typer.BadParameter(f"{text} has no time zone; for UTC give {text}Z")
-    return at.isoformat()
-
-
-def split_pair(option: str, pair: str) -> tuple[str, str]:
-    """NAME=VALUE as its two parts. Raises BadParameter."""
-    name, equals, text = pair.partition("=")
-    if not equals:
-        raise typer.BadParameter(f"{option} {pair}: give NAME=VALUE")
-    return name, text
-
-
-def given(**options: Any) -> dict[str, Any]:
-    """The options that are neither None nor empty."""
-    return {name: value for name, value in options.items() if value is not None and value != [] and value != {}}

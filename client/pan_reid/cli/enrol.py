@@ -12,14 +12,12 @@ from pan_reid.cli.common import (
     Url,
     connect,
     err,
-    given,
     handle_errors,
-    parse_time,
     print_error,
     print_json,
-    split_pair,
 )
 from pan_reid.cli.galleries import IndexOption, KeepCrops, RetentionDays
+from pan_reid.cli.values import given, parse_time, split_pair
 
 
 @handle_errors

@@ -13,12 +13,12 @@ from pan_reid.cli.common import (
     Yes,
     connect,
     err,
-    given,
     handle_errors,
     out,
     print_json,
     print_line,
 )
+from pan_reid.cli.values import given
 
 app = typer.Typer(no_args_is_help=True, help="List, make, change and delete galleries.")
 

@@ -1,16 +1,16 @@
-"""`pan-reid`: use a running service from the command line."""
+"""`pan-reid`: call a running service from the command line."""
 
 import os
 from typing import Annotated
 
 import typer
 
-from pan_reid.cli import enrol, galleries, search, transfer
+from pan_reid.cli import compare, enrol, galleries, search, transfer
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Enrol and search people by picture.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Enrol and search people by image.")
 app.command()(enrol.enrol)
 app.command()(search.search)
-app.command()(search.compare)
+app.command()(compare.compare)
 app.add_typer(galleries.app, name="galleries")
 app.command()(galleries.persons)
 app.command()(galleries.erase)
@@ -32,7 +32,7 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Enrol and search people by picture, in a running service."""
+    """Enrol and search people by image in a running service."""
 
 
 def main() -> None:

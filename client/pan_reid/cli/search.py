@@ -1,48 +1,66 @@
-"""`pan-reid search` and `compare`."""
+"""`pan-reid search`: search a gallery by images, boxes in a frame, vectors or entries."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from pan_reid.cli.common import (
     LOCAL,
+    Fpr,
     Gallery,
     Json,
     KeyFile,
+    Threshold,
     Url,
     connect,
-    given,
     handle_errors,
     out,
-    parse_time,
     print_json,
-    print_line,
+)
+from pan_reid.cli.values import (
+    given,
+    parse_attributes,
+    parse_box,
+    parse_scalar,
+    parse_time,
     read_images,
+    read_vectors,
     split_pair,
 )
 
-Fpr = Annotated[
-    float | None,
-    typer.Option(help="Say match or unknown at this false-positive rate, one that the bundle's calibration states."),
-]
-Threshold = Annotated[
-    float | None, typer.Option(min=-1, max=1, help="Say match or unknown by this cosine, in place of --fpr.")
-]
+if TYPE_CHECKING:
+    from pan_reid import Client
+    from pan_reid.schemas import SearchAnswer
 
 
 @handle_errors
 def search(
     gallery: Gallery,
-    image: Annotated[list[Path] | None, typer.Argument(help="A crop, or several of one person.")] = None,
-    entry: Annotated[
-        list[int] | None, typer.Option(min=1, help="Search by this entry in place of images; may be repeated.")
+    image: Annotated[list[Path] | None, typer.Argument(help="A crop, or several crops of one person.")] = None,
+    box: Annotated[
+        list[Any] | None,
+        typer.Option(
+            metavar="X,Y,WIDTH,HEIGHT",
+            parser=parse_box,
+            help="Search by this box in the image, in pixels; several boxes show one person.",
+        ),
     ] = None,
-    url: Url = LOCAL,
-    top_k: Annotated[int, typer.Option(min=1, help="Hits, or persons with --group-by-person.")] = 10,
+    vector: Annotated[
+        list[Path] | None,
+        typer.Option(help="Search by the vectors in this file, .npy or JSON, instead of images; may be repeated."),
+    ] = None,
+    fingerprint: Annotated[
+        str | None,
+        typer.Option(help="The model that made the vectors. Default: the loaded model."),
+    ] = None,
+    entry: Annotated[
+        list[int] | None, typer.Option(min=1, help="Search by this entry instead of images; may be repeated.")
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Number of hits, or of persons with --group-by-person.")] = 10,
     fuse: Annotated[
         Literal["mean", "best"],
-        typer.Option(help="Several crops: search by their mean, or score each entry by its nearest crop."),
+        typer.Option(help="With several crops: search by their mean, or score each entry by its nearest crop."),
     ] = "mean",
     fpr: Fpr = None,
     threshold: Threshold = None,
@@ -55,46 +73,58 @@ def search(
         typer.Option(
             "--from",
             metavar="TIME",
-            help="Captured then or later: 2024-05-01T08:00:00Z; a date is its midnight, UTC.",
+            help="Captured at this time or later: 2024-05-01T08:00:00Z; a date is midnight, UTC.",
             parser=parse_time,
         ),
     ] = None,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="Captured before then.", parser=parse_time)] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Captured before this time.", parser=parse_time)
+    ] = None,
     attribute: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="Only crops with this attribute; a name given twice allows both."),
+        typer.Option(metavar="NAME=VALUE", help="Only crops with this attribute; a repeated name allows each value."),
     ] = None,
-    query_camera: Annotated[str | None, typer.Option(help="The camera of the query, for the next two options.")] = None,
-    query_person: Annotated[str | None, typer.Option(help="The person of the query, where known.")] = None,
+    query_camera: Annotated[
+        str | None, typer.Option(help="Camera of the query, for --exclude-same-[person-same-]camera.")
+    ] = None,
+    query_person: Annotated[
+        str | None, typer.Option(help="Person of the query, for --exclude-same-person-same-camera.")
+    ] = None,
     exclude_same_camera: Annotated[
         bool, typer.Option("--exclude-same-camera", help="No crops of the query's camera.")
     ] = False,
     exclude_same_person_same_camera: Annotated[
         bool,
-        typer.Option("--exclude-same-person-same-camera", help="No crops of the query's person at its camera."),
+        typer.Option("--exclude-same-person-same-camera", help="No crops of the query's person at the query's camera."),
     ] = False,
-    rerank: Annotated[
-        bool, typer.Option("--rerank", help="Re-rank the best crops by k-reciprocal neighbours.")
-    ] = False,
+    rerank: Annotated[bool, typer.Option("--rerank", help="Re-rank the best hits by k-reciprocal neighbours.")] = False,
     rerank_option: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="candidates, k1, k2 or lambda of the re-ranking; implies --rerank."),
     ] = None,
-    group_by_person: Annotated[bool, typer.Option("--group-by-person", help="Answer persons, not crops.")] = False,
+    group_by_person: Annotated[
+        bool, typer.Option("--group-by-person", help="Return persons instead of crops.")
+    ] = False,
     group_score: Annotated[
-        Literal["best", "mean"] | None, typer.Option(help="Rank persons by their nearest crop, or by the mean of all.")
+        Literal["best", "mean"] | None,
+        typer.Option(help="Rank persons by their nearest crop, or by the mean over their crops."),
     ] = None,
-    examples: Annotated[int | None, typer.Option(min=1, max=50, help="Hits shown for each person.")] = None,
-    as_json: Json = False,
+    examples: Annotated[int | None, typer.Option(min=1, max=50, help="Number of hits for each person.")] = None,
+    url: Url = LOCAL,
     key_file: KeyFile = None,
+    as_json: Json = False,
 ) -> None:
     """Search a gallery for the person in one or several images."""
-    if bool(image) == bool(entry):
-        raise typer.BadParameter("give images, or --entry, and not both")
+    if sum(map(bool, (image, vector, entry))) != 1:
+        raise typer.BadParameter("give one of: images, --vector, --entry")
+    if box and (not image or len(image) > 1):
+        raise typer.BadParameter("--box needs exactly one image")
     reranking = {
-        name: _scalar(text) for name, text in (split_pair("--rerank-option", one) for one in rerank_option or [])
+        name: parse_scalar(text) for name, text in (split_pair("--rerank-option", one) for one in rerank_option or [])
     }
     options = given(
+        boxes=box,
+        fingerprint=fingerprint,
         top_k=top_k,
         fuse=fuse,
         false_positive_rate=fpr,
@@ -105,7 +135,7 @@ def search(
         exclude_persons=exclude_person,
         captured_from=since,
         captured_until=until,
-        attributes=_attributes(attribute or []),
+        attributes=parse_attributes(attribute or []),
         camera_id=query_camera,
         person_id=query_person,
         exclude_same_camera=exclude_same_camera or None,
@@ -116,10 +146,8 @@ def search(
     )
     if rerank or reranking:
         options["rerank"] = reranking
-    images = read_images(image or [])
     with connect(url, key_file) as client:
-        search_by = client.search_entry if entry else client.search
-        found = search_by(gallery, *(entry or images), **options)
+        found = _search(client, gallery, image, vector, entry, options)
     if as_json:
         print_json(found)
     else:
@@ -128,48 +156,16 @@ def search(
         print_hits(found, out)
 
 
-@handle_errors
-def compare(
-    a: Annotated[list[Path], typer.Option("--a", help="An image of the first set; may be repeated.")],
-    b: Annotated[list[Path], typer.Option("--b", help="An image of the second set; may be repeated.")],
-    fpr: Fpr = None,
-    threshold: Threshold = None,
-    url: Url = LOCAL,
-    key_file: KeyFile = None,
-    as_json: Json = False,
-) -> None:
-    """Compare two sets of images: do they show one person?"""
-    options = given(false_positive_rate=fpr, threshold=threshold)
-    with connect(url, key_file) as client:
-        result = client.compare(read_images(a), read_images(b), **options)
-    if as_json:
-        print_json(result)
-        return
-    print_line(f"similarity {result.similarity:.4f}")
-    if result.probability is not None:
-        print_line(f"probability {result.probability:.4f}")
-    if result.decision is not None:
-        print_line(f"verdict {result.verdict} (threshold {result.decision.threshold:.4f})")
-
-
-def _attributes(pairs: list[str]) -> dict[str, list[Any]]:
-    """NAME=VALUE as the values an attribute may have: the text, and the number or other scalar that it reads as."""
-    wanted: dict[str, list[Any]] = {}
-    for pair in pairs:
-        name, text = split_pair("--attribute", pair)
-        values = wanted.setdefault(name, [])
-        values.append(text)
-        if (scalar := _scalar(text)) != text:
-            values.append(scalar)
-    return wanted
-
-
-def _scalar(text: str) -> Any:
-    """The number, boolean or null that a text is in JSON, or else the text."""
-    from pydantic_core import from_json
-
-    try:
-        value = from_json(text, allow_inf_nan=False)
-    except ValueError:
-        return text
-    return text if isinstance(value, str | list | dict) else value
+def _search(
+    client: "Client",
+    gallery: str,
+    images: list[Path] | None,
+    vectors: list[Path] | None,
+    entries: list[int] | None,
+    options: dict[str, Any],
+) -> "SearchAnswer":
+    if entries:
+        return client.search_entry(gallery, *entries, **options)
+    if vectors:
+        return client.search_vector(gallery, read_vectors(vectors), **options)
+    return client.search(gallery, *read_images(images or []), **options)

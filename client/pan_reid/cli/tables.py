@@ -11,27 +11,29 @@ from pan_reid.schemas import Gallery, Hit, Person, Scored, SearchAnswer
 
 
 def print_hits(answer: SearchAnswer, console: Console) -> None:
-    """A row for each hit, or for each person with their nearest entry."""
+    """Print a row for each hit, or for each person with the nearest entry; with re-ranking, a column of distances."""
     table = Table(box=SIMPLE_HEAD)
-    grouped = ["mean", "of"] if answer.persons else []
-    for column in ["score", *grouped, "prob.", "verdict", "person", "camera", "entry"]:
+    reranked = any(hit.distance is not None for hit in answer.hits or [])
+    more = ["mean", "of"] if answer.persons else ["distance"] if reranked else []
+    for column in ["score", *more, "prob.", "verdict", "person", "camera", "entry"]:
         table.add_column(column, no_wrap=True)
     table.add_column("file", overflow="fold")
     for person in answer.persons or []:
-        if person.hits:  # none, where they were deleted since
+        if person.hits:  # empty if the entries were deleted after the search
             scores = [_number(person.score), _number(person.mean), str(person.entries)]
             table.add_row(*scores, *_row(person, person.hits[0]))
     for hit in answer.hits or []:
-        table.add_row(_number(hit.score), *_row(hit, hit))
+        distance = [] if hit.distance is None else [_number(hit.distance)]
+        table.add_row(_number(hit.score), *distance, *_row(hit, hit))
     console.print(table)
     if decision := answer.decision:
         measured = (
-            f": false-positive rate {decision.false_positive_rate:g} a pair, calibrated on {decision.calibrated_on}"
+            f": false-positive rate {decision.false_positive_rate:g} per pair, calibrated on {decision.calibrated_on}"
             if decision.false_positive_rate is not None
             else ""
         )
         console.print(
-            f"match from {decision.threshold:.4f} on{measured}",
+            f"match at {decision.threshold:.4f} or more{measured}",
             soft_wrap=True,
             highlight=False,
             markup=False,
@@ -39,7 +41,7 @@ def print_hits(answer: SearchAnswer, console: Console) -> None:
 
 
 def print_galleries(galleries: Sequence[Gallery], console: Console) -> None:
-    """A row for each gallery."""
+    """Print a row for each gallery."""
     table = Table(box=SIMPLE_HEAD)
     for column in ["gallery", "entries", "persons", "index", "retention", "crops", "purpose"]:
         table.add_column(column, overflow="fold")
@@ -52,7 +54,7 @@ def print_galleries(galleries: Sequence[Gallery], console: Console) -> None:
 
 
 def print_persons(persons: Sequence[Person], console: Console) -> None:
-    """A row for each person."""
+    """Print a row for each person."""
     table = Table(box=SIMPLE_HEAD)
     for column in ["person", "entries", "cameras"]:
         table.add_column(column, overflow="fold")

@@ -33,7 +33,7 @@ CASES = {
     ),
     "another scheme": (["search", "{tmp}/a.png", "--gallery", "g", "--url", "ftp://h"], "like http://127.0.0.1:8000"),
     "a port": (["search", "{tmp}/a.png", "--gallery", "g", "--url", "http://h:x"], "is no address of a service"),
-    "no time": (["search", "{tmp}/a.png", "--gallery", "g", "--from", "may"], "may is no time; give one like"),
+    "no time": (["search", "{tmp}/a.png", "--gallery", "g", "--from", "may"], "may is not a time; give one like"),
     "no zone": (
         ["search", "{tmp}/a.png", "--gallery", "g", "--until", "2024-05-01T08:00"],
         "2024-05-01T08:00 has no time zone; for UTC give 2024-05-01T08:00Z",
