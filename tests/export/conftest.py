@@ -39,11 +39,11 @@ class Traced:
         return Card(variant=self.variant, network=self.network.config, input=SPEC, provenance=origin)
 
 
-def make_network(variant: str) -> PAN:
+def make_network(variant: str, backbone: BackboneConfig | None = None, gem: bool = False) -> PAN:
     """Random weights; batch norm statistics of synthetic people, without which depth multiplies every difference."""
     torch.manual_seed(0)
-    backbone = BackboneConfig(depth=18, width=0.5)
-    network = PAN(VARIANTS[variant].model_copy(update={"backbone": backbone})).train()
+    backbone = backbone or BackboneConfig(depth=18, width=0.5)
+    network = PAN(VARIANTS[variant].model_copy(update={"backbone": backbone, "gem": gem})).train()
     pixels = torch.from_numpy(synthetic_samples(SPEC, 16, seed=9).images_NHW3)
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)]
     for norm in norms:
@@ -55,9 +55,9 @@ def make_network(variant: str) -> PAN:
     return network.eval()
 
 
-def trace(variant: str, folder: Path) -> Traced:
+def trace(variant: str, folder: Path, backbone: BackboneConfig | None = None, gem: bool = False) -> Traced:
     """Export a small network of a variant."""
-    network = make_network(variant)
+    network = make_network(variant, backbone, gem)
     model = onnx_graph(network, SPEC, {"fingerprint": model_fingerprint(network, SPEC), "variant": variant})
     path = folder / f"{variant}.onnx"
     save_onnx(model, path)

@@ -43,6 +43,13 @@ class ModelConfig(StrictModel):
     stem_pool: Literal["padded", "ceil"] = Field(
         default="padded", description="padding of the first pooling; must fit the pre-trained weights"
     )
+    ibn: bool = Field(
+        default=False,
+        description="IBN-a: instance norm on half of the channels of each block's first norm, stages 1 to 3",
+    )
+    gem: bool = Field(
+        default=False, description="one further part: the last feature map pooled by a generalised mean (GeM)"
+    )
     bnneck: bool | None = Field(
         default=None,
         description="triplet loss before the last batch norm, classification after it; null: as the variant says",
@@ -57,10 +64,10 @@ class ModelConfig(StrictModel):
             raise ConfigError(f"model.variant: {unknown_name(self.variant, list(VARIANTS))}")
         config = VARIANTS[self.variant]
         backbone = BackboneConfig(
-            depth=self.depth, width=self.width, stride_at=self.stride_at, stem_pool=self.stem_pool
+            depth=self.depth, width=self.width, stride_at=self.stride_at, stem_pool=self.stem_pool, ibn=self.ibn
         )
         bnneck = config.bnneck if self.bnneck is None else self.bnneck
-        return config.model_copy(update={"backbone": backbone, "bnneck": bnneck})
+        return config.model_copy(update={"backbone": backbone, "bnneck": bnneck, "gem": self.gem})
 
 
 class SamplerConfig(StrictModel):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from training.model.config import BackboneConfig
+from training.model.ibn import InstanceBatchNorm
 
 LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3)}
 STRIDES = (1, 2, 2, 1)  # the last stage keeps the resolution, as in PCB
@@ -23,6 +24,10 @@ def _conv1x1(c_in: int, c_out: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(c_in, c_out, 1, stride, bias=False)
 
 
+def _norm(channels: int, ibn: bool) -> nn.Module:
+    return InstanceBatchNorm(channels) if ibn else nn.BatchNorm2d(channels)
+
+
 def _shortcut(c_in: int, c_out: int, stride: int) -> nn.Module | None:
     if stride == 1 and c_in == c_out:
         return None
@@ -34,9 +39,9 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, c_in: int, planes: int, stride: int, stride_at: str) -> None:  # noqa: ARG002
+    def __init__(self, c_in: int, planes: int, stride: int, stride_at: str, ibn: bool) -> None:  # noqa: ARG002
         super().__init__()
-        self.conv1, self.bn1 = _conv3x3(c_in, planes, stride), nn.BatchNorm2d(planes)
+        self.conv1, self.bn1 = _conv3x3(c_in, planes, stride), _norm(planes, ibn)
         self.conv2, self.bn2 = _conv3x3(planes, planes), nn.BatchNorm2d(planes)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = _shortcut(c_in, planes, stride)
@@ -53,11 +58,11 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, c_in: int, planes: int, stride: int, stride_at: str) -> None:
+    def __init__(self, c_in: int, planes: int, stride: int, stride_at: str, ibn: bool) -> None:
         super().__init__()
         c_out = planes * self.expansion
         first, second = (stride, 1) if stride_at == "conv1" else (1, stride)
-        self.conv1, self.bn1 = _conv1x1(c_in, planes, first), nn.BatchNorm2d(planes)
+        self.conv1, self.bn1 = _conv1x1(c_in, planes, first), _norm(planes, ibn)
         self.conv2, self.bn2 = _conv3x3(planes, planes, second), nn.BatchNorm2d(planes)
         self.conv3, self.bn3 = _conv1x1(planes, c_out), nn.BatchNorm2d(c_out)
         self.relu = nn.ReLU(inplace=True)
@@ -89,7 +94,8 @@ class ResNet(nn.Module):
             planes = round(STEM * 2 ** (index - 1) * config.width)
             blocks = []
             for position in range(count):
-                blocks.append(block(c_in, planes, stride if position == 0 else 1, config.stride_at))
+                ibn = config.ibn and index < 4  # the last stage keeps what instance norm would remove
+                blocks.append(block(c_in, planes, stride if position == 0 else 1, config.stride_at, ibn))
                 c_in = planes * block.expansion
             setattr(self, f"layer{index}", nn.Sequential(*blocks))
             self.channels.append(c_in)

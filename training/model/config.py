@@ -18,11 +18,17 @@ class BackboneConfig(StrictModel):
     stem_pool: Literal["padded", "ceil"] = Field(
         default="padded", description="max-pool 3x3/2 with padding 1 (torchvision) or ceil mode without (Caffe)"
     )
+    ibn: bool = Field(
+        default=False,
+        description="IBN-a: instance norm on half of the channels of each block's first norm, stages 1 to 3",
+    )
 
     @property
     def name(self) -> str:
-        """`resnet50`, or `resnet50-w0.5` where the width is not 1."""
-        return f"resnet{self.depth}" + ("" if self.width == 1.0 else f"-w{self.width:g}")
+        """`resnet50`, `resnet50-ibn-a`, or `resnet50-w0.5` where the width is not 1."""
+        return (
+            f"resnet{self.depth}" + ("-ibn-a" if self.ibn else "") + ("" if self.width == 1.0 else f"-w{self.width:g}")
+        )
 
 
 class NetworkConfig(StrictModel):
@@ -36,12 +42,20 @@ class NetworkConfig(StrictModel):
     fusion: Literal["none", "pool_x3", "conv_add", "conv_concat", "pam_add", "pam_concat"] = "none"
     pam_dims: tuple[int, int, int] = Field(default=(256, 256, 256), description="D of the PAM on blocks 1, 2, 3")
     non_local: bool = False
+    gem: bool = Field(
+        default=False, description="one further part: the last feature map pooled by a generalised mean (GeM)"
+    )
     embedding: int | None = Field(default=256, ge=1, description="numbers per part; None: the part vector as it is")
     bnneck: bool = False
 
     @property
     def parts(self) -> int:
         """I, the number of part vectors."""
+        return self.local_parts + self.gem
+
+    @property
+    def local_parts(self) -> int:
+        """Parts with a mask: I without the global one."""
         return self.stripes if self.stripes is not None else sum(self.scales)
 
 

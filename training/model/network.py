@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from training.model.attention import PartAttention
 from training.model.backbone import NonLocal, ResNet
 from training.model.config import NetworkConfig
-from training.model.parts import LearnedParts, Stripes, pool_parts
+from training.model.parts import GeneralisedMean, LearnedParts, Stripes, pool_parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class PartFeatures:
 
     metric_BIE: Tensor  # where the triplet loss looks: before the batch norm with BNNeck, else after it
     embedding_BIE: Tensor  # what is classified and, concatenated and L2-normalised, what retrieval uses
-    mask_BIN: Tensor  # spatial masks, all >= 0
+    mask_BIN: Tensor  # spatial masks, all >= 0; a global part has none
 
 
 class PartEmbedding(nn.Module):
@@ -80,6 +80,7 @@ class PAN(nn.Module):
         self.backbone = ResNet(config.backbone, NonLocal if config.non_local else None)
         c1, c2, c3, c4 = channels = self.backbone.channels
         self.parts: nn.Module = Stripes(config.stripes) if config.stripes else LearnedParts(c4, config.scales)
+        self.gem = GeneralisedMean() if config.gem else None
         part_channels = c4
         self.pams = nn.ModuleList()  # one for each middle block, where the variant has part-aware attention
         match config.fusion:
@@ -113,13 +114,21 @@ class PAN(nn.Module):
         self.projection.load_state_dict({"weight": weight_KD, "bias": bias_K})
 
     def pooled_parts(self, blocks: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """[X1..X4] -> P, the part vectors (B, C4, I) the queries of PAM, and masks (B, I, N)."""
+        """[X1..X4] -> P, the part vectors (B, C4, I) the queries of PAM, and masks (B, I, N).
+
+        The mask of a global part is 1 everywhere.
+        """
         *middle, x4 = blocks
         mask_BIN, channel_BCI = self.parts(x4)
         if self.config.fusion == "conv_add":
             x4 = x4 + sum(self.convs(middle))
         part_BCI = pool_parts(x4, mask_BIN)
-        return (part_BCI if channel_BCI is None else part_BCI * channel_BCI), mask_BIN
+        if channel_BCI is not None:
+            part_BCI = part_BCI * channel_BCI
+        if self.gem is not None:
+            part_BCI = torch.cat([part_BCI, self.gem(x4)], 2)
+            mask_BIN = torch.cat([mask_BIN, torch.ones_like(mask_BIN[:, :1])], 1)
+        return part_BCI, mask_BIN
 
     def part_vectors(self, blocks: list[Tensor]) -> tuple[Tensor, Tensor]:
         """[X1..X4] -> fused part vectors (B, C, I) and masks (B, I, N)."""
@@ -138,7 +147,7 @@ class PAN(nn.Module):
         """Normalised images (B, 3, H, W) -> features for the losses."""
         part_BCI, mask_BIN = self.part_vectors(self.backbone(image_B3HW))
         metric_BIE, embedding_BIE = self.embedding(part_BCI)
-        return PartFeatures(metric_BIE, embedding_BIE, mask_BIN)
+        return PartFeatures(metric_BIE, embedding_BIE, mask_BIN[:, : self.config.local_parts])
 
     def describe(self, image_B3HW: Tensor) -> Tensor:
         """Normalised images -> descriptors (B, D) of unit length, float32."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 HIDDEN = 64
+EPSILON = 1e-4  # the least value that GeM takes the power of; a normal number in float16
 
 
 def masked_mean(x_BChw: Tensor, mask_BIN: Tensor) -> Tensor:
@@ -58,6 +59,24 @@ class SpatialMean(nn.Module):
     def forward(self, x_BChw: Tensor) -> Tensor:
         """See the class."""
         return x_BChw.mean((2, 3), keepdim=True)
+
+
+class GeneralisedMean(nn.Module):
+    """GeM (Radenovic et al. 2018): (mean of x^p over the positions)^(1/p), p learned; p = 1 is the mean.
+
+    x is divided by its maximum first, which is exact since GeM is homogeneous: a power of x does not fit into float16.
+    """
+
+    def __init__(self, p: float = 3.0) -> None:
+        super().__init__()
+        self.p = nn.Parameter(torch.tensor(p))
+
+    def forward(self, x_BChw: Tensor) -> Tensor:
+        """(B, C, h, w), all >= 0 -> (B, C, 1)."""
+        x_BCN = x_BChw.flatten(2).float().clamp_min(EPSILON)
+        largest_BC1 = x_BCN.detach().amax(2, keepdim=True)
+        mean_BC1 = (x_BCN / largest_BC1).pow(self.p).mean(2, keepdim=True)
+        return (largest_BC1 * mean_BC1.pow(1 / self.p)).to(x_BChw.dtype)
 
 
 class PartScale(nn.Module):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from training.errors import CheckpointError
 from training.model.config import BackboneConfig
+from training.model.ibn import split_batch_norms
 
 # The hash in the name is the start of the file's SHA-256; torch.hub checks it.
 IMAGENET_URLS = {
@@ -22,12 +23,15 @@ IMAGENET_URLS = {
 def load_backbone_weights(backbone: nn.Module, config: BackboneConfig, source: str) -> None:
     """Fill a ResNet from `source`: "imagenet", or the path of a .safetensors or .pth file with torchvision's keys.
 
-    A classifier (`fc.*`) in the file is ignored; every other difference in names or shapes is an error.
+    A backbone with IBN-a takes weights with and without it. A classifier (`fc.*`) in the file is ignored; every
+    other difference in names or shapes is an error.
     Pickled files are read with weights_only=True, so they cannot run code. Raises CheckpointError.
     """
     tensors = _imagenet(config) if source == "imagenet" else _read(Path(source))
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
     own = {name: tensor for name, tensor in backbone.state_dict().items() if not name.startswith("between.")}
+    if config.ibn and not any(".IN." in name for name in tensors):
+        tensors = split_batch_norms(tensors, own)
     counters = {name for name in own if name.endswith("num_batches_tracked")}  # old files lack them
     missing = sorted(own.keys() - tensors.keys() - counters)
     unknown = sorted(tensors.keys() - own.keys())
@@ -36,7 +40,7 @@ def load_backbone_weights(backbone: nn.Module, config: BackboneConfig, source: s
         raise CheckpointError(
             f"{source} does not fit {config.name} ({len(missing)} tensors missing, {len(unknown)} unknown, "
             f"{len(shapes)} of another shape, such as {(missing + unknown + sorted(shapes))[0]}); "
-            "set model.depth, model.width, model.stride_at and model.stem_pool to those of the file"
+            "set model.depth, model.width, model.ibn, model.stride_at and model.stem_pool to those of the file"
         )
     backbone.load_state_dict(tensors, strict=False)
 

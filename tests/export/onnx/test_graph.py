@@ -12,13 +12,14 @@ from onnx.shape_inference import infer_shapes
 
 from export.engines import onnx_embedder
 from export.errors import GraphError
+from export.onnx.float16 import check_float16_range, to_float16
 from export.onnx.graph import INPUT, OUTPUT, check_graph, check_signature
 from export.parity.agreement import BATCH_SIZES, check_gates
 from export.parity.gates import DEFAULTS
 from export.parity.samples import read_samples, synthetic_samples
 from tests.export.conftest import SPEC, Traced, compare, trace
 from training.embed import torch_embedder
-from training.model import VARIANTS, NetworkConfig
+from training.model import VARIANTS, BackboneConfig, NetworkConfig
 
 DATA = Path(os.environ.get("PAN_REID_DATA", Path(__file__).parents[4] / "shared" / "data")) / "market751"
 
@@ -63,6 +64,21 @@ def test_every_construction_passes_the_gate(traced: Traced) -> None:
     assert tuple(agreement.cosine) == BATCH_SIZES
     assert agreement.spread < 0.999
     require_small_transposes(traced)
+
+
+def test_ibn_and_the_global_branch_pass_the_gate_in_float32_and_float16(tmp_path: Path) -> None:
+    """One batch norm is left, the last one: another would end the float16 part of the graph."""
+    traced = trace("pan_c", tmp_path, BackboneConfig(depth=18, width=0.5, ibn=True), gem=True)
+    people = synthetic_samples(SPEC, 9).images_NHW3
+    reference = torch_embedder(traced.network, SPEC)
+    check_gates(compare(reference, onnx_embedder(traced.path, threads=1), people), DEFAULTS["float32"])
+    operators = [node.op_type for node in traced.model.graph.node]
+    assert operators.count("BatchNormalization") == 1
+    assert operators.count("InstanceNormalization") == 6
+    half = to_float16(traced.model)
+    check_float16_range(traced.model, half, people)
+    onnx.save(half, tmp_path / "half.onnx")
+    check_gates(compare(reference, onnx_embedder(tmp_path / "half.onnx", threads=1), people), DEFAULTS["float16"])
 
 
 def test_pan_c_passes_the_gate_on_batches_never_seen_at_export(pan_c: Traced) -> None:
