@@ -63,7 +63,7 @@ def training_settings() -> str:
         "# Training settings",
         "",
         "Give a setting on the command line as `group.key=value`, or in a YAML file with `--config`; see",
-        "[train](../how-to/training.md). The defaults are those of `preset=paper`.",
+        "[train](../how-to/training.md). A preset changes the defaults; without one, `preset=paper` applies.",
         "",
         "| setting | default | meaning |",
         "| --- | --- | --- |",

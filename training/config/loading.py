@@ -49,6 +49,8 @@ def _check_combinations(config: RunConfig) -> None:
         raise ConfigError("early_stop counts evaluations; set evaluate_every too")
     if config.optim.freeze_backbone and config.model.weights is None:
         raise ConfigError("optim.freeze_backbone keeps pre-trained layers; set model.weights too")
+    if config.model.mask_shift and not config.model.mask_affine:
+        raise ConfigError("model.mask_shift is the shift of a learned batch norm; set model.mask_affine=true too")
     path = config.data.path
     if isinstance(path, Path) and "," in str(path) and not path.exists():
         raise ConfigError(f"data.path: {path} does not exist; give several data sets as a list: data.path='[{path}]'")

@@ -3,8 +3,8 @@
 from typing import Any
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # Section 4.1 of the paper; momentum, weight decay, margin, warm-up and the clipped gradient are ours
-    "paper": {},
+    # Section 4.1 of the paper; docs/explanation/paper-recipe.md names every deviation
+    "paper": {"model": {"weights": "imagenet"}},
     # Luo et al. 2019, "bag of tricks"
     "bot": {
         "model": {"bnneck": True},

@@ -50,6 +50,19 @@ class ModelConfig(StrictModel):
     gem: bool = Field(
         default=False, description="one further part: the last feature map pooled by a generalised mean (GeM)"
     )
+    mask_affine: bool = Field(
+        default=False, description="learned scale and shift in the last batch norm of the part masks"
+    )
+    mask_shift: float = Field(
+        default=0.0,
+        description="initial shift of that batch norm (mask_affine=true); a larger one activates more positions",
+    )
+    embedding_scale: float = Field(
+        default=1.0,
+        gt=0,
+        description="initial scale of the embedding's batch norm: a part embedding starts with the length "
+        "sqrt(256) * embedding_scale",
+    )
     bnneck: bool | None = Field(
         default=None,
         description="triplet loss before the last batch norm, classification after it; null: as the variant says",
@@ -67,7 +80,9 @@ class ModelConfig(StrictModel):
             depth=self.depth, width=self.width, stride_at=self.stride_at, stem_pool=self.stem_pool, ibn=self.ibn
         )
         bnneck = config.bnneck if self.bnneck is None else self.bnneck
-        return config.model_copy(update={"backbone": backbone, "bnneck": bnneck, "gem": self.gem})
+        return config.model_copy(
+            update={"backbone": backbone, "bnneck": bnneck, "gem": self.gem, "mask_affine": self.mask_affine}
+        )
 
 
 class SamplerConfig(StrictModel):
@@ -86,8 +101,14 @@ class LossConfig(StrictModel):
     circle: float = Field(default=0.0, ge=0, description="weight of the circle loss on normalised descriptors; 0: none")
     circle_margin: float = Field(default=0.25, gt=0, lt=1, description="relaxation m of the circle loss")
     circle_scale: float = Field(default=64.0, gt=0, description="scale (gamma) of the circle loss")
+    triplet_features: Literal["raw", "unit"] = Field(
+        default="raw", description="descriptors of the triplet loss: as they are, or scaled to unit length"
+    )
     orthogonality: float = Field(
         default=1.0, ge=0, description="weight of the penalty on overlapping masks of one scale"
+    )
+    orthogonality_form: Literal["raw", "unit"] = Field(
+        default="unit", description="rows of M in Eq. 4: the masks as they are, or scaled to unit length"
     )
 
 
@@ -109,6 +130,9 @@ class OptimConfig(StrictModel):
         default=(0.5, 0.75), description="fractions of the run at which lr is divided by 10 (schedule=steps)"
     )
     warmup: float = Field(default=0.1, ge=0, lt=1, description="fraction of the run with linear warm-up")
+    warmup_start: float = Field(
+        default=0.0, ge=0, le=1, description="factor on the learning rates at the start of the warm-up"
+    )
     iterations: int = Field(default=10_000, ge=1, description="number of updates of the weights")
     accumulate: int = Field(
         default=1,
@@ -159,6 +183,12 @@ class RunConfig(StrictModel):
     )
     early_stop: int = Field(
         default=0, ge=0, description="stop after this many evaluations without a better mAP; 0: never"
+    )
+    gradients_every: int = Field(
+        default=100,
+        ge=0,
+        description="iterations between measurements of each loss term's own gradient norm, each as slow as two or "
+        "three backward passes; not measured with compile=true; 0: never",
     )
     save_every: int = Field(default=200, ge=1, description="iterations between saved states for resuming")
 

@@ -47,6 +47,7 @@ class NetworkConfig(StrictModel):
     )
     embedding: int | None = Field(default=256, ge=1, description="numbers per part; None: the part vector as it is")
     bnneck: bool = False
+    mask_affine: bool = Field(default=False, description="learned scale and shift in the masks' last batch norm")
 
     @property
     def parts(self) -> int:

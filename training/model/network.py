@@ -79,7 +79,9 @@ class PAN(nn.Module):
         self.config = config
         self.backbone = ResNet(config.backbone, NonLocal if config.non_local else None)
         c1, c2, c3, c4 = channels = self.backbone.channels
-        self.parts: nn.Module = Stripes(config.stripes) if config.stripes else LearnedParts(c4, config.scales)
+        self.parts: nn.Module = (
+            Stripes(config.stripes) if config.stripes else LearnedParts(c4, config.scales, config.mask_affine)
+        )
         self.gem = GeneralisedMean() if config.gem else None
         part_channels = c4
         self.pams = nn.ModuleList()  # one for each middle block, where the variant has part-aware attention

@@ -1,5 +1,6 @@
 """The report of a run: everything gathered, measured, drawn and put into one page that needs no other file."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,9 @@ CURVES = {
     "Triplet loss": ("triplet",),
     "Overlap term of the masks": ("orthogonality",),
     "Part masks: live and overlap": ("live", "overlap"),
+    "Gradient norm of an update": ("grad_norm",),
+    "Factor of the gradient clip": ("clip_factor",),
+    "Gradient norm of each loss term": ("grad_xent", "grad_triplet", "grad_orthogonality"),
     "Learning rate of new layers": ("lr",),
     "Images a second": ("images_per_s",),
 }
@@ -126,11 +130,17 @@ def _agree(a: Evaluation, b: Evaluation) -> bool:
 def _curves(series: Series, charts: Mapping[str, Sequence[str]]) -> list[Figure]:
     figures = []
     for title, names in charts.items():
-        lines = [Line(name, series["step"], series[name]) for name in names if series.get(name)]
+        lines = [line for name in names if series.get(name) and (line := _measured(name, series))]
         if lines:
             last = ", ".join(f"{line.name} {line.y[-1]:.3g}" for line in lines)
             figures.append(Figure(title, line_chart(lines, "iteration", from_zero=True), f"last: {last}"))
     return figures
+
+
+def _measured(name: str, series: Series) -> Line | None:
+    """A column without the rows in which it was not measured (nan)."""
+    points = [(x, y) for x, y in zip(series["step"], series[name], strict=True) if math.isfinite(y)]
+    return Line(name, *zip(*points, strict=True)) if points else None
 
 
 def _retrieval(run: Run, measured: Measured) -> list[Figure]:

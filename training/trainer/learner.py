@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -21,6 +22,8 @@ from training.errors import ConfigError
 from training.model import PAN, Normalise, PartClassifiers, PartFeatures, to_planes
 from training.model.weights import load_backbone_weights
 from training.trainer.circle_loss import circle_loss
+from training.trainer.gradients import clip, gradient_norm, learning_parameters, term_gradient_norms
+from training.trainer.initialisation import initialise
 from training.trainer.losses import batch_hard_triplet, mask_health, mask_orthogonality, part_cross_entropy
 from training.trainer.optimizer import lr_factor, make_optimizer
 
@@ -65,6 +68,7 @@ class Learner:
         torch.manual_seed(config.seed)
         network = config.model.network()
         self.network = PAN(network)
+        initialise(self.network, config.model)
         if config.model.weights:
             load_backbone_weights(self.network.backbone, network.backbone, config.model.weights)
         self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -102,7 +106,9 @@ class Learner:
         self._prepare(step)
         self.optimizer.zero_grad(set_to_none=True)
         micro = config.optim.accumulate
+        parameters = learning_parameters(self.optimizer)
         sums: dict[str, Tensor] = {}
+        norms: dict[str, Tensor] = {}
         chunks = zip(torch.from_numpy(images).chunk(micro), labels.chunk(micro), strict=True)
         for index, (image, label) in enumerate(chunks):
             seed = config.seed * 1_000_003 + step + SEED_STRIDE * (self.world.rank * micro + index)
@@ -112,16 +118,21 @@ class Learner:
             image, label = image.contiguous(memory_format=torch.channels_last), label.to(self.device)
             with self.world.no_sync(self._shared) if index + 1 < micro else nullcontext():
                 terms, mask_BIN = self._losses(image, label)
+                if index + 1 == micro and self._measures_terms(step):
+                    single = {_gradient_column(name): term for name, term in terms.items() if name != "loss"}
+                    norms = term_gradient_norms(single, parameters, self.scaler.get_scale())
                 self.scaler.scale(terms["loss"] / micro).backward()  # type: ignore[no-untyped-call]
             sums = {name: sums.get(name, 0) + term.detach() for name, term in terms.items()}
-        means = self.world.mean(torch.stack(list(sums.values())) / micro).tolist()
-        values = dict(zip(sums, means, strict=True))
+        self.scaler.unscale_(self.optimizer)
+        norm = gradient_norm(parameters)
+        logged = {name: total / micro for name, total in sums.items()} | norms | {"grad_norm": norm}
+        means = self.world.mean(torch.stack(list(logged.values()))).tolist()
+        values = dict(zip(logged, means, strict=True))
+        for name in sums.keys() - {"loss"}:
+            values.setdefault(_gradient_column(name), math.nan)
         if not math.isfinite(values["loss"]):
             raise FloatingPointError(f"the loss is {values['loss']} after {step} iterations")
-        if config.optim.clip_norm is not None:
-            self.scaler.unscale_(self.optimizer)
-            learning = (parameter for group in self.optimizer.param_groups for parameter in group["params"])
-            torch.nn.utils.clip_grad_norm_(learning, config.optim.clip_norm)
+        values["clip_factor"] = clip(parameters, norm, config.optim.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
@@ -159,6 +170,10 @@ class Learner:
     def _scales(self) -> tuple[int, ...]:
         return self.network.config.scales if self.network.config.stripes is None else ()
 
+    def _measures_terms(self, step: int) -> bool:
+        every = self.config.gradients_every
+        return every > 0 and step % every == 0 and not self.config.compile  # needs the graph twice
+
     def _prepare(self, step: int) -> None:
         """Set the learning rates, and freeze or unfreeze the pre-trained layers."""
         optim = self.config.optim
@@ -182,15 +197,18 @@ class Learner:
         precision = self.config.precision
         with torch.autocast(self.device.type, DTYPES[precision], enabled=precision != "float32"):
             features, logit_IBK = self._shared(image)
+        metric_BD = features.metric_BIE.flatten(1).float()
+        if config.triplet_features == "unit":
+            metric_BD = F.normalize(metric_BD, dim=1)
         terms = {
             "xent": part_cross_entropy(logit_IBK, label, config.smoothing),
-            "triplet": config.triplet * batch_hard_triplet(features.metric_BIE.flatten(1), label, config.margin),
+            "triplet": config.triplet * batch_hard_triplet(metric_BD, label, config.margin),
         }
         if config.circle:
-            metric_BD = features.metric_BIE.flatten(1)
             terms["circle"] = config.circle * circle_loss(metric_BD, label, config.circle_margin, config.circle_scale)
         if self._scales:
-            terms["orthogonality"] = config.orthogonality * mask_orthogonality(features.mask_BIN, self._scales)
+            overlap = mask_orthogonality(features.mask_BIN, self._scales, config.orthogonality_form)
+            terms["orthogonality"] = config.orthogonality * overlap
         return {"loss": torch.stack(list(terms.values())).sum(), **terms}, features.mask_BIN
 
 
@@ -204,6 +222,10 @@ def _ema(decay: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
         return torch.lerp(average, new, (9 / (10 + count)).clamp_min(1 - decay))
 
     return step
+
+
+def _gradient_column(term: str) -> str:
+    return f"grad_{term}"
 
 
 def _check_finite(weights: Mapping[str, Tensor]) -> None:

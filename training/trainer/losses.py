@@ -6,6 +6,7 @@ Shapes: B batch, I parts, i parts of one scale, N positions, K identities, D num
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -40,17 +41,21 @@ def _cosines(mask_BiN: Tensor) -> Tensor:
     return torch.matmul(unit, unit.transpose(1, 2))
 
 
-def mask_orthogonality(mask_BIN: Tensor, scales: tuple[int, ...]) -> Tensor:
-    """L_orth = mean over scales of || M M^T - I ||_F (Eq. 4), rows of M of unit length, mean over the batch.
+def mask_orthogonality(mask_BIN: Tensor, scales: tuple[int, ...], form: Literal["raw", "unit"] = "unit") -> Tensor:
+    """L_orth = mean over scales of || M M^T - I ||_F (Eq. 4), mean over the batch.
 
-    With unit rows the diagonal is 1 and the rest is the overlap. With raw rows the term mostly scales the masks, and in
-    trials they became copies of one another. A scale with one part has no overlap.
+    The rows of M are the masks of a scale. `unit` scales them to unit length first: the diagonal is then 1, and only
+    their overlap counts, so that a scale with one part adds nothing. `raw` takes them as they are, which also drives
+    the length of each mask to 1.
     """
     total = mask_BIN.new_zeros((), dtype=torch.float32)
     for mask_BiN in torch.split(mask_BIN, list(scales), 1):
-        if mask_BiN.shape[1] > 1:
-            overlap = _cosines(mask_BiN) - torch.eye(mask_BiN.shape[1], device=mask_BIN.device)
-            total = total + overlap.square().sum((1, 2)).clamp_min(1e-12).sqrt().mean()
+        if form == "unit" and mask_BiN.shape[1] == 1:
+            continue
+        row_BiN = F.normalize(mask_BiN.float(), dim=2) if form == "unit" else mask_BiN.float()
+        product_Bii = torch.matmul(row_BiN, row_BiN.transpose(1, 2))
+        excess_Bii = product_Bii - torch.eye(mask_BiN.shape[1], device=mask_BIN.device)
+        total = total + excess_Bii.square().sum((1, 2)).clamp_min(1e-12).sqrt().mean()
     return total / len(scales)
 
 

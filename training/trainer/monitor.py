@@ -1,11 +1,13 @@
 """Logging of a run: progress bar, CSV tables, TensorBoard events, warnings."""
 
 import csv
+import math
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from types import TracebackType
 from typing import Self
 
@@ -16,7 +18,6 @@ from torch.utils.tensorboard import SummaryWriter
 METRICS, EVALUATIONS = "metrics.csv", "evaluations.csv"
 LOG_EVERY = 10
 LINE_EVERY_S = 30.0
-ONCE = ("live", "overlap")  # measured only in the steps that are written, so not averaged
 
 
 class Monitor:
@@ -42,8 +43,8 @@ class Monitor:
         self._iterations = iterations
         self._started, self._first_step = time.monotonic(), first_step
         self._last_line = 0.0
-        self._sums: dict[str, float] = defaultdict(float)
-        self._steps, self._images, self._since = 0, 0, self._started
+        self._values: dict[str, list[float]] = defaultdict(list)
+        self._images, self._since = 0, self._started
         self._warned: set[str] = set()
 
     def __enter__(self) -> Self:
@@ -61,29 +62,30 @@ class Monitor:
         return step % LOG_EVERY == 0 or step == self._iterations
 
     def update(self, step: int, values: Mapping[str, float], images: int) -> None:
-        """Add the values of a step (counted from 1) and its number of images; write them if `logs(step)`."""
+        """Add the values of a step (counted from 1) and its number of images; write their means if `logs(step)`.
+
+        A value that is not finite was not measured in that step; a mean without any is written as nan.
+        """
         for name, value in values.items():
-            self._sums[name] += value
-        self._steps += 1
+            self._values[name] += [value] if math.isfinite(value) else []
         self._images += images
         if self.logs(step):
             now = time.monotonic()
-            means = {name: total / self._steps for name, total in self._sums.items()} | {
-                "images_per_s": self._images / (now - self._since)
-            }
-            self._write(step, means | {name: values[name] for name in ONCE if name in values})
-            self._sums.clear()
-            self._steps, self._images, self._since = 0, 0, now
+            means = {name: fmean(seen) if seen else math.nan for name, seen in self._values.items()}
+            self._write(step, means | {"images_per_s": self._images / (now - self._since)})
+            self._values.clear()
+            self._images, self._since = 0, now
 
     def _write(self, step: int, values: Mapping[str, float]) -> None:
         self._rows.append({"step": step, **values})
         with self._path.open("w" if len(self._rows) == 1 else "a", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, list(self._rows[-1]))
+            writer = csv.DictWriter(stream, list(self._rows[0]), restval="nan", extrasaction="ignore")
             if len(self._rows) == 1:
                 writer.writeheader()
             writer.writerow({key: f"{value:.6g}" for key, value in self._rows[-1].items()})
         for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+            if math.isfinite(value):
+                self._board.add_scalar(name, value, step)
         status = f"loss {values['loss']:.3f}  lr {values['lr']:.2e}  {values['images_per_s']:.0f} images/s"
         self._progress.update(self._task, completed=step, status=status)
         if self._progress.disable and time.monotonic() - self._last_line > LINE_EVERY_S:

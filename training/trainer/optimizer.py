@@ -30,7 +30,7 @@ def lr_factor(step: int, config: OptimConfig) -> float:
     """Factor on every group's learning rate at a step (0-based): a pure function, so that resuming is exact."""
     warm = round(config.warmup * config.iterations)
     if step < warm:
-        return (step + 1) / (warm + 1)
+        return config.warmup_start + (1 - config.warmup_start) * (step + 1) / (warm + 1)
     if config.schedule == "steps":
         return float(0.1 ** sum(step >= round(m * config.iterations) for m in config.milestones))
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, config.iterations - warm)))

@@ -55,6 +55,11 @@ class Trainer:
         """
         if config.data.path is None:
             raise ConfigError("data.path is not set; set it to the training data set")
+        if config.preset == "paper" and config.model.weights is None:
+            raise ConfigError(
+                "preset=paper starts from a backbone pre-trained on ImageNet, and model.weights is null; set "
+                "model.weights=imagenet or the path of such weights, or choose another preset"
+            )
         self.config, self.out = config, out
         self.commit = _commit()  # of the code that is loaded now; the checkout may change during the run
         self.world, self.device = init_process_group(config.device)

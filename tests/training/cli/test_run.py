@@ -72,6 +72,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(finished: Path, market: Path,
 def test_metrics_hold_every_loss_term_and_the_state_of_the_masks(finished: Path) -> None:
     header = (finished / "metrics.csv").read_text().splitlines()[0].split(",")
     assert {"step", "loss", "xent", "triplet", "orthogonality", "lr", "live", "overlap", "images_per_s"} <= set(header)
+    assert {"grad_norm", "clip_factor", "grad_xent", "grad_triplet", "grad_orthogonality"} <= set(header)
     assert list((finished / "tensorboard").iterdir())
 
 
@@ -123,6 +124,7 @@ def test_ready_embeddings_are_evaluated(tmp_path: Path) -> None:
         (["run", "--out", "{tmp}/r"], "data.path is not set"),
         (["run", "--out", "{tmp}/r", "data.path={tmp}/none"], "no data set at"),
         (["run", "--out", "{tmp}/r", "optim.larning_rate=1"], "unknown"),
+        (["run", "--out", "{tmp}/r", "data.path={tmp}", "model.weights=null"], "preset=paper starts from a backbone"),
         (["resume", "{tmp}/r"], "start the run with"),
         (["evaluate"], "give CHECKPOINT"),
         (["evaluate", "--histogram", "--flip", "--data", "{tmp}"], "--flip needs a CHECKPOINT"),

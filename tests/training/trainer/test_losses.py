@@ -69,6 +69,15 @@ def test_orthogonality_is_equation_4_on_unit_rows() -> None:
     assert mask_orthogonality(masks, (1, 2, 3)).item() == pytest.approx(total, rel=1e-4)
 
 
+def test_orthogonality_is_equation_4_on_raw_rows() -> None:
+    torch.manual_seed(2)
+    masks, total = torch.rand(3, 6, 20), 0.0
+    for image in range(3):
+        for rows in (masks[image, 0:1], masks[image, 1:3], masks[image, 3:6]):
+            total += torch.linalg.matrix_norm(rows @ rows.T - torch.eye(len(rows))).item() / 3 / 3
+    assert mask_orthogonality(masks, (1, 2, 3), "raw").item() == pytest.approx(total, rel=1e-4)
+
+
 def test_orthogonality_of_disjoint_masks_is_zero_with_a_finite_gradient() -> None:
     masks = torch.zeros(2, 3, 9)
     for part in range(3):
