@@ -109,6 +109,13 @@ class PartScale(nn.Module):
         """(B, C, h, w) -> masks s (B, i, N), all >= 0, and channel attention c (B, C, 1)."""
         return self.spatial(x_BChw).flatten(2), self.channel(x_BChw).flatten(2)
 
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """The batch norm before the last ReLU of the masks."""
+        norm = self.spatial[-2]
+        assert isinstance(norm, nn.BatchNorm2d)
+        return norm
+
 
 class LearnedParts(nn.Module):
     """PLM: masks of every scale, I = sum of the scales."""
@@ -121,7 +128,8 @@ class LearnedParts(nn.Module):
     def shift_masks(self, shift: float) -> None:
         """Set the shift of each mask's last batch norm, which must be affine."""
         for scale in self.scales:
-            nn.init.constant_(scale.spatial[-2].bias, shift)
+            assert isinstance(scale, PartScale)
+            nn.init.constant_(scale.last_norm.bias, shift)
 
     def forward(self, x_BChw: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, h, w) -> masks (B, I, N) and, for each of them, its scale's channel attention (B, C, I)."""
