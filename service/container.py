@@ -25,7 +25,7 @@ from service.inference.explainer import Explainer
 from service.observability import tracing
 from service.observability.metrics import Metrics
 from service.observability.worker import WorkerHealth
-from service.storage import entries as records
+from service.storage.connection import read_probe, write_probe
 from service.storage.data_dir import DATABASE, SNAPSHOTS, lock_data_dir
 from service.storage.database import Database
 from service.workers.index_maintenance import IndexMaintainer
@@ -84,9 +84,9 @@ class Container:
                     raise StorageFull(
                         f"the data folder's disk has {left} MiB left, {least} are needed; free some space"
                     )
-                await self.database.read(records.read_probe)
+                await self.database.read(read_probe)
                 if self.database.last_write_failed:
-                    await self.database.write(records.write_probe)
+                    await self.database.write(write_probe)
         except TimeoutError:
             raise NotReady(f"not ready: engine and disk did not answer within {_PROBE_TIMEOUT:g} s") from None
         except (PanError, OSError) as error:

@@ -36,7 +36,7 @@ from benchmarks.common.served import Served
 from benchmarks.crash.client import SHARED, GalleryCatalog, Kept, Violation, Worker, pixels, vector
 from pan_reid import Client
 from pan_reid.schemas import Entry
-from service.storage.backup import BackupError, back_up, restore
+from service.storage.backup import BackupError, create_backup, restore_backup
 from service.storage.data_dir import DATABASE
 from tests.support.bundles import write_bundle
 
@@ -112,7 +112,7 @@ def check_backup(backup: Path, folder: Path, exit_code: int | None) -> str:
             raise Violation("a backup said that it was made, and is not there")
         return "not there"
     try:
-        restore(backup, folder / "restored", replace=True)
+        restore_backup(backup, folder / "restored", replace=True)
     except BackupError as error:
         raise Violation(f"a backup has its name and is not whole: {error}") from error
     backup.unlink()
@@ -132,7 +132,7 @@ def play(folder: Path, rounds: int, seed: int, progress: Console) -> dict[str, A
         client.create_gallery(SHARED)
     try:
         for _ in track(range(rounds), "killing", console=progress, disable=not progress.is_terminal):
-            beside: ForkServerProcess = forks.Process(target=back_up, args=(data, backup))
+            beside: ForkServerProcess = forks.Process(target=create_backup, args=(data, backup))
             with httpx.Client(base_url=server.url, timeout=30) as http:
                 threads = [threading.Thread(target=worker.work, args=(http,)) for worker in workers]
                 for thread in threads:

@@ -10,7 +10,7 @@ from service.core.clock import from_micros, to_micros
 from service.core.models import EntryRow
 from service.galleries.match_policy import MatchPolicy
 from service.index.gallery_index import Hit, PersonHit
-from service.storage.integrity import are_attributes
+from service.storage.entry_integrity import are_attributes
 
 
 def moment(microseconds: int | None) -> datetime | None:

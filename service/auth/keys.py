@@ -16,8 +16,8 @@ from service.auth.rate_limit import TokenBucketLimiter
 from service.core.choices import Scope
 from service.core.clock import now
 from service.core.errors import Conflict, Forbidden, NotFound, StartupError, Unauthenticated
+from service.storage.audit import insert_audit
 from service.storage.database import Database
-from service.storage.entries import insert_audit
 
 ADMIN_KEY_FILE = "admin-key-file"  # in the audit: whoever held the key of that file
 UNKNOWN = "unknown"  # in the audit: a caller without key and address
@@ -69,7 +69,7 @@ class Keys:
     def required(self) -> bool:
         """Whether callers need a key. Once there is a key, or was one, they do."""
         if not self._required:
-            self._required = self._database.read_here(_any_key)
+            self._required = self._database.read_inline(_any_key)
         return self._required
 
     def authenticate(self, token: str | None) -> Key | None:
@@ -85,7 +85,7 @@ class Keys:
         digest = _digest(token)
         if self._admin_digest is not None and hmac.compare_digest(digest, self._admin_digest):
             return Key(ADMIN_KEY_FILE, frozenset({Scope.ADMIN}))
-        found = self._database.read_here(lambda db: _select(db, _id_of(token)))
+        found = self._database.read_inline(lambda db: _select(db, _id_of(token)))
         if found is None or not hmac.compare_digest(digest, found[1]):
             raise Unauthenticated("this API key is not known here", "unknown key")
         key = found[0]

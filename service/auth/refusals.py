@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from service.observability.metrics import Metrics
 from service.observability.worker import Worker
-from service.storage import entries as records
+from service.storage.audit import insert_audit
 from service.storage.database import Database
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Refusals:
 
         def apply(db: sqlite3.Connection) -> None:
             for (who, reason), count in counts.items():
-                records.insert_audit(db, who, "refused", "", count, detail=reason)
+                insert_audit(db, who, "refused", "", count, detail=reason)
 
         try:
             # A stop of the service cancels this round; what it has begun to write is written all the same.

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 @handle_errors
 def backup(to: Annotated[Path, typer.Argument(help="The file to write; must not be there yet.")], data: Data) -> None:
     """Copy galleries, keys and audit into one checked file, beside a running service."""
-    from service.storage.backup import back_up
+    from service.storage.backup import create_backup
 
-    held = back_up(data, to)
+    held = create_backup(data, to)
     out.print(f"wrote {to}", highlight=False, soft_wrap=True)
     _show(held)
 
@@ -32,7 +32,7 @@ def restore(
 ) -> None:
     """Check a backup and make it the database of a stopped service."""
     from bundle import load_bundle
-    from service.storage.backup import restore as restore_backup
+    from service.storage.backup import restore_backup
 
     fingerprint = None if bundle is None else load_bundle(bundle).manifest.model.fingerprint
     held = restore_backup(backup, data, replace=force, fingerprint=fingerprint)
@@ -43,16 +43,16 @@ def restore(
 @handle_errors
 def vacuum(data: Data) -> None:
     """Give the room of what was deleted back to the disk; the service must be stopped."""
-    from service.storage.vacuum import vacuum as shrink
+    from service.storage.backup import vacuum as vacuum_database
 
-    before, after = shrink(data)
+    before, after = vacuum_database(data)
     out.print(f"{before / 2**20:,.1f} MiB before, {after / 2**20:,.1f} MiB after", highlight=False)
 
 
 def _show(held: "list[GalleryReport]") -> None:
     from rich.table import Table
 
-    from service.storage.integrity import first_few
+    from service.storage.entry_integrity import first_few
 
     table = Table("gallery", "entries", "model")
     for one in held:
@@ -60,9 +60,7 @@ def _show(held: "list[GalleryReport]") -> None:
     out.print(table)
     for one in held:
         if one.damage is not None:
-            print_error(
-                f"gallery {one.name} is damaged and kept, and is not served: {one.damage.what}; see `pan-serve check`"
-            )
+            print_error(f"gallery {one.name} is damaged and not served: {one.damage.problem}; run `pan-serve check`")
         if one.damaged:
             print_error(
                 f"gallery {one.name} has {len(one.damaged)} damaged entries, which are kept and answer no search: "

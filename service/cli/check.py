@@ -9,7 +9,7 @@ import typer
 from service.cli.common import Data, handle_errors, out, print_error
 
 if TYPE_CHECKING:
-    from service.storage.check import Report
+    from service.storage.check import CheckReport
 
 _SHOWN = 20  # entries of a gallery
 
@@ -45,7 +45,7 @@ def check(
         raise typer.Exit(1)
 
 
-def _show(found: "Report", left: "Report", repair: bool) -> None:
+def _show(found: "CheckReport", left: "CheckReport", repair: bool) -> None:
     for line in _lines(found):
         print_error(line)
     for one in found.galleries:
@@ -61,24 +61,24 @@ def _show(found: "Report", left: "Report", repair: bool) -> None:
         print_error("pan-serve check --repair does what is said above; make a backup before")
 
 
-def _lines(found: "Report") -> Iterator[str]:
+def _lines(found: "CheckReport") -> Iterator[str]:
     for problem in found.broken:
         yield f"database: {problem}"
     for gallery in found.galleries:
         if gallery.damage is not None:
-            whole = f"gallery {gallery.name} with {gallery.entries:,} entries: {gallery.damage.what}"
+            whole = f"gallery {gallery.name} with {gallery.entries:,} entries: {gallery.damage.problem}"
             yield f"{whole} (repair: {gallery.damage.remedy})"
         for one in gallery.damaged[:_SHOWN]:
-            yield f"gallery {gallery.name}, entry {one.entry_id}: {one.what} (repair: {one.remedy})"
+            yield f"gallery {gallery.name}, entry {one.entry_id}: {one.problem} (repair: {one.remedy})"
         if len(gallery.damaged) > _SHOWN:
             yield f"gallery {gallery.name}: {len(gallery.damaged) - _SHOWN:,} more; --json shows all"
-    for entry_id in found.pictures[:_SHOWN]:
+    for entry_id in found.unreadable_crops[:_SHOWN]:
         yield f"entry {entry_id}: its kept picture cannot be read (repair: delete the picture)"
     if found.orphans:
         yield f"{len(found.orphans):,} rows belong to no entry or gallery (repair: delete them)"
 
 
-def _view(found: "Report") -> dict[str, Any]:
+def _view(found: "CheckReport") -> dict[str, Any]:
     return {
         "ok": found.ok,
         "database": found.broken,
@@ -86,13 +86,13 @@ def _view(found: "Report") -> dict[str, Any]:
             {
                 "name": gallery.name,
                 "entries": gallery.entries,
-                "damage": gallery.damage and {"problem": gallery.damage.what, "repair": gallery.damage.remedy},
+                "damage": gallery.damage and {"problem": gallery.damage.problem, "repair": gallery.damage.remedy},
                 "damaged": [
-                    {"entry_id": one.entry_id, "problem": one.what, "repair": one.remedy} for one in gallery.damaged
+                    {"entry_id": one.entry_id, "problem": one.problem, "repair": one.remedy} for one in gallery.damaged
                 ],
             }
             for gallery in found.galleries
         ],
-        "unreadable_pictures": found.pictures,
+        "unreadable_pictures": found.unreadable_crops,
         "rows_of_nothing": [{"table": table, "row": rowid} for table, rowid in found.orphans],
     }

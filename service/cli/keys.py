@@ -52,12 +52,12 @@ def create(
     """Make a key and print it: the only time that it can be seen. A running service knows it at once."""
     from service.auth.keys import create_key
     from service.core.clock import now
-    from service.storage.data_dir import DATABASE, make_folder
-    from service.storage.database import connect_for_command
+    from service.storage.connection import connect_for_command
+    from service.storage.data_dir import DATABASE, prepare_data_dir
 
-    make_folder(data)
+    prepare_data_dir(data)
     expires_at = None if expires is None else now() + expires // timedelta(microseconds=1)
-    with connect_for_command(data / DATABASE, make=True) as db:
+    with connect_for_command(data / DATABASE, create=True) as db:
         token = create_key(db, name, frozenset(scope or ()), rate, expires_at)
     sys.stdout.write(f"{token}\n")
     err.print(f"This is the key {name}; it is not kept and will not be shown again.", highlight=False, soft_wrap=True)
@@ -70,8 +70,8 @@ def list_(data: Data) -> None:
     from rich.table import Table
 
     from service.auth.keys import list_keys
+    from service.storage.connection import connect_for_command
     from service.storage.data_dir import DATABASE
-    from service.storage.database import connect_for_command
 
     with connect_for_command(data / DATABASE) as db:
         found = list_keys(db)
@@ -88,8 +88,8 @@ def list_(data: Data) -> None:
 def revoke(name: Annotated[str, typer.Argument(help="As `list` shows it.")], data: Data) -> None:
     """From here on the key opens nothing. Its name stays in the list, and in the audit."""
     from service.auth.keys import revoke_key
+    from service.storage.connection import connect_for_command
     from service.storage.data_dir import DATABASE
-    from service.storage.database import connect_for_command
 
     with connect_for_command(data / DATABASE) as db:
         revoke_key(db, name)

@@ -26,10 +26,12 @@ from service.storage import crops as kept_records
 from service.storage import entries as records
 from service.storage import galleries as gallery_records
 from service.storage import reembedding as reembedding_records
-from service.storage.database import Database, read_transaction
+from service.storage.audit import insert_audit
+from service.storage.connection import read_transaction
+from service.storage.database import Database
+from service.storage.entry_integrity import most_common_dim
 from service.storage.galleries import GalleryRow
 from service.storage.gallery_integrity import examine_gallery
-from service.storage.integrity import numbers_in_vectors
 
 log = logging.getLogger(__name__)
 
@@ -88,15 +90,15 @@ class GalleryCatalog:
     async def load(self) -> None:
         """Rebuild every gallery in memory; galleries and entries that are damaged are set aside."""
         for row in await self._database.read(gallery_records.select_galleries):
-            if row.name.startswith(gallery_records.UNFINISHED):
+            if row.name.startswith(gallery_records.IMPORT_PREFIX):
                 self.drop_import(row)
                 continue
-            numbers = await self._database.read(partial(numbers_in_vectors, gallery_id=row.id, dim=row.dim))
+            numbers = await self._database.read(partial(most_common_dim, gallery_id=row.id, dim=row.dim))
             if (damage := examine_gallery(asdict(row), numbers)) is not None:
-                self.set_aside[row.name] = damage.what
+                self.set_aside[row.name] = damage.problem
                 log.error(
                     "a gallery is damaged and not served; stop the service and see `pan-serve check`",
-                    extra={"gallery": row.name, "damage": damage.what},
+                    extra={"gallery": row.name, "damage": damage.problem},
                 )
                 continue
             self._hold(row, await self._database.read(partial(self.rebuilt, row)))
@@ -122,7 +124,7 @@ class GalleryCatalog:
                 gallery_records.rename_gallery(db, row.id, name)
             except sqlite3.IntegrityError:
                 raise _taken(name) from None
-            records.insert_audit(db, who, "import", name, len(memory))
+            insert_audit(db, who, "import", name, len(memory))
             return replace(row, name=name)
 
         await self._database.write(apply, lambda named: self._hold(named, memory))
@@ -132,7 +134,7 @@ class GalleryCatalog:
 
         def apply(db: sqlite3.Connection) -> None:
             left = gallery_records.select_gallery(db, row.id)
-            if left is not None and left.name.startswith(gallery_records.UNFINISHED):
+            if left is not None and left.name.startswith(gallery_records.IMPORT_PREFIX):
                 gallery_records.delete_gallery(db, row.id)
 
         self._database.submit_write(apply)
@@ -183,7 +185,7 @@ class GalleryCatalog:
                 )
             except sqlite3.IntegrityError:
                 raise _taken(name) from None
-            records.insert_audit(db, who, "create-gallery", name, 0)
+            insert_audit(db, who, "create-gallery", name, 0)
             return row
 
         await self._database.write(apply, lambda row: self._hold(row, GalleryIndex(self._dim, retention, self.clock)))
@@ -199,10 +201,10 @@ class GalleryCatalog:
             before = require(db, held.row)
             row = change(before)
             if before.keep_crops and not row.keep_crops:
-                records.insert_audit(db, who, "erase-crops", name, kept_records.delete_crops(db, row.id))
-                reembedding_records.forget_reembedding(db, row.id)
+                insert_audit(db, who, "erase-crops", name, kept_records.delete_crops(db, row.id))
+                reembedding_records.delete_unfinished(db, row.id)
             gallery_records.update_gallery(db, row)
-            records.insert_audit(db, who, "update-gallery", name, 0)
+            insert_audit(db, who, "update-gallery", name, 0)
             return row
 
         kept = held.row.keep_crops
@@ -220,7 +222,7 @@ class GalleryCatalog:
         def apply(db: sqlite3.Connection) -> int:
             require(db, row)
             count = gallery_records.delete_gallery(db, row.id)
-            records.insert_audit(db, who, "delete-gallery", name, count)
+            insert_audit(db, who, "delete-gallery", name, count)
             return count
 
         def committed(_: int) -> None:
@@ -309,7 +311,7 @@ class GalleryCatalog:
 
     def _loaded(self, row: GalleryRow, db: sqlite3.Connection, *, new_vectors: bool = False) -> GalleryIndex:
         memory = load_gallery(row, self.clock, db, new_vectors=new_vectors)
-        memory.contents.columns.last = records.last_id(db)
+        memory.contents.columns.last = records.last_assigned_id(db)
         return memory
 
     def _install(self, held: LoadedGallery, row: GalleryRow, memory: GalleryIndex) -> None:
@@ -322,7 +324,7 @@ class GalleryCatalog:
         held.memory.retention = row.retention
 
     def _hold(self, row: GalleryRow, memory: GalleryIndex) -> None:
-        held = {**self._held, row.name: LoadedGallery(row, memory, self._database.follower())}
+        held = {**self._held, row.name: LoadedGallery(row, memory, self._database.post_commit_executor())}
         self._held = dict(sorted(held.items()))
 
 

@@ -15,7 +15,9 @@ from service.galleries.enrolment_results import Batch
 from service.storage import crops as kept_records
 from service.storage import entries as records
 from service.storage import idempotency as answered_records
-from service.storage.database import Database, read_transaction
+from service.storage.audit import insert_audit
+from service.storage.connection import read_transaction
+from service.storage.database import Database
 from service.storage.entries import PersonRow
 from service.storage.galleries import GalleryRow
 from service.storage.idempotency import IdempotentResponse
@@ -72,8 +74,8 @@ class Entries:
                 kept_records.insert_crops(db, ids, images)
             enrolled = replace(batch, first_id=ids[0] if ids else 0)
             if key is not None:
-                answered_records.insert_answered(db, row.id, key.key, IdempotentResponse(key.request, enrolled.dumps()))
-            records.insert_audit(db, who, "enrol", row.name, len(ids))
+                answered_records.insert_response(db, row.id, key.key, IdempotentResponse(key.request, enrolled.dumps()))
+            insert_audit(db, who, "enrol", row.name, len(ids))
             return ids, enrolled
 
         def committed(result: tuple[list[int], Batch]) -> Future[None] | None:
@@ -84,8 +86,8 @@ class Entries:
         return enrolled
 
     def _earlier(self, db: sqlite3.Connection, row: GalleryRow, key: IdempotencyKey) -> Batch | None:
-        oldest = self._galleries.clock() - answered_records.KEPT
-        return _same(answered_records.select_answered(db, row.id, key.key, oldest=oldest), key)
+        oldest = self._galleries.clock() - answered_records.RETENTION
+        return _same(answered_records.select_response(db, row.id, key.key, oldest=oldest), key)
 
     async def page(
         self, name: str, *, after: int, limit: int, person_id: str | None, camera_id: str | None
@@ -105,7 +107,7 @@ class Entries:
         def query(db: sqlite3.Connection) -> dict[int, EntryRow]:
             return records.select_entries_by_id(db, row.id, ids)
 
-        return self._database.read_here(query) if len(ids) <= _FEW else await self._database.read(query)
+        return self._database.read_inline(query) if len(ids) <= _FEW else await self._database.read(query)
 
     async def get(self, name: str, entry_id: int) -> EntryRow:
         """Raises NotFound."""
@@ -116,7 +118,7 @@ class Entries:
 
     async def kept(self, ids: Sequence[int]) -> set[int]:
         """Those of these entries whose picture is kept. At most 10,000."""
-        return await self._database.read(lambda db: kept_records.select_kept(db, ids))
+        return await self._database.read(lambda db: kept_records.select_ids_with_crop(db, ids))
 
     async def image(self, who: str, name: str, entry_id: int) -> bytes:
         """The picture of an entry, as JPEG. Raises NotFound, NoImage, or a storage error."""
@@ -162,7 +164,7 @@ class Entries:
                 raise _no_entry(name, entry_id)
             changed = change(entry)
             records.update_entry(db, held.row.id, changed)
-            records.insert_audit(db, who, "update-entry", name, 1)
+            insert_audit(db, who, "update-entry", name, 1)
             return changed
 
         def committed(entry: EntryRow) -> Future[None]:
@@ -178,7 +180,7 @@ class Entries:
         def apply(db: sqlite3.Connection) -> list[int]:
             if not records.delete_entry(db, row.id, entry_id):
                 raise _no_entry(name, entry_id)
-            records.insert_audit(db, who, "delete-entry", name, 1)
+            insert_audit(db, who, "delete-entry", name, 1)
             return [entry_id]
 
         await self._database.write(apply, lambda ids: self._galleries.follow(held, lambda memory: memory.remove(ids)))
@@ -197,7 +199,7 @@ class Entries:
             ids = records.delete_person(db, row.id, person_id)
             if not ids:
                 raise NotFound(f"gallery {name} has no person of this id; nothing was erased")
-            records.insert_audit(db, who, "erase-person", name, len(ids))
+            insert_audit(db, who, "erase-person", name, len(ids))
             return ids
 
         erased = await self._database.write(
@@ -207,7 +209,7 @@ class Entries:
 
     async def audit(self, who: str, action: str, gallery: str, crops: int) -> None:
         """Record what changes nothing and tells something; done when it is on disk."""
-        await self._database.write(lambda db: records.insert_audit(db, who, action, gallery, crops))
+        await self._database.write(lambda db: insert_audit(db, who, action, gallery, crops))
 
     @asynccontextmanager
     async def audit_concurrently(self, who: str, action: str, gallery: str, crops: int) -> AsyncIterator[None]:

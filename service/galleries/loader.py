@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from service.index.gallery_index import GalleryIndex
 from service.storage import entries as records
+from service.storage.entry_integrity import Damage, examine_entries, first_few
 from service.storage.galleries import GalleryRow
-from service.storage.integrity import Damage, examine_entries, first_few
 
 log = logging.getLogger(__name__)
 
@@ -23,10 +23,10 @@ def load_gallery(
     contents.vectors.reserve(records.count_entries(db, row.id))
     damaged: list[Damage] = []
     for part in examine_entries(db, row.id, row.dim, new_vectors=new_vectors):
-        sound = part.sound
+        valid = part.valid
         contents.vectors.add(part.vectors)
         contents.columns.append_columns(
-            sound.ids, sound.persons, sound.cameras, sound.captured, sound.attributes, sound.since
+            valid.ids, valid.persons, valid.cameras, valid.captured, valid.attributes, valid.since
         )
         damaged += part.damaged
     if damaged:

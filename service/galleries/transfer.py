@@ -12,7 +12,9 @@ from service.galleries.catalog import GalleryCatalog, LoadedGallery, require
 from service.storage import crops as kept_records
 from service.storage import entries as records
 from service.storage import galleries as gallery_records
-from service.storage.database import Database, read_transaction
+from service.storage.audit import insert_audit
+from service.storage.connection import read_transaction
+from service.storage.database import Database
 from service.storage.entries import ExportedRow
 from service.storage.galleries import GalleryRow
 
@@ -37,8 +39,8 @@ class Transfer:
         row = held.row
 
         def begin(db: sqlite3.Connection) -> int:
-            records.insert_audit(db, who, "export", name, records.count_entries(db, row.id))
-            return records.last_entry(db, row.id)
+            insert_audit(db, who, "export", name, records.count_entries(db, row.id))
+            return records.max_entry_id(db, row.id)
 
         return row, self._batches(held, row, await self._database.write(begin))
 
@@ -47,7 +49,7 @@ class Transfer:
             with read_transaction(db):
                 if require(db, row).fingerprint != row.fingerprint:
                     raise Conflict(f"gallery {row.name} has gone over to another model meanwhile; export it again")
-                return records.select_whole(db, row.id, after=after, last=last, limit=BATCH, size=BATCH_BYTES)
+                return records.select_for_export(db, row.id, after=after, last=last, limit=BATCH, size=BATCH_BYTES)
 
         after = 0
         while batch := await self._database.read(page):
@@ -68,7 +70,7 @@ class Transfer:
         Raises Conflict where the name is taken, or a storage error.
         """
         row = await self._galleries.begin_import(
-            f"{gallery_records.UNFINISHED}{uuid.uuid4().hex}", name, purpose, retention, keep_crops
+            f"{gallery_records.IMPORT_PREFIX}{uuid.uuid4().hex}", name, purpose, retention, keep_crops
         )
 
         async def keep(entries: Sequence[EntryRow], vectors: Vectors, images: Sequence[bytes | None]) -> None:

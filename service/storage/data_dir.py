@@ -1,4 +1,4 @@
-"""The data folder: for its owner only, and used by one service at a time."""
+"""The data folder: private to its owner, and locked by one service at a time."""
 
 import fcntl
 import logging
@@ -19,33 +19,33 @@ _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _FILES = (f"{DATABASE}*", "lock", f"{SNAPSHOTS}/*")
 
 
-def make_folder(folder: Path) -> None:
-    """Make the data folder where there is none, with mode 0700. In one that is there, the files of the service become
-    readable and writable for their owner only.
+def prepare_data_dir(folder: Path) -> None:
+    """Create the data folder with mode 0700 if it does not exist. Otherwise remove the access of other users to the
+    files of the service in it.
 
-    Raises StartupError where others may write to the folder, since they could put another database there.
+    Raises StartupError if other users may write to the folder, because they could replace the database.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_mode(folder)
         for pattern in _FILES:
             for path in folder.glob(pattern):
-                _close_to_others(path)
+                _make_private(path)
     except OSError as error:
         raise _unusable(folder, error) from error
 
 
-def make_private(path: Path) -> None:
-    """Make an empty file with mode 0600 where there is none, whatever the umask. Raises OSError."""
+def create_private_file(path: Path) -> None:
+    """Create an empty file with mode 0600 if it does not exist, regardless of the umask. Raises OSError."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
 
 
 @contextmanager
 def lock_data_dir(folder: Path) -> Iterator[None]:
-    """Make the data folder, and keep a second service out of it while this one runs. Raises StartupError."""
-    make_folder(folder)
+    """Prepare the data folder and lock it inside the context. Raises StartupError if another process holds the lock."""
+    prepare_data_dir(folder)
     try:
-        make_private(folder / "lock")
+        create_private_file(folder / "lock")
         lock = (folder / "lock").open("w")
     except OSError as error:
         raise _unusable(folder, error) from error
@@ -60,30 +60,34 @@ def lock_data_dir(folder: Path) -> Iterator[None]:
 def _check_mode(folder: Path) -> None:
     found = folder.stat()
     mode = stat.S_IMODE(found.st_mode)
-    # A folder of another owner may be ours through its group alone, as a volume in Kubernetes is with fsGroup.
+    # Kubernetes grants access to a volume through its group (fsGroup), so a folder of another owner may be writable
+    # for its group.
     writers = stat.S_IWOTH | (stat.S_IWGRP if found.st_uid == os.geteuid() else 0)
     if mode & writers:
         raise StartupError(
-            f"other users may write to the data folder {folder} (mode {mode:04o}) and replace what it holds; "
-            f"`chmod 700 {folder}`, or give a --data that is not there yet: it is made for its owner only"
+            f"other users may write to the data folder {folder} (mode {mode:04o}) and could replace the database; run "
+            f"`chmod 700 {folder}`, or give a --data that does not exist: it is created for its owner only"
         )
     if mode & _OTHERS:
         log.warning(
-            "other users may look into the data folder; its files are closed to them, `chmod 700` closes it as well",
+            "other users can list the data folder, but not read its files; run `chmod 700` on it",
             extra={"folder": str(folder), "mode": f"{mode:04o}"},
         )
 
 
-def _close_to_others(path: Path) -> None:
+def _make_private(path: Path) -> None:
     try:
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & _OTHERS and path.is_file():
             path.chmod(mode & ~_OTHERS)
-            log.warning("other users could read a file; they no longer can", extra={"path": str(path)})
-    except FileNotFoundError:  # a service beside this command removes its log when it stops
+            log.warning("removed the access of other users to a file", extra={"path": str(path)})
+    except FileNotFoundError:  # a running service removes its WAL when it stops
         pass
     except PermissionError:
-        log.warning("other users may read a file, and it has another owner", extra={"path": str(path)})
+        log.warning(
+            "other users may read a file, and its mode cannot be changed because it has another owner",
+            extra={"path": str(path)},
+        )
 
 
 def _unusable(folder: Path, error: OSError) -> StartupError:

@@ -1,4 +1,4 @@
-"""The SQL of the gallery database, one function a statement: rows in, dataclasses out, no policy."""
+"""SQL of entries and their vectors, one function per statement: rows in, dataclasses out, no policy."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -10,12 +10,11 @@ from service.core.clock import now
 from service.core.models import EntryMetadata, EntryRow
 from service.core.types import Vectors
 from service.core.vectors import has_unit_length, require_unit_length
-from service.storage.migrations import SCHEMA_VERSION
 
 
 @dataclass(frozen=True, slots=True)
 class PersonRow:
-    """A person of a gallery, and how many entries from how many cameras there are."""
+    """A person of a gallery, with the number of their entries and of distinct cameras."""
 
     person_id: str
     entries: int
@@ -23,14 +22,14 @@ class PersonRow:
 
 
 _ENTRY = "id, person_id, camera_id, captured_at, attributes, created_at"
-# The vectors of a gallery that has gone over to another model lie in `reembedded` until they are moved.
+# After a re-embedding, the current vectors of a gallery are in `reembedded` until they are copied to `vectors`.
 VECTOR = "coalesce(reembedded.vector, vectors.vector)"
 WITH_VECTORS = (
     "entries JOIN vectors ON vectors.entry_id = entries.id"
     " LEFT JOIN reembedded ON reembedded.entry_id = entries.id AND EXISTS"
     " (SELECT 1 FROM reembeddings WHERE reembeddings.gallery_id = entries.gallery_id AND finished_at IS NOT NULL)"
 )
-# The new vectors of a gallery that has not gone over yet.
+# During a re-embedding, the vectors of the new model.
 NEW_VECTOR = "reembedded.vector"
 WITH_NEW_VECTORS = "entries JOIN reembedded ON reembedded.entry_id = entries.id AND reembedded.vector IS NOT NULL"
 
@@ -38,15 +37,15 @@ WITH_NEW_VECTORS = "entries JOIN reembedded ON reembedded.entry_id = entries.id 
 def insert_entries(
     db: sqlite3.Connection, gallery_id: int, entries: Sequence[EntryMetadata], vectors: Vectors
 ) -> list[int]:
-    """The ids of the new entries, ascending. `vectors` is (len(entries), D) float32. An entry from elsewhere gets a new
-    id and keeps when it was enrolled.
+    """Insert entries with their (len(entries), D) float32 vectors, and return their ids, ascending.
 
-    Raises ValueError for a vector that is not of unit length: whoever calls has made it so.
+    An imported entry (EntryRow) gets a new id and keeps `created_at`. Raises ValueError for a vector that is not of
+    unit length; the caller must normalise it.
     """
     require_unit_length(vectors)
     created_at = now()
-    # The writer is the only one who inserts, so the ids of one statement are consecutive.
-    first = 1 + last_id(db)
+    # There is only one writer, so the ids of one call are consecutive.
+    first = 1 + last_assigned_id(db)
     ids = list(range(first, first + len(entries)))
     db.executemany(
         "INSERT INTO entries (id, gallery_id, person_id, camera_id, captured_at, attributes, created_at)"
@@ -72,7 +71,7 @@ def insert_entries(
 def select_entries(
     db: sqlite3.Connection, gallery_id: int, *, after: int, limit: int, person_id: str | None, camera_id: str | None
 ) -> list[EntryRow]:
-    """A page of entries with ids over `after`, in the order of enrolment."""
+    """A page of the entries with ids above `after`, in the order of enrolment."""
     rows = db.execute(
         f"SELECT {_ENTRY} FROM entries WHERE gallery_id = :gallery AND id > :after"
         + (" AND person_id = :person" if person_id is not None else "")
@@ -84,18 +83,20 @@ def select_entries(
 
 
 def select_entries_by_id(db: sqlite3.Connection, gallery_id: int, ids: Sequence[int]) -> dict[int, EntryRow]:
-    """Those of the entries that are there, by id."""
+    """The entries among these ids that exist, by id."""
     found: dict[int, EntryRow] = {}
     for start in range(0, len(ids), 10_000):  # SQLite takes at most 32,766 parameters
-        some = ids[start : start + 10_000]
-        marks = ",".join("?" * len(some))
-        rows = db.execute(f"SELECT {_ENTRY} FROM entries WHERE id IN ({marks}) AND gallery_id = ?", (*some, gallery_id))
+        chunk = ids[start : start + 10_000]
+        marks = ",".join("?" * len(chunk))
+        rows = db.execute(
+            f"SELECT {_ENTRY} FROM entries WHERE id IN ({marks}) AND gallery_id = ?", (*chunk, gallery_id)
+        )
         found.update((row[0], EntryRow(*row)) for row in rows)
     return found
 
 
 def select_vectors(db: sqlite3.Connection, ids: Sequence[int], dim: int) -> dict[int, Vectors]:
-    """The (D,) unit vectors of those of the entries that are there and not damaged, by id. At most 10,000."""
+    """The (D,) unit vectors of at most 10,000 entries, by id, without missing and damaged ones."""
     rows = db.execute(
         f"SELECT entries.id, {VECTOR} FROM {WITH_VECTORS} WHERE entries.id IN ({','.join('?' * len(ids))})", ids
     )
@@ -104,7 +105,7 @@ def select_vectors(db: sqlite3.Connection, ids: Sequence[int], dim: int) -> dict
 
 
 def update_entry(db: sqlite3.Connection, gallery_id: int, entry: EntryRow) -> None:
-    """Write what a caller may change of an entry."""
+    """Write the metadata of an entry that a client may change."""
     db.execute(
         "UPDATE entries SET person_id = ?, camera_id = ?, captured_at = ?, attributes = ?"
         " WHERE id = ? AND gallery_id = ?",
@@ -113,23 +114,23 @@ def update_entry(db: sqlite3.Connection, gallery_id: int, entry: EntryRow) -> No
 
 
 def delete_entry(db: sqlite3.Connection, gallery_id: int, entry_id: int) -> bool:
-    """Whether there was such an entry."""
+    """Delete an entry; False if it does not exist."""
     cursor = db.execute("DELETE FROM entries WHERE id = ? AND gallery_id = ?", (entry_id, gallery_id))
     return cursor.rowcount == 1
 
 
 def delete_person(db: sqlite3.Connection, gallery_id: int, person_id: str) -> list[int]:
-    """The ids of the entries that were deleted."""
+    """Delete all entries of a person, and return their ids."""
     where = "WHERE gallery_id = ? AND person_id = ?"
     ids = [row[0] for row in db.execute(f"SELECT id FROM entries {where}", (gallery_id, person_id))]
     db.execute(f"DELETE FROM entries {where}", (gallery_id, person_id))
     return ids
 
 
-def delete_expired(db: sqlite3.Connection, gallery_id: int, until: int, most: int) -> list[int]:
-    """Delete the oldest entries that count from `until` or earlier, at most so many; their ids."""
+def delete_expired(db: sqlite3.Connection, gallery_id: int, until: int, limit: int) -> list[int]:
+    """Delete up to `limit` entries whose retention period began by `until`, oldest first, and return their ids."""
     found = db.execute(
-        "SELECT id FROM entries WHERE gallery_id = ? AND since <= ? ORDER BY since LIMIT ?", (gallery_id, until, most)
+        "SELECT id FROM entries WHERE gallery_id = ? AND since <= ? ORDER BY since LIMIT ?", (gallery_id, until, limit)
     )
     ids = [row[0] for row in found]
     db.executemany("DELETE FROM entries WHERE id = ?", [(id_,) for id_ in ids])
@@ -137,7 +138,7 @@ def delete_expired(db: sqlite3.Connection, gallery_id: int, until: int, most: in
 
 
 def select_persons(db: sqlite3.Connection, gallery_id: int, *, after: str, limit: int) -> list[PersonRow]:
-    """A page of persons with ids over `after`, by id."""
+    """A page of the persons with ids above `after`, sorted by id."""
     rows = db.execute(
         "SELECT person_id, count(*), count(DISTINCT camera_id) FROM entries"
         " WHERE gallery_id = ? AND person_id > ? GROUP BY person_id ORDER BY person_id LIMIT ?",
@@ -147,36 +148,36 @@ def select_persons(db: sqlite3.Connection, gallery_id: int, *, after: str, limit
 
 
 def count_entries(db: sqlite3.Connection, gallery_id: int) -> int:
-    """How many entries a gallery holds."""
+    """The number of entries of a gallery."""
     count: int = db.execute("SELECT count(*) FROM entries WHERE gallery_id = ?", (gallery_id,)).fetchone()[0]
     return count
 
 
-def last_entry(db: sqlite3.Connection, gallery_id: int) -> int:
-    """The greatest id of an entry of a gallery, 0 where it is empty."""
-    last: int = db.execute("SELECT coalesce(max(id), 0) FROM entries WHERE gallery_id = ?", (gallery_id,)).fetchone()[0]
-    return last
+def max_entry_id(db: sqlite3.Connection, gallery_id: int) -> int:
+    """The greatest entry id of a gallery, 0 if it is empty."""
+    row = db.execute("SELECT coalesce(max(id), 0) FROM entries WHERE gallery_id = ?", (gallery_id,)).fetchone()
+    return int(row[0])
 
 
-def last_id(db: sqlite3.Connection) -> int:
-    """The greatest id that any entry of any gallery ever had."""
+def last_assigned_id(db: sqlite3.Connection) -> int:
+    """The greatest entry id that was ever assigned, in any gallery."""
     row = db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'entries'").fetchone()
     return row[0] if row else 0
 
 
 @dataclass(frozen=True, slots=True)
 class ExportedRow:
-    """All that is kept of a crop: what is known of it, the bytes of its vector, and the picture where there is one."""
+    """Everything stored of a crop: metadata, the bytes of its float32 vector, and its picture, if any."""
 
     row: EntryRow
     vector: bytes
     image: bytes | None
 
 
-def select_whole(
+def select_for_export(
     db: sqlite3.Connection, gallery_id: int, *, after: int, last: int, limit: int, size: int
 ) -> list[ExportedRow]:
-    """A page of entries with ids over `after` up to `last`, which ends where `size` bytes have gathered."""
+    """A page of the entries with `after` < id <= `last`: up to `limit` rows, or the first that exceed `size` bytes."""
     cursor = db.execute(
         f"SELECT {_ENTRY}, {VECTOR}, image FROM {WITH_VECTORS}"
         " LEFT JOIN crops ON crops.entry_id = id WHERE gallery_id = ? AND id > ? AND id <= ? ORDER BY id LIMIT ?",
@@ -189,21 +190,3 @@ def select_whole(
         if size <= 0:
             break
     return page
-
-
-def insert_audit(db: sqlite3.Connection, who: str, action: str, gallery: str, count: int, *, detail: str = "") -> None:
-    """Record who did what to which gallery, and to how many crops; of refused calls, how many and why."""
-    db.execute(
-        "INSERT INTO audit (at, who, action, gallery, count, detail) VALUES (?, ?, ?, ?, ?, ?)",
-        (now(), who, action, gallery, count, detail),
-    )
-
-
-def read_probe(db: sqlite3.Connection) -> None:
-    """A read that looks for nothing, to learn whether reading works."""
-    db.execute("SELECT 1 FROM galleries LIMIT 1").fetchone()
-
-
-def write_probe(db: sqlite3.Connection) -> None:
-    """A write that changes nothing, to learn whether writing works."""
-    db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")

@@ -1,4 +1,4 @@
-"""The tables of the gallery database, as the steps that lead to them. Times are microseconds since 1970, UTC."""
+"""The schema of the gallery database, as a sequence of migrations. Times are microseconds since 1970-01-01 UTC."""
 
 _GALLERIES = """
 CREATE TABLE galleries (
@@ -11,7 +11,7 @@ CREATE TABLE galleries (
     created_at INTEGER NOT NULL
 ) STRICT;
 
--- AUTOINCREMENT: an entry's id is never given to another entry, and ids ascend in the order of enrolment.
+-- AUTOINCREMENT: ids ascend in the order of enrolment and are never reused.
 CREATE TABLE entries (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
@@ -24,7 +24,7 @@ CREATE TABLE entries (
 CREATE INDEX entries_by_gallery ON entries (gallery_id);
 CREATE INDEX entries_by_person ON entries (gallery_id, person_id, camera_id);
 
--- Apart from entries, so that listing and counting do not page through vectors.
+-- Not in entries, so that listing and counting do not read the pages of vectors.
 CREATE TABLE vectors (
     entry_id INTEGER PRIMARY KEY REFERENCES entries ON DELETE CASCADE,
     vector BLOB NOT NULL  -- float32, little-endian, unit length
@@ -33,7 +33,7 @@ CREATE TABLE vectors (
 CREATE TABLE idempotency (
     gallery_id INTEGER NOT NULL REFERENCES galleries ON DELETE CASCADE,
     key TEXT NOT NULL,
-    request TEXT NOT NULL,  -- SHA-256 of what was asked
+    request TEXT NOT NULL,  -- SHA-256 of the request
     status INTEGER NOT NULL,
     answer BLOB NOT NULL,
     created_at INTEGER NOT NULL,
@@ -41,7 +41,7 @@ CREATE TABLE idempotency (
 ) STRICT;
 CREATE INDEX idempotency_by_age ON idempotency (created_at);
 
--- The gallery by name: the record of an erased gallery outlives it.
+-- By name and without a reference: the audit of a gallery remains after its deletion.
 CREATE TABLE audit (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     at INTEGER NOT NULL,
@@ -57,14 +57,14 @@ BEGIN SELECT raise(ABORT, 'the audit is append-only'); END
 """
 
 _KEYS = """
--- A row outlives its key: once there was a key the service never opens to everybody again, and a name in the audit
--- stays that of one key.
+-- Revoked keys are never deleted: once a key exists the service requires one for ever, and a name in the audit always
+-- refers to the same key.
 CREATE TABLE keys (
-    id TEXT PRIMARY KEY,  -- the part of the key that is no secret
+    id TEXT PRIMARY KEY,  -- the part of the key that is not secret
     name TEXT NOT NULL UNIQUE,
     digest BLOB NOT NULL,  -- SHA-256 of the key
-    scopes TEXT NOT NULL,  -- separated by blanks
-    rate REAL,  -- requests a second; null is as many as come
+    scopes TEXT NOT NULL,  -- separated by spaces
+    rate REAL,  -- requests per second; null means unlimited
     created_at INTEGER NOT NULL,
     expires_at INTEGER,
     revoked_at INTEGER
@@ -72,15 +72,15 @@ CREATE TABLE keys (
 """
 
 _RETENTION = """
-ALTER TABLE galleries ADD COLUMN retention INTEGER;  -- microseconds; null keeps an entry until it is deleted
--- A crop with a time in the future, from a camera whose clock is wrong, is kept no longer than the others.
+ALTER TABLE galleries ADD COLUMN retention INTEGER;  -- microseconds; null means that entries do not expire
+-- A crop with a time in the future, from a camera with a wrong clock, expires no later than the others.
 ALTER TABLE entries ADD COLUMN since INTEGER AS (min(coalesce(captured_at, created_at), created_at)) VIRTUAL;
 CREATE INDEX entries_by_age ON entries (gallery_id, since)
 """
 
 _SNAPSHOTS = """
--- Which file of a gallery's index is the right one. A database that was restored from a backup names another than the
--- one that lies there, or none.
+-- The valid snapshot file of a gallery's index. After a restore, the database names another file than the one in the
+-- data folder, or none.
 CREATE TABLE snapshots (
     gallery_id INTEGER PRIMARY KEY REFERENCES galleries ON DELETE CASCADE,
     sequence INTEGER NOT NULL,
@@ -92,29 +92,29 @@ _CROPS = """
 ALTER TABLE galleries ADD COLUMN keep_crops INTEGER NOT NULL DEFAULT 0;
 CREATE TABLE crops (
     entry_id INTEGER PRIMARY KEY REFERENCES entries ON DELETE CASCADE,
-    image BLOB NOT NULL  -- JPEG, of this service's making
+    image BLOB NOT NULL  -- JPEG, encoded by this service
 ) STRICT
 """
 
 _REEMBEDDING = """
--- Galleries on their way to another model, and the last way of each that has arrived.
+-- The running or last re-embedding of each gallery.
 CREATE TABLE reembeddings (
     gallery_id INTEGER PRIMARY KEY REFERENCES galleries ON DELETE CASCADE,
-    fingerprint TEXT NOT NULL,  -- of that model
-    droppable INTEGER NOT NULL,  -- entries that may be erased at the end because they keep no usable picture
+    fingerprint TEXT NOT NULL,  -- of the new model
+    droppable INTEGER NOT NULL,  -- maximum number of entries without a usable picture that may be deleted
     finished_at INTEGER,
     dropped INTEGER NOT NULL,
     overwritten INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE reembedded (
     entry_id INTEGER PRIMARY KEY REFERENCES entries ON DELETE CASCADE,
-    vector BLOB  -- as in vectors, by that model; null where the picture cannot be used
+    vector BLOB  -- as in vectors, of the new model; null if it could not embed the picture
 ) STRICT
 """
 
 _REPAIRS = """
--- Earlier releases took times that no calendar holds, enrolments that are still to come and a retention of nothing.
--- The numbers are the years 1 to 9999, and 0.001 days. A clock that stands before 2026 is wrong, and says nothing.
+-- Earlier releases accepted times out of range, enrolment times in the future and a retention of 0. Clamp them to the
+-- years 1 to 9999 and to 0.001 days. A system clock before 2026 is wrong, so it is not used for comparison.
 UPDATE entries SET captured_at = max(-62135596800000000, min(captured_at, 253402300799999999))
     WHERE captured_at NOT BETWEEN -62135596800000000 AND 253402300799999999;
 UPDATE entries SET created_at = CAST(strftime('%s', 'now') AS INTEGER) * 1000000
@@ -123,10 +123,10 @@ UPDATE entries SET created_at = CAST(strftime('%s', 'now') AS INTEGER) * 1000000
 UPDATE entries SET created_at = max(-62135596800000000, min(created_at, 253402300799999999))
     WHERE created_at NOT BETWEEN -62135596800000000 AND 253402300799999999;
 UPDATE galleries SET retention = 86400000 WHERE retention < 86400000;
--- The name of the key that was made or revoked, and why a call was refused.
+-- The name of a key that was created or revoked, or the reason of a refused call.
 ALTER TABLE audit ADD COLUMN detail TEXT NOT NULL DEFAULT ''
 """
 
-# A database of an earlier release is brought up to date by the steps it has not seen. A step is never changed.
+# Released migrations never change: an older database is upgraded by the ones that it lacks.
 MIGRATIONS = (_GALLERIES, _KEYS, _RETENTION, _SNAPSHOTS, _CROPS, _REEMBEDDING, _REPAIRS)
 SCHEMA_VERSION = len(MIGRATIONS)

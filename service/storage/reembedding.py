@@ -1,7 +1,7 @@
-"""The SQL of galleries on their way to another model, one function a statement.
+"""SQL of re-embeddings of galleries with another model, one function per statement.
 
-An entry is done when it has a vector of that model; it cannot be done while it keeps no picture, or one that was tried
-and cannot be used.
+An entry is done when it has a vector of the new model. It is impossible if it has no stored picture, or if the new
+model could not embed that picture.
 """
 
 import sqlite3
@@ -16,9 +16,10 @@ from service.core.vectors import require_unit_length
 
 @dataclass(frozen=True, slots=True)
 class ReEmbeddingRow:
-    """That a gallery goes to a model, or last went. Times in microseconds.
+    """The running or last re-embedding of a gallery. Times in microseconds.
 
-    `max_dropped`: so many entries that cannot be done may be erased when all others are.
+    At the end, up to `max_dropped` impossible entries may be deleted. `overwritten` says that no vector or picture of
+    the dropped entries remains in the database files.
     """
 
     gallery_id: int
@@ -30,22 +31,22 @@ class ReEmbeddingRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Counts:
-    """Of the entries of a gallery: all, those that are done, and those that cannot be."""
+class EntryCounts:
+    """Numbers of entries of a gallery: all, done, and impossible."""
 
     entries: int
     done: int
     impossible: int
 
 
-_CANNOT = (
+_IMPOSSIBLE = (
     "FROM entries LEFT JOIN reembedded ON reembedded.entry_id = id LEFT JOIN crops ON crops.entry_id = id"
     " WHERE gallery_id = ? AND vector IS NULL AND (crops.entry_id IS NULL OR reembedded.entry_id IS NOT NULL)"
 )
 
 
 def upsert_reembedding(db: sqlite3.Connection, row: ReEmbeddingRow) -> None:
-    """Write where a gallery goes, in place of what was known of it."""
+    """Write a re-embedding. It replaces the previous one of this gallery."""
     db.execute(
         "INSERT OR REPLACE INTO reembeddings (gallery_id, fingerprint, droppable, finished_at, dropped, overwritten)"
         " VALUES (?, ?, ?, ?, ?, ?)",
@@ -54,40 +55,40 @@ def upsert_reembedding(db: sqlite3.Connection, row: ReEmbeddingRow) -> None:
 
 
 def update_overwritten(db: sqlite3.Connection, gallery_id: int, overwritten: bool) -> None:
-    """Write whether nothing is left of what was dropped."""
+    """Write whether the dropped entries are overwritten in the database files."""
     db.execute("UPDATE reembeddings SET overwritten = ? WHERE gallery_id = ?", (overwritten, gallery_id))
 
 
 def select_reembedding(db: sqlite3.Connection, gallery_id: int) -> ReEmbeddingRow | None:
-    """Where a gallery goes or last went, if anywhere."""
+    """The running or last re-embedding of a gallery, or None."""
     columns = "gallery_id, fingerprint, droppable AS max_dropped, finished_at, dropped, overwritten"
     row = db.execute(f"SELECT {columns} FROM reembeddings WHERE gallery_id = ?", (gallery_id,)).fetchone()
     return None if row is None else ReEmbeddingRow(**{**row, "overwritten": bool(row["overwritten"])})
 
 
-def select_begun(db: sqlite3.Connection) -> set[int]:
-    """The ids of the galleries that go to a model, or went."""
+def select_reembedding_ids(db: sqlite3.Connection) -> set[int]:
+    """The ids of all galleries with a running or finished re-embedding."""
     return {row[0] for row in db.execute("SELECT gallery_id FROM reembeddings")}
 
 
-def forget_reembedding(db: sqlite3.Connection, gallery_id: int) -> None:
-    """Give up where a gallery goes and what was done for it, unless it has arrived."""
+def delete_unfinished(db: sqlite3.Connection, gallery_id: int) -> None:
+    """Delete the re-embedding of a gallery with its new vectors, unless it is finished."""
     if db.execute("DELETE FROM reembeddings WHERE gallery_id = ? AND finished_at IS NULL", (gallery_id,)).rowcount:
         db.execute(
             "DELETE FROM reembedded WHERE entry_id IN (SELECT id FROM entries WHERE gallery_id = ?)", (gallery_id,)
         )
 
 
-def retry_unusable(db: sqlite3.Connection, gallery_id: int) -> None:
-    """Forget which pictures could not be used."""
+def reset_failed(db: sqlite3.Connection, gallery_id: int) -> None:
+    """Mark the pictures that could not be embedded as pending."""
     db.execute(
         "DELETE FROM reembedded WHERE vector IS NULL AND entry_id IN (SELECT id FROM entries WHERE gallery_id = ?)",
         (gallery_id,),
     )
 
 
-def select_undone(db: sqlite3.Connection, gallery_id: int, *, after: int, limit: int) -> list[tuple[int, bytes]]:
-    """A page of entries with ids over `after` that are not done and not tried, and their pictures."""
+def select_pending(db: sqlite3.Connection, gallery_id: int, *, after: int, limit: int) -> list[tuple[int, bytes]]:
+    """A page of the ids above `after` whose picture was not yet tried, with their pictures."""
     rows = db.execute(
         "SELECT id, image FROM entries JOIN crops ON crops.entry_id = id"
         " LEFT JOIN reembedded ON reembedded.entry_id = id"
@@ -97,8 +98,8 @@ def select_undone(db: sqlite3.Connection, gallery_id: int, *, after: int, limit:
     return [(row[0], row[1]) for row in rows]
 
 
-def insert_done(db: sqlite3.Connection, ids: Sequence[int], vectors: Sequence[Vectors | None]) -> None:
-    """Keep the new vectors of those of these entries that are still there; None where the picture cannot be used.
+def insert_new_vectors(db: sqlite3.Connection, ids: Sequence[int], vectors: Sequence[Vectors | None]) -> None:
+    """Store new vectors; None for a picture that could not be embedded. Skips entries that were deleted meanwhile.
 
     Raises ValueError for a vector that is not of unit length.
     """
@@ -113,23 +114,23 @@ def insert_done(db: sqlite3.Connection, ids: Sequence[int], vectors: Sequence[Ve
     )
 
 
-def count_all(db: sqlite3.Connection, gallery_id: int) -> Counts:
-    """How far a gallery is."""
+def count_entries(db: sqlite3.Connection, gallery_id: int) -> EntryCounts:
+    """Count the entries of a gallery by their state."""
     entries, done = db.execute(
         "SELECT count(*), count(vector) FROM entries LEFT JOIN reembedded ON entry_id = id WHERE gallery_id = ?",
         (gallery_id,),
     ).fetchone()
-    impossible = db.execute(f"SELECT count(*) {_CANNOT}", (gallery_id,)).fetchone()[0]
-    return Counts(entries, done, impossible)
+    impossible = db.execute(f"SELECT count(*) {_IMPOSSIBLE}", (gallery_id,)).fetchone()[0]
+    return EntryCounts(entries, done, impossible)
 
 
 def delete_impossible(db: sqlite3.Connection, gallery_id: int) -> int:
-    """Delete the entries that cannot be done; how many there were."""
-    return db.execute(f"DELETE FROM entries WHERE id IN (SELECT id {_CANNOT})", (gallery_id,)).rowcount
+    """Delete the impossible entries, and return their number."""
+    return db.execute(f"DELETE FROM entries WHERE id IN (SELECT id {_IMPOSSIBLE})", (gallery_id,)).rowcount
 
 
-def is_settled(db: sqlite3.Connection, gallery_id: int) -> bool:
-    """Whether no new vector of a gallery waits to be moved."""
+def is_migrated(db: sqlite3.Connection, gallery_id: int) -> bool:
+    """Whether all new vectors of a gallery are copied to `vectors`."""
     found = db.execute(
         "SELECT 1 FROM entries JOIN reembedded ON entry_id = id WHERE gallery_id = ? LIMIT 1", (gallery_id,)
     )
@@ -137,8 +138,9 @@ def is_settled(db: sqlite3.Connection, gallery_id: int) -> bool:
 
 
 def migrate_vectors(db: sqlite3.Connection, gallery_id: int, *, after: int, limit: int) -> int | None:
-    """Move new vectors of entries over `after`, of a gallery that has arrived, to the place of the old ones; the last
-    of these entries, None where none is left.
+    """Move up to `limit` new vectors, of entries above `after`, to `vectors`, if the re-embedding is finished.
+
+    Returns the last id, or None if no vector is left to move.
     """
     found = db.execute(
         "SELECT id FROM entries JOIN reembedded ON entry_id = id JOIN reembeddings USING (gallery_id)"

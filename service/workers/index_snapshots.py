@@ -16,7 +16,7 @@ import numpy as np
 
 from service.index.ann import State
 from service.storage import galleries as gallery_records
-from service.storage.data_dir import make_private
+from service.storage.data_dir import create_private_file
 from service.storage.database import Database
 from service.storage.galleries import GalleryRow
 
@@ -43,7 +43,7 @@ class Snapshots:
         sequence = told[0] + 1 if told else 1
         path = self._path(row, sequence)
         beside = path.with_suffix(".tmp")
-        make_private(beside)
+        create_private_file(beside)
         with beside.open("wb") as file:
             file.write(data)
             file.flush()

@@ -22,12 +22,13 @@ from service.galleries.catalog import GalleryCatalog, LoadedGallery, require
 from service.inference.embedder import Embedder
 from service.observability.metrics import Metrics
 from service.observability.worker import WorkerHealth
-from service.storage import entries as records
 from service.storage import galleries as gallery_records
 from service.storage import reembedding as rows
-from service.storage.database import Database, read_transaction
+from service.storage.audit import insert_audit
+from service.storage.connection import read_transaction
+from service.storage.database import Database
 from service.storage.galleries import GalleryRow
-from service.storage.reembedding import Counts, ReEmbeddingRow
+from service.storage.reembedding import EntryCounts, ReEmbeddingRow
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Progress:
 
     row: GalleryRow
     state: State
-    counts: Counts
+    counts: EntryCounts
     last: ReEmbeddingRow | None
     problem: str | None
 
@@ -74,7 +75,7 @@ class ReEmbedder:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Go on with what was not finished."""
-        begun = await self._database.read(rows.select_begun)
+        begun = await self._database.read(rows.select_reembedding_ids)
         for held in self._galleries.all():
             if held.row.id in begun:
                 self._go_on(held)
@@ -99,20 +100,20 @@ class ReEmbedder:
             if self._galleries.is_current(row):
                 return False
             last = rows.select_reembedding(db, row.id)
-            if last is not None and last.finished_at is not None and not rows.is_settled(db, row.id):
+            if last is not None and last.finished_at is not None and not rows.is_migrated(db, row.id):
                 raise Conflict(f"gallery {name} has just come from another model and is being settled; ask again")
             if last is None or not self._is_open(last):
-                rows.forget_reembedding(db, row.id)
+                rows.delete_unfinished(db, row.id)
                 last = ReEmbeddingRow(row.id, self._fingerprint, max_dropped=0)
             if not drop:
-                rows.retry_unusable(db, row.id)
-            counts = rows.count_all(db, row.id)
+                rows.reset_failed(db, row.id)
+            counts = rows.count_entries(db, row.id)
             if drop:
                 last = replace(last, max_dropped=counts.impossible)
             elif counts.impossible > last.max_dropped:
                 raise _missing(name, counts)
             rows.upsert_reembedding(db, last)
-            records.insert_audit(db, who, "re-embed", name, counts.entries)
+            insert_audit(db, who, "re-embed", name, counts.entries)
             return True
 
         if await self._database.write(apply):
@@ -123,10 +124,10 @@ class ReEmbedder:
         """Raises NotFound."""
         held = self._galleries.find(name)
 
-        def query(db: sqlite3.Connection) -> tuple[GalleryRow, Counts, ReEmbeddingRow | None]:
+        def query(db: sqlite3.Connection) -> tuple[GalleryRow, EntryCounts, ReEmbeddingRow | None]:
             with read_transaction(db):
                 row = require(db, held.row)
-                return row, rows.count_all(db, row.id), rows.select_reembedding(db, row.id)
+                return row, rows.count_entries(db, row.id), rows.select_reembedding(db, row.id)
 
         row, counts, last = await self._database.read(query)
         if self._galleries.is_current(row):
@@ -196,7 +197,7 @@ class ReEmbedder:
     async def _embed_some(self, held: LoadedGallery, after: int) -> int | None:
         """The last entry of those that were embedded; None where none was left."""
         id_ = held.row.id
-        page = await self._database.read(partial(rows.select_undone, gallery_id=id_, after=after, limit=_BATCH))
+        page = await self._database.read(partial(rows.select_pending, gallery_id=id_, after=after, limit=_BATCH))
         if not page:
             return None
         ids, images = zip(*page, strict=True)
@@ -205,7 +206,7 @@ class ReEmbedder:
 
         def apply(db: sqlite3.Connection) -> None:
             self._require_wanted(db, held)
-            rows.insert_done(db, ids, vectors)
+            rows.insert_new_vectors(db, ids, vectors)
 
         await self._database.write(apply)
         last: int = ids[-1]
@@ -233,7 +234,7 @@ class ReEmbedder:
     async def _commit_exchange(self, held: LoadedGallery, exchange: "Callable[[GalleryRow], Future[None]]") -> bool:
         def apply(db: sqlite3.Connection) -> GalleryRow | None:
             row, wanted = self._require_wanted(db, held)
-            counts = rows.count_all(db, row.id)
+            counts = rows.count_entries(db, row.id)
             if counts.done + counts.impossible < counts.entries:
                 return None
             if counts.impossible > wanted.max_dropped:
@@ -243,8 +244,8 @@ class ReEmbedder:
             gallery_records.set_model(db, row)
             rows.upsert_reembedding(db, replace(wanted, finished_at=now(), dropped=dropped))
             if dropped:
-                records.insert_audit(db, _NOBODY, "drop-without-crop", row.name, dropped)
-            records.insert_audit(db, _NOBODY, "re-embedded", row.name, counts.done)
+                insert_audit(db, _NOBODY, "drop-without-crop", row.name, dropped)
+            insert_audit(db, _NOBODY, "re-embedded", row.name, counts.done)
             return row
 
         def committed(row: GalleryRow | None) -> Future[None] | None:
@@ -260,7 +261,7 @@ class ReEmbedder:
         return row, wanted
 
 
-def _missing(name: str, counts: Counts) -> CropsMissing:
+def _missing(name: str, counts: EntryCounts) -> CropsMissing:
     return CropsMissing(
         f"{counts.impossible} of {counts.entries} entries of gallery {name} keep no picture, or one that cannot be "
         "used, so the loaded model cannot embed them: allow that they are erased at the end (drop_without_crop, or "

@@ -13,6 +13,7 @@ from service.observability.worker import Worker
 from service.storage import entries as records
 from service.storage import galleries as gallery_records
 from service.storage import idempotency as answered_records
+from service.storage.audit import insert_audit
 from service.storage.database import Database
 
 log = logging.getLogger(__name__)
@@ -59,8 +60,8 @@ class Purger:
         return all_well
 
     async def _forget_answers(self) -> None:
-        oldest = self._galleries.clock() - answered_records.KEPT
-        while await self._database.write(lambda db: answered_records.delete_answered(db, oldest=oldest, most=_BATCH)):
+        oldest = self._galleries.clock() - answered_records.RETENTION
+        while await self._database.write(lambda db: answered_records.delete_responses(db, oldest=oldest, limit=_BATCH)):
             pass
 
     async def _erase(self, who: str, held: LoadedGallery) -> int:
@@ -76,7 +77,7 @@ class Purger:
                 return []
             ids = records.delete_expired(db, row.id, self._galleries.clock() - row.retention, _BATCH)
             if ids:
-                records.insert_audit(db, who, "purge", row.name, len(ids))
+                insert_audit(db, who, "purge", row.name, len(ids))
             return ids
 
         def committed(ids: list[int]) -> Future[None] | None:

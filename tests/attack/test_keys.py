@@ -17,8 +17,8 @@ import pytest
 from benchmarks.common.served import Served
 from service.auth.keys import create_key, revoke_key
 from service.core.choices import Scope
-from service.storage.data_dir import DATABASE, make_folder
-from service.storage.database import connect_for_command
+from service.storage.connection import connect_for_command
+from service.storage.data_dir import DATABASE, prepare_data_dir
 from tests.attack.conftest import VECTOR, faults
 from tests.support.pictures import png
 
@@ -45,8 +45,8 @@ class Guarded:
 def guarded(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     folder = tmp_path_factory.mktemp("guarded")
     data, log = folder / "data", folder / "log"
-    make_folder(data)
-    with connect_for_command(data / DATABASE, make=True) as db:
+    prepare_data_dir(data)
+    with connect_for_command(data / DATABASE, create=True) as db:
         admin = create_key(db, "root", frozenset({Scope.ADMIN}), None, None)
     server = Served(bundle, data, log)
     with httpx.Client(base_url=server.url, timeout=30) as http:

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.common.served import Served
 from pan_reid.schemas.times import parse_time
 from service.core.clock import EARLIEST, LATEST, from_micros, to_micros
-from service.storage.data_dir import DATABASE, make_folder
+from service.storage.data_dir import DATABASE, prepare_data_dir
 from service.storage.migrations import MIGRATIONS
 from tests.support.bundles import DIM
 from tests.support.pictures import png
@@ -112,7 +112,7 @@ def test_times_that_an_earlier_release_took_are_repaired_at_the_start(
     launch: Callable[..., Served], tmp_path: Path
 ) -> None:
     far = 10**18
-    make_folder(tmp_path / "data")
+    prepare_data_dir(tmp_path / "data")
     with sqlite3.connect(tmp_path / "data" / DATABASE) as db:
         db.executescript(f"{';'.join(MIGRATIONS[:6])}; PRAGMA user_version = 6")
         db.execute(f"INSERT INTO galleries VALUES (1, 'old', '', 'auto', '{'0' * 64}', 1, 0, 0, 0)")

@@ -23,8 +23,9 @@ from service.core.choices import Scope
 from service.core.errors import RateLimited
 from service.core.settings import Settings
 from service.observability.metrics import Metrics
-from service.storage.data_dir import DATABASE, make_folder
-from service.storage.database import Database, connect_for_command
+from service.storage.connection import connect_for_command
+from service.storage.data_dir import DATABASE, prepare_data_dir
+from service.storage.database import Database
 from tests.support.pictures import png, write_market
 from tests.support.servers import pan_reid, pan_serve, running
 
@@ -34,8 +35,8 @@ VECTOR = {"vector": [1.0] * 64}
 
 def make_key(data: Path, name: str, *scopes: Scope, rate: float | None = None) -> str:
     """As the command below makes it, without waiting for a process to start."""
-    make_folder(data)
-    with connect_for_command(data / DATABASE, make=True) as db:
+    prepare_data_dir(data)
+    with connect_for_command(data / DATABASE, create=True) as db:
         return create_key(db, name, frozenset(scopes), rate, None)
 
 

@@ -23,8 +23,11 @@ CASES = {
         ["run", "--bundle", "{tmp}", "--data", "{tmp}/d", "--log-level", "loud"],
         "'loud' is not",
     ),
-    "no folder": (["key", "list", "--data", "{tmp}/typo"], "typo holds no pan.sqlite3; give the --data of the service"),
-    "no folder to revoke in": (["key", "revoke", "a", "--data", "{tmp}/typo"], "typo holds no pan.sqlite3"),
+    "no folder": (
+        ["key", "list", "--data", "{tmp}/typo"],
+        "typo; set --data to the data folder of the service",
+    ),
+    "no folder to revoke in": (["key", "revoke", "a", "--data", "{tmp}/typo"], "there is no pan.sqlite3 in "),
     "ages": (["key", "create", "a", "--data", "{tmp}/d", "--expires", "100000w"], "100000w is more than 100 years"),
     "no duration": (["key", "create", "a", "--data", "{tmp}/d", "--expires", "soon"], "soon is no duration"),
     "no scheme": (

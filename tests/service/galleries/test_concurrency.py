@@ -28,7 +28,7 @@ from service.galleries.entries import Entries
 from service.index.gallery_index import GalleryIndex
 from service.index.metadata import Filter
 from service.observability.metrics import Metrics
-from service.storage import entries as records
+from service.storage.connection import read_probe
 from service.storage.database import Database
 
 DIM = 4
@@ -102,7 +102,7 @@ def read_held(database: Database) -> Iterator[None]:
     def held(db: sqlite3.Connection) -> None:
         inside.set()
         assert go_on.wait(60)
-        records.read_probe(db)
+        read_probe(db)
 
     reading = database.submit_read(held)
     assert inside.wait(60)
@@ -304,8 +304,8 @@ def test_a_file_that_cannot_be_opened_fails_one_read_and_no_later_one(tmp_path: 
     try:
         with read_held(database):
             with no_more_files(), pytest.raises(StorageFailed):
-                database.submit_read(records.read_probe).result()
-            database.submit_read(records.read_probe).result()
+                database.submit_read(read_probe).result()
+            database.submit_read(read_probe).result()
     finally:
         database.close()
 

@@ -1,4 +1,4 @@
-"""Backup and restore through the real commands, beside a real server."""
+"""`pan-serve backup` and `restore`, with a running server."""
 
 import errno
 import itertools
@@ -18,13 +18,13 @@ from pan_reid import Client, Crop
 from pan_reid.schemas import EntryInfo
 from service.core.errors import StartupError
 from service.observability.metrics import Metrics
-from service.storage.backup import BackupError, back_up, restore
+from service.storage.backup import BackupError, create_backup, restore_backup
 from service.storage.database import Database
 from tests.support.pictures import png
 from tests.support.servers import pan_serve
 
 
-def test_a_backup_beside_a_busy_service_is_one_moment_and_restores_what_was_there(
+def test_a_backup_during_writes_is_a_consistent_snapshot_that_restores(
     launch: Callable[..., Any], bundle: Path, tmp_path: Path
 ) -> None:
     server, data, copy = launch(), tmp_path / "data", tmp_path / "copy.sqlite3"
@@ -53,17 +53,17 @@ def test_a_backup_beside_a_busy_service_is_one_moment_and_restores_what_was_ther
     assert [path.name for path in tmp_path.iterdir() if "copy" in path.name] == ["copy.sqlite3"]
 
     with pytest.raises(StartupError, match="another pan-serve uses"):
-        restore(copy, data, replace=True)
+        restore_backup(copy, data, replace=True)
     server.stop()
-    with pytest.raises(BackupError, match="or --force to give up"):
-        restore(copy, data, replace=False)
+    with pytest.raises(BackupError, match="or --force to replace"):
+        restore_backup(copy, data, replace=False)
     back = pan_serve("restore", str(copy), "--data", str(data), "--bundle", str(bundle), "--force")
     assert back.returncode == 0, back.stderr
     server = launch()
     with Client(server.url) as client:
         assert client.gallery("lobby").purpose == "a test"
         late = [entry for entry in client.entries("lobby") if entry.person_id == "late"]
-        assert len(late) % 4 == 0  # requests are in it whole
+        assert len(late) % 4 == 0  # each request is in it completely or not at all
         for entry in late:
             client.delete_entry("lobby", entry.entry_id)
         assert client.search("lobby", png(7, 1), top_k=100).hits == hits
@@ -90,7 +90,7 @@ def database(data: Path, vectors: int = 3) -> Path:
 
 def damage_page(path: Path) -> None:
     with path.open("r+b") as stream:
-        stream.seek(int.from_bytes(stream.read(18)[16:]))  # the size of a page, where the second begins
+        stream.seek(int.from_bytes(stream.read(18)[16:]))  # the page size is the offset of the second page
         stream.write(b"\xff" * 2000)
 
 
@@ -98,40 +98,40 @@ def damage_page(path: Path) -> None:
     ("damage", "says"),
     [
         (damage_page, "damaged|malformed"),
-        (lambda path: path.write_bytes(b"no database at all" * 999), "not a database"),
+        (lambda path: path.write_bytes(b"not a database" * 999), "not a database"),
         (lambda path: path.write_bytes(b""), "schema version 0"),
-        (lambda path: Path(f"{path}-wal").write_bytes(b"x"), "whose last changes are in pan.sqlite3-wal"),
+        (lambda path: Path(f"{path}-wal").write_bytes(b"x"), "its latest changes are in pan.sqlite3-wal"),
     ],
 )
-def test_what_is_damaged_is_neither_backed_up_nor_restored_and_replaces_nothing(
+def test_a_damaged_database_is_refused_by_backup_and_restore_and_nothing_changes(
     tmp_path: Path, damage: Callable[[Path], None], says: str
 ) -> None:
     good, bad = database(tmp_path / "good"), database(tmp_path / "bad")
     before = (good / "pan.sqlite3").read_bytes()
     damage(bad / "pan.sqlite3")
     with pytest.raises(BackupError, match=says) as refused:
-        restore(bad / "pan.sqlite3", good, replace=True)
-    assert str(bad / "pan.sqlite3") in str(refused.value)  # it is to blame, and the folder is not
+        restore_backup(bad / "pan.sqlite3", good, replace=True)
+    assert str(bad / "pan.sqlite3") in str(refused.value)  # the message names the damaged file, not the target
     assert str(good) not in str(refused.value)
     assert (good / "pan.sqlite3").read_bytes() == before
-    if "last changes" not in says:
+    if "latest changes" not in says:
         with pytest.raises(BackupError, match=str(bad / "pan.sqlite3")):
-            back_up(bad, tmp_path / "copy")
+            create_backup(bad, tmp_path / "copy")
     assert not [path for folder in (tmp_path, good, bad) for path in folder.iterdir() if "copy" in path.name]
 
 
-def killed(data: Path) -> Path:
-    """A folder as a service that was killed leaves it: of its 3 entries 1 is deleted, which only the log says."""
+def folder_with_wal(data: Path) -> Path:
+    """The data folder of a killed service with 3 entries: the deletion of entry 2 is only in the write-ahead log."""
     writer = sqlite3.connect(database(data) / "pan.sqlite3")
     writer.execute("PRAGMA foreign_keys = ON")
     writer.execute("DELETE FROM entries WHERE id = 2")
     writer.commit()
-    log = (data / "pan.sqlite3-wal").read_bytes()
-    assert log
-    whole = (data / "pan.sqlite3").read_bytes()
+    wal = (data / "pan.sqlite3-wal").read_bytes()
+    assert wal
+    content = (data / "pan.sqlite3").read_bytes()
     writer.close()
-    (data / "pan.sqlite3").write_bytes(whole)
-    (data / "pan.sqlite3-wal").write_bytes(log)
+    (data / "pan.sqlite3").write_bytes(content)
+    (data / "pan.sqlite3-wal").write_bytes(wal)
     return data
 
 
@@ -144,17 +144,18 @@ def entries(data: Path) -> list[int]:
         again.close()
 
 
-def test_the_log_of_the_database_that_is_given_up_is_not_played_into_the_restored_one(tmp_path: Path) -> None:
-    data, copy = killed(tmp_path / "data"), tmp_path / "copy"
-    assert [(one.name, one.entries) for one in back_up(database(tmp_path / "other"), copy)] == [("g", 3)]
-    restore(copy, data, replace=True)
+def test_the_write_ahead_log_of_the_replaced_database_is_not_applied_to_the_restored_one(tmp_path: Path) -> None:
+    data, copy = folder_with_wal(tmp_path / "data"), tmp_path / "copy"
+    assert [(one.name, one.entries) for one in create_backup(database(tmp_path / "other"), copy)] == [("g", 3)]
+    restore_backup(copy, data, replace=True)
     assert entries(data) == [1, 2, 3]
 
 
 def interrupted(work: Callable[[], object], at: int, how: str) -> bool:
-    """Do it in a process in which the step of this number, counted from 0, kills it or fails; whether it came so far.
+    """Run `work` in a child process, in which step number `at`, counted from 0, raises or kills the process.
 
-    A step is whatever changes a file: opened to be written, renamed, removed, copied, synchronised, or a database.
+    Returns whether this step was reached. A step is a call that changes a file: open for writing, rename, remove, copy,
+    fsync, or a connection to a database.
     """
     pid = os.fork()
     if pid:
@@ -165,7 +166,7 @@ def interrupted(work: Callable[[], object], at: int, how: str) -> bool:
         if next(steps) == at:
             if how == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
-            raise OSError(errno.EIO, "the disk fails")
+            raise OSError(errno.EIO, "I/O error")
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         written = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
@@ -174,9 +175,9 @@ def interrupted(work: Callable[[], object], at: int, how: str) -> bool:
 
     def fsync(handle: int) -> None:
         step()
-        synchronise(handle)
+        real_fsync(handle)
 
-    synchronise, os.fsync = os.fsync, fsync
+    real_fsync, os.fsync = os.fsync, fsync
     try:
         sys.addaudithook(hook)
         work()
@@ -187,13 +188,13 @@ def interrupted(work: Callable[[], object], at: int, how: str) -> bool:
 
 
 @pytest.mark.parametrize("how", ["killed", "fails"])
-def test_a_restore_that_is_interrupted_at_any_step_loses_no_acknowledged_change(tmp_path: Path, how: str) -> None:
+def test_a_restore_interrupted_at_any_step_loses_no_acknowledged_write(tmp_path: Path, how: str) -> None:
     copy = tmp_path / "copy"
-    back_up(database(tmp_path / "other", vectors=2), copy)
+    create_backup(database(tmp_path / "other", vectors=2), copy)
     seen, steps = [], 0
     while True:
-        data = killed(tmp_path / f"data{steps}")
-        reached = interrupted(lambda data=data: restore(copy, data, replace=True), steps, how)  # type: ignore[misc]
+        data = folder_with_wal(tmp_path / f"data{steps}")
+        reached = interrupted(lambda data=data: restore_backup(copy, data, replace=True), steps, how)  # type: ignore[misc]
         seen.append(entries(data))
         if not reached:
             break
@@ -201,33 +202,33 @@ def test_a_restore_that_is_interrupted_at_any_step_loses_no_acknowledged_change(
     assert steps > 6
     assert seen[0] == [1, 3]
     assert seen[-1] == [1, 2]
-    assert seen == sorted(seen, reverse=True)  # first what was there with its log, then what was restored
-    assert {tuple(found) for found in seen} == {(1, 3), (1, 2)}  # and never [1, 2, 3], the one without its log
+    assert seen == sorted(seen, reverse=True)  # first the old database with its log, then the restored one
+    assert {tuple(found) for found in seen} == {(1, 3), (1, 2)}  # never [1, 2, 3], the old database without its log
 
 
-def test_a_log_that_cannot_be_merged_is_kept_and_pointed_out(tmp_path: Path) -> None:
-    data, copy = killed(tmp_path / "data"), tmp_path / "copy"
-    back_up(database(tmp_path / "other"), copy)
-    log = (data / "pan.sqlite3-wal").read_bytes()
+def test_a_write_ahead_log_that_cannot_be_merged_is_kept_and_named_in_the_error(tmp_path: Path) -> None:
+    data, copy = folder_with_wal(tmp_path / "data"), tmp_path / "copy"
+    create_backup(database(tmp_path / "other"), copy)
+    wal = (data / "pan.sqlite3-wal").read_bytes()
     (data / "pan.sqlite3").unlink()
-    with pytest.raises(BackupError, match="holds changes of a database that is gone"):
-        restore(copy, data, replace=True)
-    (data / "pan.sqlite3").write_bytes(b"no database at all" * 999)
+    with pytest.raises(BackupError, match="holds changes, but its database is missing"):
+        restore_backup(copy, data, replace=True)
+    (data / "pan.sqlite3").write_bytes(b"not a database" * 999)
     with pytest.raises(BackupError, match="cannot be merged"):
-        restore(copy, data, replace=True)
-    assert (data / "pan.sqlite3-wal").read_bytes() == log
+        restore_backup(copy, data, replace=True)
+    assert (data / "pan.sqlite3-wal").read_bytes() == wal
 
 
-def test_a_backup_never_overwrites_and_a_gallery_of_another_model_is_pointed_out(tmp_path: Path) -> None:
+def test_a_backup_overwrites_no_file_and_restore_refuses_galleries_of_another_model(tmp_path: Path) -> None:
     data, copy = database(tmp_path / "data"), tmp_path / "copy"
-    back_up(data, copy)
+    create_backup(data, copy)
     with pytest.raises(BackupError, match="give another name"):
-        back_up(data, copy)
-    with pytest.raises(BackupError, match="give the --data"):
-        back_up(tmp_path, tmp_path / "other")
+        create_backup(data, copy)
+    with pytest.raises(BackupError, match="set --data to the data folder"):
+        create_backup(tmp_path, tmp_path / "other")
     new = tmp_path / "new"
     with pytest.raises(BackupError, match="gallery g was enrolled with model aaaaaaaaaaaa"):
-        restore(copy, new, replace=False, fingerprint="b" * 64)
+        restore_backup(copy, new, replace=False, fingerprint="b" * 64)
     assert not (new / "pan.sqlite3").exists()
-    restore(copy, new, replace=False, fingerprint="a" * 64)
+    restore_backup(copy, new, replace=False, fingerprint="a" * 64)
     assert (new / "pan.sqlite3").exists()

@@ -1,4 +1,4 @@
-"""Rows that were damaged: the service serves the rest, tells, and lets them be erased; `pan-serve check` mends them."""
+"""Damaged rows: the service excludes and reports them, and `pan-serve check --repair` repairs or deletes them."""
 
 import json
 import sqlite3
@@ -19,16 +19,20 @@ from tests.support.servers import pan_serve
 
 Launch = Callable[..., Served]
 
-DAMAGE = {  # by entry, what is done to it, what a check says of it, and what a repair does
-    2: ("UPDATE vectors SET vector = zeroblob(length(vector))", "length 0 and not 1", "delete the entry"),
-    3: ("UPDATE vectors SET vector = :triple", "length 3 and not 1", "normalise the vector"),
-    4: ("UPDATE vectors SET vector = x'0000807f'", "4 bytes and not 256", "delete the entry"),
+DAMAGE = {  # by entry id: the statement that damages it, the problem that `check` reports, and the repair
+    2: ("UPDATE vectors SET vector = zeroblob(length(vector))", "length 0, not 1", "delete the entry"),
+    3: ("UPDATE vectors SET vector = :triple", "length 3, not 1", "normalise the vector"),
+    4: ("UPDATE vectors SET vector = x'0000807f'", "4 bytes, not 256", "delete the entry"),
     5: ("DELETE FROM vectors", "no vector", "delete the entry"),
-    6: ("UPDATE entries SET captured_at = 4611686018427387904", "captured_at is not", "bring captured_at within"),
-    7: ("UPDATE entries SET attributes = '{\"coat\"'", "attributes are no JSON object", "empty the attributes"),
-    8: ("UPDATE entries SET attributes = '{\"a\": [1]}'", "attributes are no JSON object", "empty the attributes"),
-    9: ("UPDATE vectors SET vector = :nan", "length nan and not 1", "delete the entry"),
-    10: ("UPDATE entries SET person_id = CAST(x'70fe30' AS TEXT)", "person_id is not UTF-8", "replace in person_id"),
+    6: ("UPDATE entries SET captured_at = 4611686018427387904", "captured_at is not", "clamp captured_at to"),
+    7: ("UPDATE entries SET attributes = '{\"coat\"'", "attributes are not a JSON object", "clear the attributes"),
+    8: ("UPDATE entries SET attributes = '{\"a\": [1]}'", "attributes are not a JSON object", "clear the attributes"),
+    9: ("UPDATE vectors SET vector = :nan", "length nan, not 1", "delete the entry"),
+    10: (
+        "UPDATE entries SET person_id = CAST(x'70fe30' AS TEXT)",
+        "person_id is not UTF-8",
+        "replace invalid UTF-8",
+    ),
 }
 
 
@@ -52,7 +56,7 @@ def damage(data: Path) -> None:
 
 @pytest.fixture
 def data(launch: Launch, tmp_path: Path) -> Path:
-    """The folder of a stopped service: entries 1 to 12 of gallery lobby, of persons p1 to p12; 2 to 10 are damaged."""
+    """The data folder of a stopped service: gallery lobby with entries 1 to 12 of p1 to p12; 2 to 10 are damaged."""
     server = launch()
     with Client(server.url) as client:
         client.create_gallery("lobby", keep_crops=True)
@@ -63,11 +67,11 @@ def data(launch: Launch, tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("data")
-def test_a_start_sets_damaged_entries_aside_and_serves_and_erases_the_rest(launch: Launch, tmp_path: Path) -> None:
+def test_damaged_entries_are_excluded_from_searches_and_can_be_deleted(launch: Launch, tmp_path: Path) -> None:
     server = launch()
     with Client(server.url) as client, httpx.Client(base_url=server.url, timeout=30) as http:
-        sound = set(range(1, 13)) - set(DAMAGE)
-        assert {hit.entry_id for hit in client.search("lobby", png(1), top_k=100).hits or []} == sound
+        valid = set(range(1, 13)) - set(DAMAGE)
+        assert {hit.entry_id for hit in client.search("lobby", png(1), top_k=100).hits or []} == valid
         assert [entry.entry_id for entry in client.entries("lobby")] == list(range(1, 13))
         shown = http.get("/v1/galleries/lobby").json()
         assert (shown["entries"], shown["set_aside"]) == (12, len(DAMAGE))
@@ -78,7 +82,7 @@ def test_a_start_sets_damaged_entries_aside_and_serves_and_erases_the_rest(launc
         assert 'pan_gallery_entries_set_aside{gallery="lobby"} 9.0' in metrics
         log = next(json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if "set_aside" in line)
         assert (log["level"], log["gallery"], log["set_aside"]) == ("error", "lobby", 9)
-        assert "2 (its vector has length 0 and not 1)" in log["entries"]
+        assert "2 (its vector has length 0, not 1)" in log["entries"]
 
         for entry in (2, 4, 5):
             asked = http.post("/v1/galleries/lobby/search", json={"entry_id": entry})
@@ -86,7 +90,7 @@ def test_a_start_sets_damaged_entries_aside_and_serves_and_erases_the_rest(launc
         assert http.get("/v1/galleries/lobby/entries/7").json()["attributes"] == {}
         file = http.post("/v1/galleries/lobby/export").content
         kind = {"Content-Type": "application/octet-stream"}
-        assert http.post("/v1/galleries/hall/import", content=file, headers=kind).json()["entries"] == len(sound)
+        assert http.post("/v1/galleries/hall/import", content=file, headers=kind).json()["entries"] == len(valid)
 
         client.delete_entry("lobby", 2)
         assert client.erase_person("lobby", "p5").entries == 1
@@ -95,13 +99,13 @@ def test_a_start_sets_damaged_entries_aside_and_serves_and_erases_the_rest(launc
         shown = http.get("/v1/galleries/lobby").json()
         assert (shown["entries"], shown["set_aside"]) == (11, 7)
     assert server.stop() == 0
-    with Client(launch().url) as client:  # entry 6 was mended by hand
+    with Client(launch().url) as client:  # the update of entry 6 repaired it
         assert client.gallery("lobby").set_aside == 6
         found = {hit.entry_id for hit in client.search("lobby", png(1), top_k=100).hits or []}
-        assert {6, *sound} <= found
+        assert {6, *valid} <= found
 
 
-def test_check_says_what_is_wrong_and_mends_it_once_the_service_is_stopped(data: Path, launch: Launch) -> None:
+def test_check_reports_and_repairs_the_damage_of_a_stopped_service(data: Path, launch: Launch) -> None:
     server = launch()
     refused = pan_serve("check", "--data", str(data))
     assert (refused.returncode, "another pan-serve uses" in refused.stderr) == (1, True)
@@ -114,9 +118,9 @@ def test_check_says_what_is_wrong_and_mends_it_once_the_service_is_stopped(data:
         line = next(line for line in found.stderr.splitlines() if f"entry {entry}:" in line)
         assert problem in line
         assert f"repair: {remedy}" in line
-    mended = pan_serve("check", "--data", str(data), "--repair", "--json")
-    report = json.loads(mended.stdout)
-    assert (mended.returncode, report["ok"], report["repaired"]) == (0, False, True), mended.stderr
+    repaired = pan_serve("check", "--data", str(data), "--repair", "--json")
+    report = json.loads(repaired.stdout)
+    assert (repaired.returncode, report["ok"], report["repaired"]) == (0, False, True), repaired.stderr
     assert {one["entry_id"] for one in report["galleries"][0]["damaged"]} == set(DAMAGE)
     again = pan_serve("check", "--data", str(data))
     assert (again.returncode, "nothing is wrong" in again.stdout) == (0, True), again.stderr
@@ -130,24 +134,24 @@ def test_check_says_what_is_wrong_and_mends_it_once_the_service_is_stopped(data:
     with Client(server.url) as client:
         held = client.gallery("lobby")
         assert (held.entries, held.set_aside) == (8, 0)
-        best = (client.search("lobby", png(3), top_k=1).hits or [])[0]  # whose vector was three times as long
+        best = (client.search("lobby", png(3), top_k=1).hits or [])[0]  # its vector was repaired
         assert (best.entry_id, best.score) == (3, pytest.approx(1.0, abs=1e-5))
     assert httpx.get(f"{server.url}/readyz").json()["set_aside"] == 0
 
 
-GALLERY_DAMAGE = {  # by gallery, what is done to its row, what is said of it, and what a repair does
-    "dim": ("dim = -3", "its dim is -3 and its vectors have 64 numbers", "set dim to"),
-    "large": ("dim = 9000000000000", "its dim is 9000000000000 and its vectors have 64", "set dim to"),
-    "near": ("dim = 65", "its dim is 65 and its vectors have 64 numbers", "set dim to"),  # no entry may be lost by it
-    "model": ("fingerprint = 'none'", "no SHA-256", "delete the gallery"),
-    "index": ("index_kind = 'ivf'", "index_kind is none of auto, flat", "set index_kind to auto"),
-    "time": ("created_at = 9223372036854775807", "created_at is not within", "bring created_at within"),
+GALLERY_DAMAGE = {  # by name: the change that damages the row, the problem that is reported, and the repair
+    "dim": ("dim = -3", "its dim is -3, but its vectors have dimension 64", "set dim to"),
+    "large": ("dim = 9000000000000", "its dim is 9000000000000, but its vectors have dimension 64", "set dim to"),
+    "near": ("dim = 65", "its dim is 65, but its vectors have dimension 64", "set dim to"),  # no entry may be lost
+    "model": ("fingerprint = 'none'", "not a SHA-256", "delete the gallery"),
+    "index": ("index_kind = 'ivf'", "index_kind is not one of auto, flat", "set index_kind to auto"),
+    "time": ("created_at = 9223372036854775807", "created_at is not between", "clamp created_at to"),
     "retention": ("retention = -1", "retention is shorter", "remove the retention"),
-    "name": ("name = CAST(x'6c6f62fe79' AS TEXT)", "name is not UTF-8", "give it a name"),
+    "name": ("name = CAST(x'6c6f62fe79' AS TEXT)", "name is not UTF-8", "rename it to gallery-"),
 }
 
 
-def test_damaged_galleries_are_set_aside_and_mended_or_deleted(launch: Launch, tmp_path: Path) -> None:
+def test_damaged_galleries_are_not_served_and_are_repaired_or_deleted(launch: Launch, tmp_path: Path) -> None:
     data = tmp_path / "data"
     server = launch()
     with Client(server.url) as client:
@@ -190,7 +194,7 @@ def test_damaged_galleries_are_set_aside_and_mended_or_deleted(launch: Launch, t
         assert len(client.search("near", png(1)).hits or []) == 3
 
 
-def test_check_finds_pictures_that_are_none_and_rows_that_belong_to_nothing(data: Path) -> None:
+def test_check_finds_unreadable_crops_and_orphaned_rows(data: Path) -> None:
     pan_serve("check", "--data", str(data), "--repair")
     with database(data) as db:
         db.execute("UPDATE crops SET image = x'00ff00ff' WHERE entry_id = 1")
@@ -208,7 +212,7 @@ def test_check_finds_pictures_that_are_none_and_rows_that_belong_to_nothing(data
 
 
 @pytest.mark.parametrize("broken", ["page", "junk", "newer"])
-def test_what_cannot_be_mended_here_is_told_with_the_way_out_and_left_as_it_is(data: Path, broken: str) -> None:
+def test_a_broken_database_is_reported_with_a_remedy_and_left_unchanged(data: Path, broken: str) -> None:
     path = data / "pan.sqlite3"
     whole = bytearray(path.read_bytes())
     size = int.from_bytes(whole[16:18])
@@ -216,24 +220,24 @@ def test_what_cannot_be_mended_here_is_told_with_the_way_out_and_left_as_it_is(d
         whole[size : size + 2000] = b"\xff" * 2000
     elif broken == "newer":
         whole[60:64] = (1000).to_bytes(4)
-    path.write_bytes(b"no database at all" * 999 if broken == "junk" else whole)
+    path.write_bytes(b"not a database" * 999 if broken == "junk" else whole)
     before = path.read_bytes()
     for options in ((), ("--repair",), ("--json",)):
         found = pan_serve("check", "--data", str(data), *options)
         assert found.returncode == 1
         assert "Traceback" not in found.stderr
         said = found.stdout if options == ("--json",) else found.stderr
-        assert ("schema version 1000" if broken == "newer" else "take an earlier backup") in said
+        assert ("schema version 1000" if broken == "newer" else "restore an earlier backup") in said
     assert path.read_bytes() == before
 
 
-def test_a_folder_without_a_database_is_refused_and_stays_empty(tmp_path: Path) -> None:
+def test_check_refuses_a_folder_without_a_database_and_does_not_create_it(tmp_path: Path) -> None:
     refused = pan_serve("check", "--data", str(tmp_path / "typo"))
-    assert (refused.returncode, "holds no pan.sqlite3" in refused.stderr) == (1, True)
+    assert (refused.returncode, "there is no pan.sqlite3 in" in refused.stderr) == (1, True)
     assert not (tmp_path / "typo").exists()
 
 
-def test_backup_and_restore_take_damaged_entries_along_and_say_so(data: Path, tmp_path: Path, launch: Launch) -> None:
+def test_backup_and_restore_copy_and_report_damaged_entries(data: Path, tmp_path: Path, launch: Launch) -> None:
     copy = tmp_path / "copy"
     made = pan_serve("backup", str(copy), "--data", str(data))
     back = pan_serve("restore", str(copy), "--data", str(data), "--force")

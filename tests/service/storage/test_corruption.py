@@ -1,4 +1,4 @@
-"""Files that were damaged behind the service's back: recovered as far as they go, or refused with the way out."""
+"""Corrupted database files: the service recovers what it can, or refuses to start and says how to recover."""
 
 import signal
 import sqlite3
@@ -23,7 +23,7 @@ def unit(number: int) -> np.ndarray:
 
 
 def enrol(http: httpx.Client, requests: int, size: int = 10) -> None:
-    """Vectors 1, 2, 3 ... in the order of their entries' ids."""
+    """Enrol the vectors 1, 2, 3, ... as entries with these ids."""
     http.post("/v1/galleries", json={"name": "lobby"})
     for first in range(1, requests * size, size):
         entries = [{"vector": unit(number).tolist()} for number in range(first, first + size)]
@@ -31,7 +31,7 @@ def enrol(http: httpx.Client, requests: int, size: int = 10) -> None:
 
 
 def refusal(bundle: Path, data: Path) -> str:
-    """What `pan-serve run` says when it does not start."""
+    """The error of `pan-serve run`, which must not start."""
     refused = pan_serve("run", "--bundle", str(bundle), "--data", str(data), "--port", "0")
     assert refused.returncode == 1
     assert "Traceback" not in refused.stderr
@@ -39,7 +39,9 @@ def refusal(bundle: Path, data: Path) -> str:
 
 
 @pytest.mark.parametrize("damage", ["cut", "garbage"])
-def test_a_damaged_log_is_read_up_to_the_damage_in_whole_requests(launch: Launch, tmp_path: Path, damage: str) -> None:
+def test_a_corrupted_wal_is_recovered_up_to_the_last_intact_request(
+    launch: Launch, tmp_path: Path, damage: str
+) -> None:
     server = launch()
     with httpx.Client(base_url=server.url, timeout=30) as http:
         enrol(http, 12)
@@ -64,7 +66,7 @@ def test_a_damaged_log_is_read_up_to_the_damage_in_whole_requests(launch: Launch
     database.close()
 
 
-def test_a_damaged_page_is_refused_with_the_way_out(launch: Launch, bundle: Path, tmp_path: Path) -> None:
+def test_a_corrupted_page_stops_the_startup_with_a_remedy(launch: Launch, bundle: Path, tmp_path: Path) -> None:
     server = launch()
     with httpx.Client(base_url=server.url, timeout=30) as http:
         enrol(http, 12)
@@ -77,9 +79,9 @@ def test_a_damaged_page_is_refused_with_the_way_out(launch: Launch, bundle: Path
     path.write_bytes(whole[:page] + b"\xff" * size + whole[page + size :])
     damaged = refusal(bundle, path.parent)
     assert "the database is damaged" in damaged
-    assert "restore it from a backup" in damaged
+    assert "restore a backup" in damaged
     path.write_bytes(whole[: len(whole) // 2])
-    assert "restore it from a backup" in refusal(bundle, path.parent)
+    assert "restore a backup" in refusal(bundle, path.parent)
     path.write_bytes(whole)  # the backup
     server = launch()
     assert httpx.get(f"{server.url}{ENROL}", params={"limit": 1000}).json()["entries"][-1]["entry_id"] == 120

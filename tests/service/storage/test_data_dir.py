@@ -1,4 +1,4 @@
-"""The data folder is for its owner only, whatever the umask is and however the folder was made."""
+"""The data folder is private to its owner, regardless of the umask and of its previous mode."""
 
 import os
 import stat
@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.common.served import Served
 from service.observability.metrics import Metrics
-from service.storage.data_dir import make_folder
+from service.storage.data_dir import prepare_data_dir
 from service.storage.database import Database
 from service.storage.galleries import insert_gallery, select_galleries
 from service.workers.index_snapshots import Snapshots
@@ -20,7 +20,7 @@ from tests.support.servers import pan_serve
 
 @pytest.fixture(autouse=True)
 def umask() -> Iterator[None]:
-    """The most open one: nothing is closed by it."""
+    """A umask of 0, which removes no permission."""
     before = os.umask(0)
     yield
     os.umask(before)
@@ -30,9 +30,7 @@ def modes(folder: Path) -> dict[str, int]:
     return {str(path.relative_to(folder)): stat.S_IMODE(path.stat().st_mode) for path in folder.rglob("*")}
 
 
-def test_a_running_service_leaves_no_file_to_others_in_a_folder_that_was_made_with_0755(
-    launch: Callable[..., Served], tmp_path: Path
-) -> None:
+def test_all_files_are_private_in_a_data_folder_with_mode_0755(launch: Callable[..., Served], tmp_path: Path) -> None:
     data = tmp_path / "data"
     data.mkdir(0o755)
     for start in range(2):
@@ -45,15 +43,15 @@ def test_a_running_service_leaves_no_file_to_others_in_a_folder_that_was_made_wi
             assert {"pan.sqlite3", "pan.sqlite3-wal", "pan.sqlite3-shm", "lock"} <= set(found)
             assert {name: oct(mode) for name, mode in found.items() if mode & 0o077} == {}
         assert server.stop() == 0
-        if not start:  # as earlier releases left it
+        if not start:  # the mode that earlier releases used
             (data / "pan.sqlite3").chmod(0o644)
     log = (tmp_path / "log").read_text()
     assert '"mode":"0755"' in log
-    assert "other users may look into the data folder" in log
-    assert "other users could read a file; they no longer can" in log
+    assert "other users can list the data folder" in log
+    assert "removed the access of other users to a file" in log
 
 
-def test_a_missing_folder_is_made_for_its_owner_by_a_command_too(tmp_path: Path) -> None:
+def test_a_command_creates_a_missing_folder_with_mode_0700(tmp_path: Path) -> None:
     made = pan_serve("key", "create", "gate", "--data", str(tmp_path / "new"))
     assert (made.returncode, stat.S_IMODE((tmp_path / "new").stat().st_mode)) == (0, 0o700), made.stderr
     assert modes(tmp_path / "new") == {"pan.sqlite3": 0o600}
@@ -61,7 +59,7 @@ def test_a_missing_folder_is_made_for_its_owner_by_a_command_too(tmp_path: Path)
 
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o1777, 0o702])
 @pytest.mark.parametrize("command", ["run", "key"])
-def test_a_folder_that_others_may_write_to_is_refused_with_the_way_out(
+def test_a_folder_that_other_users_may_write_to_is_refused_with_a_remedy(
     bundle: Path, tmp_path: Path, command: str, mode: int
 ) -> None:
     data = tmp_path / "data"
@@ -75,8 +73,8 @@ def test_a_folder_that_others_may_write_to_is_refused_with_the_way_out(
     assert list(data.iterdir()) == []
 
 
-def test_a_saved_index_is_for_the_owner_only(tmp_path: Path) -> None:
-    make_folder(tmp_path)
+def test_an_index_snapshot_is_private(tmp_path: Path) -> None:
+    prepare_data_dir(tmp_path)
     database = Database(tmp_path / "pan.sqlite3", Metrics())
     database.submit_write(lambda db: insert_gallery(db, "lobby", "", "flat", "f" * 64, 4)).result()
     (row,) = database.submit_read(select_galleries).result()

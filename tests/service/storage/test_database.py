@@ -1,9 +1,10 @@
-"""The database: what is acknowledged is there, one failure is one failure, and the audit is not edited."""
+"""The database: durable writes, isolated failures, an append-only audit, and schema upgrades."""
 
 import sqlite3
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from service.auth.keys import create_key
@@ -12,6 +13,7 @@ from service.core.models import NewEntry
 from service.observability.metrics import Metrics
 from service.storage import entries as records
 from service.storage import galleries as gallery_records
+from service.storage.audit import insert_audit
 from service.storage.database import Database
 from service.storage.migrations import MIGRATIONS, SCHEMA_VERSION
 
@@ -28,7 +30,7 @@ def names(database: Database) -> list[str]:
     return [row.name for row in database.submit_read(gallery_records.select_galleries).result()]
 
 
-def test_what_is_acknowledged_is_there_after_reopening(tmp_path: Path) -> None:
+def test_an_acknowledged_write_is_there_after_reopening(tmp_path: Path) -> None:
     database = opened(tmp_path)
     database.submit_write(create("a")).result()
     assert names(database) == ["a"]
@@ -38,7 +40,7 @@ def test_what_is_acknowledged_is_there_after_reopening(tmp_path: Path) -> None:
     again.close()
 
 
-def test_a_failing_write_is_undone_alone_in_a_group(tmp_path: Path) -> None:
+def test_a_failed_write_does_not_roll_back_the_others_of_its_transaction(tmp_path: Path) -> None:
     database = opened(tmp_path)
 
     def half(db: sqlite3.Connection) -> None:
@@ -54,7 +56,7 @@ def test_a_failing_write_is_undone_alone_in_a_group(tmp_path: Path) -> None:
     database.close()
 
 
-def test_memory_follows_in_the_order_of_the_commits(tmp_path: Path) -> None:
+def test_on_commit_is_called_in_the_order_of_the_commits(tmp_path: Path) -> None:
     database, order = opened(tmp_path), []
     futures = [database.submit_write(create(f"g{n:02}"), lambda row: order.append(row.name)) for n in range(50)]
     for future in futures:
@@ -63,7 +65,7 @@ def test_memory_follows_in_the_order_of_the_commits(tmp_path: Path) -> None:
     database.close()
 
 
-def test_closing_finishes_what_was_queued(tmp_path: Path) -> None:
+def test_close_finishes_the_queued_writes(tmp_path: Path) -> None:
     database = opened(tmp_path)
     futures = [database.submit_write(create(f"g{n:02}")) for n in range(200)]
     database.close()
@@ -73,21 +75,21 @@ def test_closing_finishes_what_was_queued(tmp_path: Path) -> None:
     again.close()
 
 
-def test_closing_waits_for_what_follows_a_commit_and_the_caller_hears_how_that_ended(tmp_path: Path) -> None:
+def test_close_waits_for_post_commit_work_and_its_errors_reach_the_caller(tmp_path: Path) -> None:
     database, go_on, order = opened(tmp_path), threading.Event(), []
-    follower = database.follower()
+    executor = database.post_commit_executor()
 
-    def follow(row: gallery_records.GalleryRow) -> None:
+    def update_memory(row: gallery_records.GalleryRow) -> None:
         assert go_on.wait(60)
         order.append(row.name)
         if row.name == "b":
-            raise MemoryError("no room")
+            raise MemoryError("out of memory")
 
     futures = [
-        database.submit_write(create(name), lambda row: follower.submit(lambda: follow(row)))
+        database.submit_write(create(name), lambda row: executor.submit(lambda: update_memory(row)))
         for name in ("a", "b", "c")
     ]
-    assert database.submit_write(create("d")).result().name == "d"  # waits for none of them
+    assert database.submit_write(create("d")).result().name == "d"  # does not wait for them
     assert not any(future.done() for future in futures)
     closing = threading.Thread(target=database.close)
     closing.start()
@@ -95,12 +97,12 @@ def test_closing_waits_for_what_follows_a_commit_and_the_caller_hears_how_that_e
     closing.join()
     assert order == ["a", "b", "c"]
     assert futures[0].result().name == "a"
-    with pytest.raises(MemoryError, match="no room"):
+    with pytest.raises(MemoryError, match="out of memory"):
         futures[1].result()
     assert futures[2].result().name == "c"
 
 
-def test_the_writer_survives_a_database_error_and_says_so_until_a_write_succeeds(tmp_path: Path) -> None:
+def test_the_writer_survives_a_database_error_and_reports_it_until_a_write_succeeds(tmp_path: Path) -> None:
     database = opened(tmp_path)
     with pytest.raises(StorageFailed, match="nothing was written"):
         database.submit_write(lambda db: db.execute("INSERT INTO nowhere VALUES (1)")).result()
@@ -119,14 +121,14 @@ def test_readers_cannot_write(tmp_path: Path) -> None:
 
 def test_the_audit_is_append_only(tmp_path: Path) -> None:
     database = opened(tmp_path)
-    database.submit_write(lambda db: records.insert_audit(db, "me", "search", "g", 1)).result()
+    database.submit_write(lambda db: insert_audit(db, "me", "search", "g", 1)).result()
     for statement in ("DELETE FROM audit", "UPDATE audit SET who = 'you'"):
         with pytest.raises(sqlite3.IntegrityError, match="append-only"):
             database.submit_write(lambda db, statement=statement: db.execute(statement)).result()
     database.close()
 
 
-def test_a_file_of_another_version_or_of_something_else_is_refused_untouched(tmp_path: Path) -> None:
+def test_a_file_of_a_later_schema_version_or_another_format_is_refused_unchanged(tmp_path: Path) -> None:
     newer = sqlite3.connect(tmp_path / "pan.sqlite3")
     newer.execute("PRAGMA user_version = 99")
     newer.close()
@@ -135,14 +137,12 @@ def test_a_file_of_another_version_or_of_something_else_is_refused_untouched(tmp
     other = tmp_path / "other"
     other.mkdir()
     (other / "pan.sqlite3").write_bytes(b"something else entirely" * 100)
-    with pytest.raises(StartupError, match="restore it from a backup"):
+    with pytest.raises(StartupError, match="restore a backup"):
         opened(other)
     assert (other / "pan.sqlite3").read_bytes() == b"something else entirely" * 100
 
 
 def test_deleted_vectors_are_overwritten_on_disk(tmp_path: Path) -> None:
-    import numpy as np
-
     database = opened(tmp_path)
     row = database.submit_write(create("a")).result()
     vector = np.array([[0.1, 0.3, 0.3, 0.9]], np.float32)
@@ -157,7 +157,7 @@ def test_deleted_vectors_are_overwritten_on_disk(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", range(1, SCHEMA_VERSION))
-def test_a_database_of_an_earlier_release_is_brought_up_to_date(tmp_path: Path, version: int) -> None:
+def test_a_database_of_an_earlier_release_is_upgraded(tmp_path: Path, version: int) -> None:
     path = tmp_path / "pan.sqlite3"
     with sqlite3.connect(path) as db:
         db.executescript(f"{';'.join(MIGRATIONS[:version])}; PRAGMA user_version = {version}")

@@ -1,6 +1,6 @@
-"""A disk that is full, and one that may only be read: a real file system of its own where root may mount one.
+"""A full disk and a read-only disk, on a file system that the test mounts. It needs root.
 
-Elsewhere RLIMIT_FSIZE stands in for it, in test_faults: no file of the process may grow.
+Without root, `test_faults` covers the same with RLIMIT_FSIZE, which stops the files of a process from growing.
 """
 
 import os
@@ -31,12 +31,12 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def mount(folder: Path, options: str) -> None:
-    """Mount a file system in memory, or mount it otherwise."""
+    """Mount a tmpfs with these options, or remount it."""
     if os.geteuid() != 0:
-        pytest.skip("only root mounts a file system; test_faults has the same with RLIMIT_FSIZE")
+        pytest.skip("mounting needs root; test_faults covers this with RLIMIT_FSIZE")
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, text=True)
     if done.returncode:
-        pytest.skip(f"no file system can be mounted here ({done.stderr.strip()}); test_faults has RLIMIT_FSIZE")
+        pytest.skip(f"mounting fails here ({done.stderr.strip()}); test_faults covers this with RLIMIT_FSIZE")
 
 
 def batch(number: int) -> dict[str, object]:
@@ -59,9 +59,7 @@ def found(http: httpx.Client) -> set[int]:
     return {hit["entry_id"] for hit in answer.json()["hits"]}
 
 
-def test_a_full_disk_is_507_loses_nothing_and_is_over_when_there_is_room(
-    disk: Path, launch: Callable[..., Served]
-) -> None:
+def test_a_full_disk_answers_507_loses_nothing_and_recovers(disk: Path, launch: Callable[..., Served]) -> None:
     server = launch()
     with httpx.Client(base_url=server.url, timeout=60) as http:
         http.post("/v1/galleries", json={"name": "lobby"})
@@ -94,7 +92,7 @@ def test_a_full_disk_is_507_loses_nothing_and_is_over_when_there_is_room(
     assert server.stop() == 0
 
 
-def test_a_read_only_disk_is_refused_at_the_start_with_the_way_out(
+def test_a_read_only_disk_stops_the_startup_with_a_remedy(
     disk: Path, bundle: Path, launch: Callable[..., Served]
 ) -> None:
     assert launch().stop() == 0

@@ -1,4 +1,4 @@
-"""Room that erased people took goes back to the disk, and nothing of them is left in any file."""
+"""`pan-serve vacuum` returns the space of deleted entries to the disk, and no file contains them."""
 
 import shutil
 import signal
@@ -10,8 +10,7 @@ import pytest
 from benchmarks.common.served import Served
 from pan_reid import Client, Crop
 from pan_reid.schemas import EntryInfo
-from service.storage.backup import BackupError
-from service.storage.vacuum import vacuum
+from service.storage.backup import BackupError, vacuum
 from tests.service.galleries.test_kept_crops import anywhere
 from tests.support.pictures import encode, person, png
 from tests.support.servers import pan_serve
@@ -19,7 +18,7 @@ from tests.support.servers import pan_serve
 PEOPLE = 150
 
 
-def test_the_file_shrinks_and_holds_nobody_who_was_deleted(launch: Callable[..., Served], tmp_path: Path) -> None:
+def test_the_database_shrinks_and_no_deleted_entry_remains(launch: Callable[..., Served], tmp_path: Path) -> None:
     data = tmp_path / "data"
     server = launch()
     with Client(server.url) as client:
@@ -30,7 +29,7 @@ def test_the_file_shrinks_and_holds_nobody_who_was_deleted(launch: Callable[...,
         kept = [client.image("g", n + 1) for n in gone]
         vectors = client.embed([pictures[n] for n in gone])
         for n in gone:
-            client.delete_entry("g", n + 1)  # one by one, which leaves copies in the log
+            client.delete_entry("g", n + 1)  # one at a time, which leaves copies in the write-ahead log
         refused = pan_serve("vacuum", "--data", str(data))
         assert (refused.returncode, "another pan-serve uses" in refused.stderr) == (1, True), refused.stderr
     server.stop(signal.SIGKILL)
@@ -48,14 +47,14 @@ def test_the_file_shrinks_and_holds_nobody_who_was_deleted(launch: Callable[...,
         assert anywhere(data, client.image("g", 4))
 
 
-def test_without_room_or_a_database_it_says_so_and_changes_nothing(
+def test_without_disk_space_or_a_database_vacuum_fails_and_changes_nothing(
     launch: Callable[..., Served], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launch().stop()
     before = (tmp_path / "data" / "pan.sqlite3").read_bytes()
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))
-    with pytest.raises(BackupError, match="free some, or move the galleries"):
+    with pytest.raises(BackupError, match="free some space, or move the galleries"):
         vacuum(tmp_path / "data")
     assert (tmp_path / "data" / "pan.sqlite3").read_bytes() == before
     nowhere = pan_serve("vacuum", "--data", str(tmp_path))
-    assert (nowhere.returncode, "give the --data of the service" in nowhere.stderr) == (1, True)
+    assert (nowhere.returncode, "set --data to the data folder" in nowhere.stderr) == (1, True)

@@ -30,7 +30,7 @@ from service.galleries import transfer
 from service.inference.embedder import Embedder
 from service.observability.metrics import Metrics
 from service.storage import reembedding as rows
-from service.storage.backup import back_up, restore
+from service.storage.backup import create_backup, restore_backup
 from service.workers import reembedding
 from tests.service.inference.test_embedder import Gated
 from tests.support.bundles import DIM, HEIGHT, WIDTH, reference_embedding, write_bundle
@@ -305,7 +305,7 @@ def test_from_the_switch_on_every_reader_sees_the_new_vectors_wherever_they_lie(
                 await http.post("/galleries/g/entries", json={"entries": [{"vector": np.eye(OTHER_DIM)[0].tolist()}]})
                 before = await read_all(http)
             assert {len(vector) for vector in lengths(data)} == {4 * DIM, 4 * OTHER_DIM}  # nothing was moved
-            back_up(data, tmp_path / "backup")
+            create_backup(data, tmp_path / "backup")
             async with opened(other, data) as (_, http):  # and nothing is, after a restart
                 assert (await read_all(http) == before).all()
                 assert (await http.patch("/galleries/g", json={"keep_crops": False})).status_code == 200
@@ -317,7 +317,9 @@ def test_from_the_switch_on_every_reader_sees_the_new_vectors_wherever_they_lie(
 
     asyncio.run(test())
     assert len(stored(data, OTHER_DIM)) == PEOPLE + 1  # all was moved
-    assert [one.entries for one in restore(tmp_path / "backup", tmp_path / "restored", replace=False)] == [PEOPLE + 1]
+    assert [one.entries for one in restore_backup(tmp_path / "backup", tmp_path / "restored", replace=False)] == [
+        PEOPLE + 1
+    ]
 
 
 def test_everybody_else_writes_and_searches_while_the_new_vectors_are_read(
