@@ -132,8 +132,9 @@ def python_client() -> str:
 
 
 def _signature(name: str, function: Any) -> str:
-    """A signature as it is written, without the modules of its types."""
+    """A signature without the modules of its types, and without quotes around types."""
     text = re.sub(r"\b[\w.]+\.(?=\w)", "", str(inspect.signature(function)))
+    text = re.sub(r"(: |-> )'([^']*)'", r"\1\2", text)
     return name + re.sub(r"^\(self(, /)?(, )?", "(", text).replace("NoneType", "None")
 
 

@@ -7,8 +7,6 @@ from types import TracebackType
 from typing import Any, BinaryIO, Self, TypeVar
 
 import httpx
-import numpy as np
-import numpy.typing as npt
 
 from pan_reid import endpoints
 from pan_reid.endpoints import Crop, VectorCrop
@@ -38,6 +36,7 @@ from pan_reid.schemas import (
     SearchAnswer,
 )
 from pan_reid.schemas.export_file import ExportReader
+from pan_reid.vectors import Vectors
 
 T = TypeVar("T")
 
@@ -76,9 +75,7 @@ class AsyncClient:
         """The model that is loaded."""
         return await self._send(endpoints.model())
 
-    async def embed(
-        self, images: Sequence[bytes], boxes: Sequence[Sequence[float]] | None = None
-    ) -> npt.NDArray[np.float32]:
+    async def embed(self, images: Sequence[bytes], boxes: Sequence[Sequence[float]] | None = None) -> Vectors:
         """(images, dim) unit vectors; or (boxes, dim), of the boxes (x, y, width, height in pixels) in one frame.
 
         Raises ApiError if any image or box cannot be used.
@@ -178,7 +175,7 @@ class AsyncClient:
         """Search by one image, or by several of one person. Options are those of `pan_reid.schemas.SearchOptions`."""
         return await self._send(endpoints.search(gallery, *images, **options))
 
-    async def search_vector(self, gallery: str, vector: npt.NDArray[np.float32], **options: Any) -> SearchAnswer:
+    async def search_vector(self, gallery: str, vector: Vectors, **options: Any) -> SearchAnswer:
         """Search by a (dim,) vector of the same model, or by (n, dim) of one person."""
         return await self._send(endpoints.search_vector(gallery, vector, **options))
 

@@ -1,14 +1,10 @@
 """Every operation of the API: a function that describes its request. The clients' methods are made of these."""
 
-import base64
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel
 from pydantic_core import to_json
 
@@ -30,6 +26,7 @@ from pan_reid.schemas import (
     ReEmbedding,
     SearchAnswer,
 )
+from pan_reid.vectors import Vectors, decode_npy, encode_rows
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -48,7 +45,7 @@ class Crop:
 class VectorCrop:
     """The (dim,) vector of a crop by the model that is loaded, and what is known of it."""
 
-    vector: npt.NDArray[np.float32]
+    vector: Vectors
     info: EntryInfo = _NOTHING_KNOWN
 
 
@@ -57,15 +54,13 @@ def model() -> ApiRequest[Model]:
     return ApiRequest("GET", "/v1/model", _as(Model))
 
 
-def embed(
-    images: Sequence[bytes], boxes: Sequence[Sequence[float]] | None = None
-) -> ApiRequest[npt.NDArray[np.float32]]:
+def embed(images: Sequence[bytes], boxes: Sequence[Sequence[float]] | None = None) -> ApiRequest[Vectors]:
     """(images, dim) unit vectors; or (boxes, dim), of the boxes (x, y, width, height in pixels) in one frame.
 
     Raises ApiError if any image or box cannot be used.
     """
     binary = "application/octet-stream"
-    return ApiRequest("POST", "/v1/embeddings", _array, files=files(images), form=_boxes(boxes), accept=binary)
+    return ApiRequest("POST", "/v1/embeddings", decode_npy, files=files(images), form=_boxes(boxes), accept=binary)
 
 
 def explain(images: Sequence[bytes], boxes: Sequence[Sequence[float]] | None = None) -> ApiRequest[Explanations]:
@@ -201,9 +196,9 @@ def search(gallery: str, *images: bytes, **options: Any) -> ApiRequest[SearchAns
     )
 
 
-def search_vector(gallery: str, vector: npt.NDArray[np.float32], **options: Any) -> ApiRequest[SearchAnswer]:
+def search_vector(gallery: str, vector: Vectors, **options: Any) -> ApiRequest[SearchAnswer]:
     """Search by a (dim,) vector of the same model, or by (n, dim) of one person."""
-    wanted = {"vectors": [_base64(row) for row in np.atleast_2d(vector)], **options}
+    wanted = {"vectors": encode_rows(vector), **options}
     return ApiRequest("POST", gallery_path(gallery, "search"), _as(SearchAnswer), json=wanted)
 
 
@@ -215,15 +210,6 @@ def search_entry(gallery: str, *entry_ids: int, **options: Any) -> ApiRequest[Se
 
 def _as(answer: type[M]) -> Callable[[bytes], M]:
     return answer.model_validate_json
-
-
-def _base64(vector: npt.NDArray[np.float32]) -> str:
-    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
-
-
-def _array(data: bytes) -> npt.NDArray[np.float32]:
-    vectors: npt.NDArray[np.float32] = np.load(BytesIO(data), allow_pickle=False)
-    return vectors
 
 
 def _boxes(boxes: Sequence[Sequence[float]] | None) -> dict[str, Any]:

@@ -8,13 +8,13 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
-import numpy as np
 from pydantic_core import from_json, to_json
 
 from pan_reid.endpoints import Crop, VectorCrop
 from pan_reid.errors import ClientError
 from pan_reid.request import ApiRequest, gallery_path
 from pan_reid.schemas import EnrolResult, EnrolSummary
+from pan_reid.vectors import encode_vector
 
 _LINES = 1000  # of a request
 _BYTES = 8 * 2**20
@@ -45,7 +45,7 @@ def _line(crop: Crop | VectorCrop) -> bytes:
     if isinstance(crop, Crop):
         item = {"image": base64.b64encode(crop.image).decode()}
     else:
-        item = {"vector": base64.b64encode(np.asarray(crop.vector, "<f4").tobytes()).decode()}
+        item = {"vector": encode_vector(crop.vector)}
     known = crop.info.model_dump(exclude_unset=True)
     return to_json(item | known) + b"\n"
 

@@ -10,7 +10,6 @@ from operator import index
 from typing import Any, Generic, TypeVar
 
 import httpx
-import numpy as np
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import to_json
 
@@ -168,8 +167,8 @@ def form(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Arrays and scalars of NumPy as Python's lists and numbers. Raises TypeError for what JSON does not know."""
-    if isinstance(value, np.ndarray | np.generic):
+    """An array or scalar of NumPy as lists and numbers of Python. Raises TypeError for what JSON cannot hold."""
+    if hasattr(value, "tolist"):
         return value.tolist()
     raise TypeError(f"{type(value).__name__} cannot be sent as JSON")
 

@@ -96,6 +96,17 @@ print(*(name for name in ("service", "bundle", "training", "export") if name in 
     assert run(clean, missing).strip() == "[None, None, None, None]"
 
 
+def test_numpy_is_loaded_with_the_first_vector_only(clean: Path) -> None:
+    program = """
+import sys
+from pan_reid import AsyncClient, Client, Crop, VectorCrop
+print("numpy" in sys.modules)
+from pan_reid.vectors import encode_vector
+print(encode_vector([1.0, -2.0]), "numpy" in sys.modules)
+"""
+    assert run(clean, program).split() == ["False", "AACAPwAAAMA=", "True"]
+
+
 def test_it_needs_five_distributions() -> None:
     names = {requirement_name(one) for one in pyproject(ROOT / "client")["dependencies"]}
     assert names == {"httpx", "numpy", "pydantic", "rich", "typer"}

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+    from pan_reid.vectors import Vectors
 
 
 def parse_time(text: str) -> str:
@@ -76,7 +75,7 @@ def read_images(paths: Sequence[Path]) -> list[bytes]:
         raise typer.BadParameter(str(error)) from None
 
 
-def read_vectors(paths: Sequence[Path]) -> "npt.NDArray[np.float32]":
+def read_vectors(paths: Sequence[Path]) -> "Vectors":
     """(n, dim) float32: the vectors in all files, which have (dim,) or (n, dim) numbers in .npy or JSON."""
     import numpy as np
 
@@ -86,7 +85,7 @@ def read_vectors(paths: Sequence[Path]) -> "npt.NDArray[np.float32]":
     return np.concatenate(arrays)
 
 
-def _read_array(path: Path) -> "npt.NDArray[np.float32]":
+def _read_array(path: Path) -> "Vectors":
     import numpy as np
     from pydantic_core import from_json
 
