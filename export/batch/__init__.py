@@ -1,10 +1,12 @@
 """Many checkpoints to many bundles in one run, from a YAML plan.
 
-`plan` reads the file into jobs, `runner` runs each job in a process of its own, `job` makes one bundle, `state` records
-what is finished so that a second run resumes, `summary` prints and writes the results.
+plan -> one job per bundle -> runner -> worker process -> state.json -> summary
+
+Imports `export.bundles`, `export.tensorrt` and what they import. Public: the names in `__all__`.
 """
 
 from export.batch.plan import Job, read_plan
-from export.batch.runner import run_batch
+from export.batch.runner import plan_actions, run_batch
+from export.batch.state import ResultRow
 
-__all__ = ["Job", "read_plan", "run_batch"]
+__all__ = ["Job", "ResultRow", "plan_actions", "read_plan", "run_batch"]

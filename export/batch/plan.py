@@ -1,8 +1,9 @@
 """The plan: a YAML file with checkpoints, engines, batch profiles and gates, read into one job for each bundle."""
 
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, TypeVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError, model_validator
@@ -10,53 +11,72 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Validati
 from bundle import BatchProfile, Precision
 from bundle.manifest import StrictModel
 from export.bundles.projection import Reduction
-from export.bundles.targets import FLOAT32, TARGETS, MeasurementSettings, Target, full_label
-from export.cli.tensorrt import parse_batch_profile
-from export.errors import BuildError, PlanError
-from export.parity.gates import DEFAULTS, Gates
-from export.tensorrt.library import EXTRAS, LibraryName, rtx_target_problem
+from export.bundles.targets import EXPLAIN, FLOAT32, TARGETS, MeasurementSettings, Target, parse_label
+from export.errors import ExportError, PlanError
+from export.parity.gates import DEFAULTS
+from export.tensorrt.build import parse_batch_profile
+from export.tensorrt.library import EXTRAS, LibraryName, check_rtx_target
 from training.config import unknown_name
 from training.precision import full_precision_name
 
 COMPILED: dict[str, tuple[LibraryName, Precision]] = {
     f"{library}:{precision}": (library, precision) for library in EXTRAS for precision in ("float32", "float16", "int8")
 }
-EXPLAIN = "explain"  # the label of the explain graph; other labels are engines
 DEFAULT_BATCH = BatchProfile(min=1, opt=8, max=64)
 
 
-def _engine(label: str) -> str:
-    known = [*TARGETS, *COMPILED]
-    if full_label(label) not in known:
-        raise ValueError(unknown_name(label, known))
-    return full_label(label)
+T = TypeVar("T")
 
 
-def _profile(text: object) -> BatchProfile:
-    if not isinstance(text, str):
-        raise ValueError('not MIN:OPT:MAX, such as "1:8:64"')
-    try:
-        profile = parse_batch_profile(text)
-    except BuildError:
-        raise ValueError(f"{text!r} is not MIN:OPT:MAX, three whole numbers from 1, such as 1:8:64") from None
-    if not profile.min <= (profile.opt or 0) <= (profile.max or 0):
-        raise ValueError(f"{text!r} does not rise; give MIN:OPT:MAX, such as 1:8:64")
-    return profile
+def _validator(parse: Callable[[str], T]) -> Callable[[Any], T]:
+    """A parser of the command line as a validator: pydantic collects ValueErrors only."""
 
+    def validate(text: Any) -> T:
+        try:
+            return parse(str(text))
+        except ExportError as error:
+            raise ValueError(str(error)) from None
 
-def _rtx_target(text: str) -> str:
-    if why := rtx_target_problem(text):
-        raise ValueError(why)
-    return text
+    return validate
 
 
 def _one_or_more(value: object) -> object:
     return value if isinstance(value, list) else [value]
 
 
-Engine = Annotated[str, AfterValidator(_engine)]
-Profile = Annotated[BatchProfile, BeforeValidator(_profile)]
-RtxTarget = Annotated[str, AfterValidator(_rtx_target)]
+Engine = Annotated[str, AfterValidator(_validator(lambda text: parse_label(text, [*TARGETS, *COMPILED])))]
+Profile = Annotated[BatchProfile, BeforeValidator(_validator(parse_batch_profile))]
+
+
+class BundleSettings(StrictModel):
+    """Settings of all models, which a model may override."""
+
+    data: Path | None = None
+    engines: tuple[Engine, ...] | None = None
+    batch: Annotated[tuple[Profile, ...], BeforeValidator(_one_or_more), Field(min_length=1)] | None = None
+    compute_capability: Annotated[str, AfterValidator(_validator(check_rtx_target))] | None = None
+
+
+class Model(BundleSettings):
+    """One checkpoint."""
+
+    checkpoint: Path
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][\w.+-]*$", description="the bundle's folder")
+    dim: int | None = Field(default=None, ge=1)
+    whiten: bool = False
+    explain: bool = False
+
+    @model_validator(mode="after")
+    def _whiten_needs_dim(self) -> Self:
+        if self.whiten and self.dim is None:
+            raise ValueError("whiten applies to the projection of dim; set dim too")
+        return self
+
+    @property
+    def bundle_name(self) -> str:
+        """`name`, or the folder of the checkpoint."""
+        path = self.checkpoint
+        return self.name or (path.parent if path.suffix == ".safetensors" else path).name
 
 
 class GateChange(StrictModel):
@@ -67,44 +87,15 @@ class GateChange(StrictModel):
     max_mAP_loss: float | None = Field(default=None, ge=0)
 
 
-class Model(StrictModel):
-    """One checkpoint. Values that it leaves out are those of the plan."""
-
-    checkpoint: Path
-    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][\w.+-]*$", description="the bundle's folder")
-    dim: int | None = Field(default=None, ge=1)
-    whiten: bool = False
-    explain: bool = False
-    data: Path | None = None
-    engines: tuple[Engine, ...] | None = None
-    batch: Annotated[tuple[Profile, ...], BeforeValidator(_one_or_more), Field(min_length=1)] | None = None
-    compute_capability: RtxTarget | None = Field(default=None, description="the one target of TensorRT-RTX engines")
-
-    @model_validator(mode="after")
-    def _whitens_a_projection(self) -> Self:
-        if self.whiten and self.dim is None:
-            raise ValueError("whiten applies to the projection of dim; set dim too")
-        return self
-
-    @property
-    def called(self) -> str:
-        """The bundle's name: `name`, or the folder of the checkpoint."""
-        path = self.checkpoint
-        return self.name or (path.parent if path.suffix == ".safetensors" else path).name
-
-
-class Plan(StrictModel):
+class Plan(BundleSettings):
     """The content of the file. Relative paths start at its folder."""
 
     out: Path
-    data: Path | None = None
-    engines: tuple[Engine, ...] = ()
-    batch: Annotated[tuple[Profile, ...], BeforeValidator(_one_or_more), Field(min_length=1)] = (DEFAULT_BATCH,)
-    compute_capability: RtxTarget | None = Field(default=None, description="the one target of TensorRT-RTX engines")
     gates: dict[Annotated[Precision, BeforeValidator(full_precision_name)], GateChange] = Field(default_factory=dict)
     images: int = Field(default=64, ge=2)
     ranked: int = Field(default=2000, ge=2)
     calibration: int = Field(default=128, ge=8)
+    timeout: float = Field(default=3600, gt=0, description="seconds without progress until a process is stopped")
     models: tuple[Model, ...] = Field(min_length=1)
 
 
@@ -114,13 +105,12 @@ class Job:
 
     folder: Path
     checkpoint: Path
-    targets: tuple[Target, ...]  # besides float32
-    compiled: tuple[str, ...]  # labels in COMPILED
+    labels: tuple[str, ...]  # engines in the order in which they are made, float32 first
     batch: BatchProfile
     compute_capability: str | None  # of TensorRT-RTX engines; None: all default targets
-    explain: bool
     reduction: Reduction | None
     measuring: MeasurementSettings
+    timeout: float  # seconds
 
     @property
     def name(self) -> str:
@@ -128,112 +118,114 @@ class Job:
         return self.folder.name
 
     @property
-    def labels(self) -> list[str]:
-        """The engines of the bundle, in the order in which they are made."""
-        maps = [EXPLAIN] if self.explain else []
-        return [FLOAT32.label, *maps, *(target.label for target in self.targets), *self.compiled]
+    def targets(self) -> list[Target]:
+        """The ONNX and OpenVINO engines besides float32."""
+        return [TARGETS[label] for label in self.labels if label in TARGETS and label != FLOAT32.label]
+
+    @property
+    def compiled(self) -> list[str]:
+        """The labels of the TensorRT engines."""
+        return [label for label in self.labels if label in COMPILED]
 
 
 def read_plan(path: Path) -> tuple[Path, list[Job]]:
     """The output folder and the bundles to make. Raises PlanError with line and key of each mistake."""
-    given, lines = _read(path)
+    try:
+        loader = _StringLoader(path.read_text(encoding="utf-8"))
+        root = loader.get_single_node()
+        given = None if root is None else loader.construct_document(root)
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"there is no plan to read at {path}: {error}") from None
+    except yaml.constructor.ConstructorError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else "?"
+        raise PlanError(f"{path} line {line}: {error.problem}") from None
+    except yaml.YAMLError as error:
+        raise PlanError(f"{path} is not valid YAML: {error}") from None
+    if root is None or not isinstance(given, dict):
+        raise PlanError(f"{path} must hold key: value pairs: out, models and more; see docs/how-to/batch-export.md")
     try:
         plan = Plan.model_validate(given)
     except ValidationError as error:
-        raise PlanError("; ".join(_explain(path, lines, issue) for issue in error.errors())) from None
-    jobs = [job for model in plan.models for job in _jobs(plan, model, path.resolve().parent)]
+        problems = (f"{path} line {_line(root, issue['loc'])}, {_describe(issue)}" for issue in error.errors())
+        raise PlanError("; ".join(problems)) from None
     for index, model in enumerate(plan.models):
-        where = f"{path} line {lines['models', index]}, models.{index}"
+        where = f"{path} line {_line(root, ('models', index))}, models.{index}"
         if model.dim is not None and model.data is None and plan.data is None:
             raise PlanError(f"{where}: dim is fitted to training crops; set data to the data set of the training")
-        if not model.called:
+        if not model.bundle_name:
             raise PlanError(f"{where}: the checkpoint has no folder to name the bundle after; set name")
+    jobs = [job for model in plan.models for job in _jobs(plan, model, path.resolve().parent)]
     names = [job.name for job in jobs]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise PlanError(f"{path}: two bundles would have the name {', '.join(twice)}; set name for each model")
     return path.resolve().parent / plan.out, jobs
 
 
-def _jobs(plan: Plan, model: Model, base: Path) -> list[Job]:
-    labels = dict.fromkeys(plan.engines if model.engines is None else model.engines)
-    compiled = tuple(label for label in labels if label in COMPILED)
-    # a service uses one engine per kind and precision of a bundle, so each profile gets its own bundle
-    profiles = tuple(dict.fromkeys(model.batch or plan.batch)) if compiled else (DEFAULT_BATCH,)
-    data = model.data or plan.data
+def _jobs(plan: Plan, model: Model, base: Path) -> Iterator[Job]:
+    unset = [name for name in BundleSettings.model_fields if getattr(model, name) is None]
+    model = model.model_copy(update={name: getattr(plan, name) for name in unset})
+    engines = [FLOAT32.label, *([EXPLAIN] if model.explain else []), *(model.engines or ())]
+    engines.sort(key=lambda label: label in COMPILED)  # a TensorRT engine is made from the finished bundle
+    gates = {name: change.model_dump(exclude_none=True) for name, change in plan.gates.items()}
     job = Job(
-        folder=base / plan.out / model.called,
+        folder=base / plan.out / model.bundle_name,
         checkpoint=base / model.checkpoint,
-        targets=tuple(TARGETS[label] for label in labels if label in TARGETS and label != FLOAT32.label),
-        compiled=compiled,
-        batch=profiles[0],
-        compute_capability=model.compute_capability or plan.compute_capability,
-        explain=model.explain,
+        labels=tuple(dict.fromkeys(engines)),
+        batch=DEFAULT_BATCH,
+        compute_capability=model.compute_capability,
         reduction=Reduction(model.dim, model.whiten) if model.dim else None,
         measuring=MeasurementSettings(
-            data=base / data if data else None,
+            data=base / model.data if model.data else None,
             images=plan.images,
             ranked=plan.ranked,
             calibration=plan.calibration,
-            gates=_gates(plan),
+            gates={name: replace(default, **gates.get(name, {})) for name, default in DEFAULTS.items()},
         ),
+        timeout=plan.timeout,
     )
-    if len(profiles) == 1:
-        return [job]
-    folders = [job.folder.with_name(f"{job.name}-{batch.min}-{batch.opt}-{batch.max}") for batch in profiles]
-    return [replace(job, folder=folder, batch=batch) for folder, batch in zip(folders, profiles, strict=True)]
+    # a service uses one engine per kind and precision of a bundle, so each profile gets its own bundle
+    profiles = dict.fromkeys(model.batch or ()) if job.compiled else {}
+    for batch in profiles or [DEFAULT_BATCH]:
+        suffix = f"-{batch.min}-{batch.opt}-{batch.max}" if len(profiles) > 1 else ""
+        yield replace(job, folder=job.folder.with_name(job.name + suffix), batch=batch)
 
 
-def _gates(plan: Plan) -> dict[Precision, Gates]:
-    changes = {name: change.model_dump(exclude_none=True) for name, change in plan.gates.items()}
-    return {name: replace(gates, **changes.get(name, {})) for name, gates in DEFAULTS.items()}
+class _StringLoader(yaml.BaseLoader):
+    """Leaves scalars as strings, which pydantic converts: YAML 1.1 reads 1:8:32 as a number in base sixty."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Refuse duplicate keys, of which YAML keeps the last."""
+        keys = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.value in keys:
+                problem = "a key is given twice or is not a plain word; keep one"
+                raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key.start_mark)
+            keys.add(key.value)
+        return super().construct_mapping(node, deep)
 
 
-Place = tuple[str | int, ...]
-Lines = dict[Place, int]
+def _line(node: yaml.Node, place: tuple[str | int, ...]) -> int:
+    """The line of the value at `place`, or of the innermost key or item on the way to it that the file has."""
+    line = node.start_mark.line + 1
+    for word in place:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((key, value) for key, value in node.value if key.value == word), None)
+            if found is None:
+                break
+            line, node = found[0].start_mark.line + 1, found[1]
+        elif isinstance(node, yaml.SequenceNode):
+            node = node.value[word]
+            line = node.start_mark.line + 1
+    return line
 
 
-def _read(path: Path) -> tuple[Any, Lines]:
-    """The file as dicts, lists and strings, and the line number of every value.
-
-    Scalars stay strings and pydantic converts them: YAML 1.1 reads 1:8:32 as a number in base sixty.
-    """
-    try:
-        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"there is no plan to read at {path}: {error}") from None
-    except yaml.YAMLError as error:
-        raise PlanError(f"{path} is not valid YAML: {error}") from None
-    lines: Lines = {}
-
-    def plain(node: yaml.Node, place: Place) -> Any:
-        lines.setdefault(place, node.start_mark.line + 1)
-        if isinstance(node, yaml.SequenceNode):
-            return [plain(inner, (*place, index)) for index, inner in enumerate(node.value)]
-        if not isinstance(node, yaml.MappingNode):
-            return node.value
-        result: dict[str, Any] = {}
-        for key, value in node.value:
-            line = key.start_mark.line + 1
-            if not isinstance(key, yaml.ScalarNode) or key.value in result:
-                raise PlanError(f"{path} line {line}: a key is given twice or is not a plain word; keep one")
-            lines[(*place, key.value)] = line
-            result[key.value] = plain(value, (*place, key.value))
-        return result
-
-    if not isinstance(node, yaml.MappingNode):
-        raise PlanError(f"{path} must hold key: value pairs: out, models and more; see docs/how-to/batch-export.md")
-    return plain(node, ()), lines
-
-
-def _explain(path: Path, lines: Lines, issue: Any) -> str:
-    place = issue["loc"]
-    line = next(lines[place[:end]] for end in range(len(place), -1, -1) if place[:end] in lines)
-    key = ".".join(str(word) for word in place if word != "[key]")
+def _describe(issue: Mapping[str, Any]) -> str:
+    place = [str(word) for word in issue["loc"] if word != "[key]"]
     message = issue["msg"].removeprefix("Value error, ")
     if issue["type"] == "extra_forbidden":
-        within: dict[str | int, type[BaseModel]] = {"models": Model, "gates": GateChange}
-        model = within[place[0]] if len(place) > 1 else Plan
-        message = unknown_name(str(place[-1]), list(model.model_fields))
-    elif place[-1:] == ("[key]",):
-        message = unknown_name(str(place[-2]), list(DEFAULTS))
-    return f"{path} line {line}, {key}: {message}"
+        sections: dict[str, type[BaseModel]] = {"models": Model, "gates": GateChange}
+        section = sections[place[0]] if len(place) > 1 else Plan
+        message = unknown_name(place[-1], list(section.model_fields))
+    elif issue["loc"][-1:] == ("[key]",):
+        message = unknown_name(place[-1], list(DEFAULTS))
+    return f"{'.'.join(place)}: {message}"

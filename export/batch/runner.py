@@ -3,169 +3,138 @@
 Bundles are made one at a time: a measurement uses all cores, and timings are only valid without other load.
 """
 
-import fcntl
-import os
+import glob
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from bundle import PanError
-from export.batch.job import copy_bundle, failures, make
-from export.batch.plan import Job
-from export.batch.state import Row, State, engine_keys, finished, load_state, save_state
-from export.batch.subprocess_runner import run_in_process
-from export.bundles.targets import FLOAT32
-from export.errors import ExportError, PlanError, TargetError
+from export.batch.plan import COMPILED, Job
+from export.batch.state import Action, ResultRow, Rows, engine_keys, job_actions, load_state, save_state
+from export.batch.subprocess_runner import error_text, run_in_process
+from export.batch.worker import compile_engine, export_engines
+from export.bundles.attach import detach_engines
+from export.bundles.targets import EXPLAIN, FLOAT32, TARGETS
+from export.bundles.writer import copy_bundle
+from export.errors import PlanError, TargetError
+from export.files import lock_folder
 from training.callbacks import StepCallback
 
-Action = Literal["kept", "failed before", "inputs changed", "file lost", "to make"]
-
-
-@dataclass(frozen=True, slots=True)
-class ResultRow:
-    """A row of the summary; `kept` means that an earlier run made the engine."""
-
-    row: Row
-    kept: bool = False
+Call = Callable[..., list[ResultRow]]  # call(function, job, labels, step=..., timeout=...)
 
 
 def plan_actions(out: Path, jobs: Sequence[Job]) -> list[tuple[Job, str, str]]:
     """For each engine the job, the label and what a run would do. Writes nothing."""
-    state = load_state(out)
-    return [(job, label, action) for job in jobs for label, action in _actions(job, state).items()]
+    rows = load_state(out)
+
+    def actions(job: Job) -> Mapping[str, Action | str]:
+        try:
+            _check_owned(job, rows)
+            return job_actions(job, engine_keys(job), rows.get(job.name, {}))
+        except PanError as error:
+            return dict.fromkeys(job.labels, f"fails: {error}")
+
+    return [(job, label, action) for job in jobs for label, action in actions(job).items()]
 
 
 def run_batch(
-    out: Path, jobs: Sequence[Job], step: StepCallback = lambda _: None, call: Callable[..., None] = run_in_process
+    out: Path, jobs: Sequence[Job], step: StepCallback = lambda _: None, call: Call = run_in_process
 ) -> Iterator[list[ResultRow]]:
-    """Make the missing engines; yields the rows of each bundle when it is finished.
+    """Make the missing engines; yields the rows of each bundle when it is finished. `call` runs a worker function.
 
-    `call(function, *arguments, emit=...)` runs one job. Raises PlanError if the folder is in use.
+    Raises PlanError if the folder is in use.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with _exclusive_lock(out):
-        record = _Recorder(out)
-        made: dict[
-            str, Job
-        ] = {}  # bundles of this run by the key of float32: a bundle with the same key starts as a copy
-        for job in jobs:
-            try:
-                keys = engine_keys(job)
-                record.begin(job)
-                held = finished(job, keys, record.passed(job))
-                twin = made.setdefault(keys[FLOAT32.label], job)
-                alike = twin is not job and FLOAT32.label not in held
-                copied = record.copied(twin, job, keys) if alike else {}
-                yield record.make(job, keys, held, copied, step, call)
-            except Exception as error:  # the rows that an earlier run saved stay valid
-                yield [ResultRow(row) for row in failures(job, job.labels, {}, error)]
-
-
-class _Recorder:
-    """The state on disk, written after each row."""
-
-    def __init__(self, out: Path) -> None:
-        self.out, self.state = out, load_state(out)
-
-    def passed(self, job: Job) -> list[Row]:
-        return [row for row in self.state.bundles.get(job.name, ()) if row.verdict != "failed"]
-
-    def begin(self, job: Job) -> None:
-        """Save that this batch owns the bundle, before its folder exists. Raises TargetError."""
-        _check_owned(job, self.state)
-        if job.name not in self.state.bundles:
-            self._save(job.name, [])
-
-    def put(self, row: Row) -> Row:
-        others = [other for other in self.state.bundles.get(row.bundle, ()) if other.engine != row.engine]
-        self._save(row.bundle, [*others, row])
-        return row
-
-    def copied(self, twin: Job, job: Job, keys: Mapping[str, str]) -> dict[str, Row]:
-        """Start a bundle as a copy of another one of this run; engines that failed there are not tried again."""
-        rows = [row for row in self.state.bundles[twin.name] if keys.get(row.engine) == row.key]
-        if FLOAT32.label not in {row.engine for row in rows if row.verdict == "pass"}:
-            return {}
-        copy_bundle(twin.folder, job)
-        return {row.engine: self.put(row.model_copy(update={"bundle": job.name, "seconds": None})) for row in rows}
-
-    def make(
-        self,
-        job: Job,
-        keys: Mapping[str, str],
-        held: Mapping[str, Row],
-        copied: Mapping[str, Row],
-        step: StepCallback,
-        call: Callable[..., None],
-    ) -> list[ResultRow]:
-        """The rows of a job: kept from an earlier run, copied from another bundle, or made now by `call`."""
-        finished_rows = dict(copied)
-
-        def on_message(message: str | Row) -> None:
-            if isinstance(message, str):
-                step(f"{job.name}: {message}")
-            else:
-                finished_rows[message.engine] = self.put(message)
-
-        there = [*held.values(), *copied.values()]
-        if len(there) < len(job.labels):
-            known = {row.engine for row in there}
-            outdated = [row for row in self.passed(job) if row.engine in job.labels and row.engine not in known]
-            try:
-                call(make, job, keys, there, outdated, emit=on_message)
-            except ExportError as error:  # the process crashed
-                lost = [label for label in job.labels if label not in finished_rows and label not in held]
-                for row in failures(job, lost, keys, error):
-                    on_message(row)
-        return [
-            ResultRow(finished_rows[label]) if label in finished_rows else ResultRow(held[label], kept=True)
-            for label in job.labels
-        ]
-
-    def _save(self, bundle: str, rows: Sequence[Row]) -> None:
-        self.state = self.state.with_rows(bundle, rows)
-        save_state(self.out, self.state)
-
-
-def _actions(job: Job, state: State) -> dict[str, str]:
-    rows = {row.engine: row for row in state.bundles.get(job.name, ())}
     try:
+        with lock_folder(out, wait=False):
+            batch = _Batch(out, step, call)
+            for job in jobs:
+                try:
+                    yield batch.run(job)
+                except Exception as error:  # the rows that an earlier run saved stay valid
+                    yield _failed(job, job.labels, error)
+    except BlockingIOError:
+        raise PlanError(f"another batch is writing to {out}; wait until it ends, or choose another out") from None
+
+
+class _Batch:
+    def __init__(self, out: Path, step: StepCallback, call: Call) -> None:
+        self.out, self.rows, self.step, self.call = out, load_state(out), step, call
+        self.made: dict[str, Job] = {}  # by the key of float32: a later bundle with the same key starts as a copy
+
+    def run(self, job: Job) -> list[ResultRow]:
+        """Make the missing engines of a bundle, and return the rows of all. Raises PanError before it makes any."""
         keys = engine_keys(job)
-        _check_owned(job, state)
-    except PanError as error:
-        return dict.fromkeys(job.labels, f"fails: {error}")
-    held = finished(job, keys, list(rows.values()))
+        _check_owned(job, self.rows)
+        rows = self.rows.setdefault(job.name, {})
+        save_state(self.out, self.rows)  # the bundle belongs to this batch before its folder exists
+        actions = job_actions(job, keys, rows)
+        done = {label: rows[label].model_copy(update={"kept": True}) for label in actions if actions[label] == "kept"}
+        twin = self.made.setdefault(keys[FLOAT32.label], job)
+        if twin is not job and FLOAT32.label not in done:
+            done |= self._copy(twin, job, keys)
+        todo = [label for label in job.labels if label not in done]
+        # the explain graph is made together with float32, and each export fits the projection again
+        if not {FLOAT32.label, EXPLAIN}.isdisjoint(todo) or (job.reduction and not TARGETS.keys().isdisjoint(todo)):
+            todo = list(job.labels)
+        elif outdated := [row.entry for label, row in rows.items() if label in todo and row.entry]:
+            detach_engines(job.folder, outdated)
+        for made in self._make(job, todo):
+            done[made.engine] = rows[made.engine] = made.model_copy(update={"key": keys[made.engine]})
+            save_state(self.out, self.rows)
+        return [done[label] for label in job.labels]
 
-    def action(label: str) -> Action:
-        if label in held:
-            return "kept"
-        if label not in rows:
-            return "to make"
-        if rows[label].key != keys[label]:
-            return "inputs changed"
-        return "failed before" if rows[label].verdict == "failed" else "file lost"
+    def _make(self, job: Job, labels: Sequence[str]) -> Iterator[ResultRow]:
+        """Run a process for the ONNX files, then one for each TensorRT engine."""
+        compiled = [label for label in labels if label in COMPILED]
+        if exported := [label for label in labels if label not in COMPILED]:
+            rows = self._call(export_engines, job, exported)
+            yield from rows
+            if rows[0].engine == FLOAT32.label and rows[0].entry is None:  # there is no bundle to add engines to
+                yield from (rows[0].model_copy(update={"engine": label}) for label in compiled)
+                return
+        for label in compiled:
+            yield from self._call(compile_engine, job, [label])
 
-    return {label: action(label) for label in job.labels}
+    def _call(self, function: Call, job: Job, labels: Sequence[str]) -> list[ResultRow]:
+        step: StepCallback = lambda text: self.step(f"{job.name}: {text}")  # noqa: E731
+        try:
+            return self.call(function, job, labels, step=step, timeout=job.timeout)
+        except Exception as error:
+            return _failed(job, labels, error)
+        finally:
+            _remove_drafts(job)
+
+    def _copy(self, twin: Job, job: Job, keys: Mapping[str, str]) -> dict[str, ResultRow]:
+        """Start a bundle with the ONNX files of another one; engines that failed there are not tried again."""
+        same = {label: row for label, row in self.rows[twin.name].items() if row.key == keys.get(label)}
+        if FLOAT32.label not in same or same[FLOAT32.label].entry is None:
+            return {}
+        change = {"bundle": job.name, "seconds": None}
+        copies = {label: row.model_copy(update=change) for label, row in same.items() if label not in COMPILED}
+        copy_bundle(twin.folder, job.folder, [row.entry for row in copies.values() if row.entry])
+        self.rows[job.name].update(copies)
+        save_state(self.out, self.rows)
+        return copies
 
 
-def _check_owned(job: Job, state: State) -> None:
+def _failed(job: Job, labels: Sequence[str], error: Exception) -> list[ResultRow]:
+    reason = error_text(error)
+    return [ResultRow(bundle=job.name, engine=label, reason=reason) for label in labels]
+
+
+def _check_owned(job: Job, rows: Rows) -> None:
     """Raise TargetError if the bundle's folder exists and this batch did not make it."""
-    if job.folder.exists() and job.name not in state.bundles:
+    if job.folder.exists() and job.name not in rows:
         raise TargetError(
             f"{job.folder} exists and does not belong to this batch; move it away, or give the model another name"
         )
 
 
-@contextmanager
-def _exclusive_lock(out: Path) -> Iterator[None]:
-    directory = os.open(out, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise PlanError(f"another batch is writing to {out}; wait until it ends, or choose another out") from None
-        yield
-    finally:
-        os.close(directory)
+def _remove_drafts(job: Job) -> None:
+    """Remove what a killed process left behind."""
+    for path in job.folder.parent.glob(f".{glob.escape(job.name)}.*"):
+        if path.suffix != ".old" or job.folder.exists():  # else it is the bundle that was being replaced
+            shutil.rmtree(path, ignore_errors=True)
+    for path in job.folder.glob(".*.draft"):
+        path.unlink()

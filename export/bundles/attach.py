@@ -1,14 +1,13 @@
 """Adds one engine file to a bundle that is in use. At every moment the folder is a complete bundle, old or new."""
 
-import fcntl
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from bundle import BuiltFor, EngineFile, Kind, Manifest, Precision, Purpose, load_bundle, save_manifest
 from export.errors import TargetError
+from export.files import lock_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,7 @@ def attach_engine(folder: Path, draft: Path, entry: EngineFile, fingerprint: str
     `fingerprint` identifies the model of the draft. With `overwrite` the entry of the same slot is removed, with its
     file unless other entries use it. Raises TargetError or BundleError; the bundle is then unchanged.
     """
-    with _exclusive_lock(folder):
+    with lock_folder(folder):
         manifest = load_bundle(folder).manifest  # another process may have attached since the caller read it
         if manifest.model.fingerprint != fingerprint:
             raise TargetError(f"{folder} was replaced by another model in the meantime; run the command again")
@@ -53,6 +52,22 @@ def attach_engine(folder: Path, draft: Path, entry: EngineFile, fingerprint: str
         return manifest
 
 
+def detach_engines(folder: Path, entries: Collection[EngineFile]) -> None:
+    """Remove entries, and their files unless other entries use them. Entries that the bundle lacks are ignored.
+
+    At least one entry must stay. Raises BundleError.
+    """
+    with lock_folder(folder):
+        manifest = load_bundle(folder).manifest
+        stays = tuple(entry for entry in manifest.files if entry not in entries)
+        if len(stays) == len(manifest.files):
+            return
+        save_manifest(folder, manifest.model_copy(update={"files": stays}))
+        for name in {entry.name for entry in manifest.files} - {entry.name for entry in stays}:
+            (folder / name).unlink()
+            (folder / f"{name}.json").unlink(missing_ok=True)  # the sidecar of a TensorRT engine
+
+
 def check_free_slot(manifest: Manifest, slot: Slot, overwrite: bool = False) -> None:
     """Raise TargetError if the slot is taken and `overwrite` is not set, or if the bundle has no other entry."""
     held = [file for file in manifest.files if Slot.of(file) == slot]
@@ -65,14 +80,3 @@ def check_free_slot(manifest: Manifest, slot: Slot, overwrite: bool = False) -> 
 def _sync(path: Path) -> None:
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
-
-
-@contextmanager
-def _exclusive_lock(folder: Path) -> Iterator[None]:
-    """Lock the folder: several exports may run at once, and each reads the manifest and writes it back."""
-    directory = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(directory, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(directory)

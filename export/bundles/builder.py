@@ -22,7 +22,7 @@ from training.callbacks import StepCallback
 from training.embed import Embed
 from training.model import PAN
 
-EXPLAIN = "explain.float32.onnx"
+EXPLAIN_FILE = "explain.float32.onnx"
 
 
 class BundleBuilder:
@@ -80,7 +80,7 @@ class BundleBuilder:
     def add_explain_graph(self, network: PAN, opset: int) -> None:
         """Add the explain graph (part masks and compatibility maps). Raises ParityError."""
         self.step("making the explain graph")
-        path = self.folder / EXPLAIN
+        path = self.folder / EXPLAIN_FILE
         metadata = {entry.key: entry.value for entry in self.graph.metadata_props}
         save_onnx(explain_graph(network, self.spec, metadata, opset), path)
         samples = self.reference.samples
@@ -127,6 +127,7 @@ class BundleBuilder:
                 return self.graph
 
     def _open(self, model: onnx.ModelProto) -> Embed:
+        self.step("comparing a candidate for INT8 with PyTorch")
         with TemporaryDirectory() as scratch:
             path = Path(scratch) / "candidate.onnx"
             onnx.save_model(model, path)

@@ -4,15 +4,18 @@ All other engines are made from the float32 ONNX file: if it fails its gates, no
 precision that fails is left out of the bundle and reported.
 """
 
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from bundle import InputSpec, Manifest, ModelInfo, OutputSpec, fingerprint, save_manifest
+from export.bundles.attach import attach_engine
 from export.bundles.builder import BundleBuilder
 from export.bundles.projection import Reduction, SizeAccuracy, reduce_network
-from export.bundles.targets import FLOAT32, SYNTHETIC, MeasurementSettings, Target
+from export.bundles.targets import FLOAT32, SYNTHETIC, MeasurementSettings, Target, entry_label
 from export.bundles.writer import check_free, new_bundle
 from export.onnx.graph import OPSET, onnx_graph
 from export.parity.agreement import Agreement, Reference
@@ -110,6 +113,29 @@ def export_checkpoint(
         sizes=sizes,
         no_thresholds=samples.few_strangers if reduction else "",
     )
+
+
+def add_engines(
+    checkpoint: Path,
+    folder: Path,
+    targets: Sequence[Target],
+    *,
+    measuring: MeasurementSettings = SYNTHETIC,
+    step: StepCallback = lambda _: None,
+) -> Exported:
+    """Add those `targets` that pass their gates to a bundle of the checkpoint; other files are not written.
+
+    Raises ExportError, BundleError, CheckpointError or DataError.
+    """
+    with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+        made = Path(scratch) / "bundle"
+        exported = export_checkpoint(checkpoint, made, targets=targets, measuring=measuring, step=step)
+        for entry in exported.manifest.files:
+            if entry_label(entry) != FLOAT32.label:
+                draft = Path(scratch) / entry.name
+                shutil.copyfile(made / entry.name, draft)  # two entries may share one file
+                attach_engine(folder, draft, entry, exported.manifest.model.fingerprint, overwrite=True)
+    return exported
 
 
 def model_info(network: PAN, card: Card) -> ModelInfo:

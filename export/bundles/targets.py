@@ -1,12 +1,13 @@
 """Targets of an export (runtime and precision), and how they are measured."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bundle import Kind, Precision
+from bundle import EngineFile, Kind, Precision
 from export.errors import ExportError
 from export.parity.gates import DEFAULTS, Gates
+from training.config import unknown_name
 from training.precision import full_precision_name
 
 
@@ -29,6 +30,7 @@ class Target:
 
 
 FLOAT32 = Target("onnx", "float32")
+EXPLAIN = "explain"  # the label of the explain graph
 TARGETS = {
     target.label: target
     for target in (
@@ -43,19 +45,23 @@ TARGETS = {
 
 
 def parse_target(text: str) -> Target:
-    """`onnx:int8` -> the target. Raises ExportError with the known targets."""
-    label = full_label(text)
-    if label not in TARGETS:
-        raise ExportError(
-            f"{text!r} is not an engine that can be made from a checkpoint; these can: {', '.join(TARGETS)}"
-        )
-    return TARGETS[label]
+    """`onnx:int8` -> the target. Raises ExportError that names the nearest known label."""
+    if text.startswith("tensorrt"):
+        raise ExportError(f"{text}: TensorRT engines are added to a finished bundle by `pan-export tensorrt`")
+    return TARGETS[parse_label(text, list(TARGETS))]
 
 
-def full_label(text: str) -> str:
-    """`onnx:fp16` -> `onnx:float16`; other labels are returned as they are."""
-    kind, separator, precision = text.partition(":")
-    return f"{kind}{separator}{full_precision_name(precision)}"
+def parse_label(text: str, known: Sequence[str]) -> str:
+    """`onnx:fp16` -> `onnx:float16`. Raises ExportError that names the nearest known label."""
+    label = ":".join(map(full_precision_name, text.split(":")))
+    if label not in known:
+        raise ExportError(unknown_name(label, known))
+    return label
+
+
+def entry_label(entry: EngineFile) -> str:
+    """The label of a manifest entry, such as `onnx:float16` or `explain`."""
+    return EXPLAIN if entry.purpose == "explain" else f"{entry.kind}:{entry.precision}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

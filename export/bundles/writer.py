@@ -2,13 +2,13 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
 
-from bundle import load_bundle
+from bundle import EngineFile, load_bundle, save_manifest
 from bundle.loader import MANIFEST
 from export.errors import TargetError
 
@@ -30,6 +30,16 @@ def new_bundle(out: Path, overwrite: bool = False) -> Iterator[Path]:
         _swap_in(draft, out)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def copy_bundle(source: Path, out: Path, entries: Collection[EngineFile]) -> None:
+    """Replace the bundle `out` by a copy of `source` with those of its entries. Raises BundleError."""
+    manifest = load_bundle(source).manifest
+    files = tuple(entry for entry in manifest.files if entry in entries)
+    with new_bundle(out, overwrite=True) as draft:
+        for name in {entry.name for entry in files}:
+            shutil.copyfile(source / name, draft / name)
+        save_manifest(draft, manifest.model_copy(update={"files": files}))
 
 
 def check_free(out: Path, overwrite: bool) -> None:

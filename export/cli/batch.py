@@ -7,9 +7,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from export.batch.plan import read_plan
-from export.batch.runner import ResultRow, plan_actions, run_batch
-from export.batch.summary import actions_table, failed, reasons, summary_as_json, table, write_summary
+from export.batch import ResultRow, plan_actions, read_plan, run_batch
+from export.batch.summary import actions_table, failed, reasons, results_table, summary_as_json, write_summary
 from export.cli.options import AsJson
 from export.errors import ExportError
 
@@ -27,26 +26,24 @@ def batch(
     if dry_run:
         actions = plan_actions(out, jobs)
         if as_json:
-            print(
-                json.dumps([{"bundle": job.name, "engine": label, "action": action} for job, label, action in actions])
-            )
+            print(json.dumps([{"bundle": job.name, "engine": engine, "action": text} for job, engine, text in actions]))
         else:
             Console().print(actions_table(actions))
         return
-    results: list[ResultRow] = []
+    rows: list[ResultRow] = []
     with Console(stderr=True, highlight=False).status("reading the plan") as status:
-        for rows in run_batch(out, jobs, status.update):
-            results += rows
-            write_summary(out, results)
+        for made in run_batch(out, jobs, status.update):
+            rows += made
+            write_summary(out, rows)
     if as_json:
-        print(json.dumps(summary_as_json(results)))
+        print(json.dumps(summary_as_json(rows)))
     else:
-        Console().print(table(results))
-        for reason in reasons(results):
+        Console().print(results_table(rows))
+        for reason in reasons(rows):
             print(reason)
         print(f"wrote {out}: {len(jobs)} bundles, summary.json, summary.md")
-    if wrong := failed(results):
+    if wrong := failed(rows):
         raise ExportError(
-            f"{len(wrong)} of {len(results)} engines failed; fix the cause and run the command again; "
+            f"{len(wrong)} of {len(rows)} engines failed; fix the cause and run the command again; "
             "finished engines are kept"
         )

@@ -8,13 +8,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bundle import RTX_CAPABILITIES, RTX_DEFAULT_CAPABILITIES, TURING, BatchProfile, Precision
+from bundle import RTX_CAPABILITIES, RTX_DEFAULT_CAPABILITIES, TURING, Precision
 from export.bundles.targets import MeasurementSettings
 from export.cli.options import AsJson, Crops, Data, Gate, Images, Ranked
 from export.errors import BuildError
 from export.parity.agreement import Agreement, format_cosine
 from export.parity.gates import parse_gates
-from export.tensorrt.build import BuildSettings, HardwareCompatibility
+from export.tensorrt.build import BuildSettings, HardwareCompatibility, parse_batch_profile
 from export.tensorrt.export import BuiltEngine, export_tensorrt
 from export.tensorrt.library import LibraryName
 from training.precision import full_precision_name
@@ -88,15 +88,6 @@ def parse_precision(text: str) -> Precision:
         if precision == full_precision_name(text):
             return precision
     raise BuildError(f"--precision {text!r} is not one of {', '.join(PRECISIONS)}")
-
-
-def parse_batch_profile(text: str) -> BatchProfile:
-    """`1:8:64` -> the profile. Raises BuildError; their order is checked with the other settings."""
-    try:
-        low, opt, high = (int(word) for word in text.split(":"))
-        return BatchProfile(min=low, opt=opt, max=high)
-    except ValueError:  # pydantic's is one
-        raise BuildError(f"--batch {text!r} is not MIN:OPT:MAX, three whole numbers from 1, such as 1:8:64") from None
 
 
 def _as_json(built: BuiltEngine) -> dict[str, object]:

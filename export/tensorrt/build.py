@@ -9,7 +9,7 @@ from bundle import BatchProfile, InputSpec
 from export.errors import BuildError
 from export.onnx.graph import INPUT
 from export.tensorrt import timing_cache
-from export.tensorrt.library import Library, rtx_target_problem
+from export.tensorrt.library import Library, check_rtx_target
 from export.tensorrt.network import ParsedNetwork
 from training.callbacks import StepCallback
 
@@ -28,12 +28,7 @@ class BuildSettings:
 
     def validate(self, library: Library) -> None:
         """Raise BuildError for options that the library would ignore, or reject after a long build."""
-        batch = self.batch
-        if batch.opt is None or batch.max is None or not batch.min <= batch.opt <= batch.max:
-            raise BuildError(
-                f"the batch sizes {batch.min}:{batch.opt}:{batch.max} are not a profile; give MIN:OPT:MAX in rising "
-                "order, such as 1:8:64"
-            )
+        _check_rising(self.batch)
         if library.name == "tensorrt":
             if self.compute_capability is not None:
                 raise BuildError(
@@ -47,8 +42,26 @@ class BuildSettings:
                 "a TensorRT-RTX engine runs on every RTX card it was compiled for; leave --hardware-compatibility out, "
                 "or name one target by --compute-capability"
             )
-        elif why := rtx_target_problem(self.compute_capability):
-            raise BuildError(why)
+        elif self.compute_capability is not None:
+            check_rtx_target(self.compute_capability)
+
+
+def parse_batch_profile(text: str) -> BatchProfile:
+    """`1:8:64` -> the profile. Raises BuildError unless it is three rising whole numbers from 1."""
+    try:
+        low, opt, high = (int(word) for word in text.split(":"))
+        profile = BatchProfile(min=low, opt=opt, max=high)
+    except ValueError:  # pydantic's error is one
+        raise BuildError(f"{text!r} is not MIN:OPT:MAX, three whole numbers from 1, such as 1:8:64") from None
+    _check_rising(profile)
+    return profile
+
+
+def _check_rising(batch: BatchProfile) -> None:
+    if batch.opt is None or batch.max is None or not batch.min <= batch.opt <= batch.max:
+        raise BuildError(
+            f"the batch profile {batch.min}:{batch.opt}:{batch.max} does not rise; give MIN:OPT:MAX, such as 1:8:64"
+        )
 
 
 def build(

@@ -9,6 +9,7 @@ from pydantic import Field
 from bundle import BuiltFor, EngineFile, Precision
 from bundle.manifest import Sha256, StrictModel
 from export.errors import BuildError
+from export.files import write_atomically
 from export.tensorrt.build import BuildSettings
 from export.tensorrt.library import Library
 from export.tensorrt.runtime import Gpu
@@ -58,6 +59,4 @@ def engine_name(library: Library, precision: Precision, target: BuiltFor) -> str
 
 def write_sidecar(path: Path, sidecar: Sidecar) -> None:
     """Write the sidecar beside the engine, atomically."""
-    draft = path.with_name(f".{path.name}.draft")
-    draft.write_text(sidecar.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    draft.replace(path)
+    write_atomically(path, sidecar.model_dump_json(indent=2) + "\n")

@@ -64,14 +64,14 @@ class Library:
         yield capture
 
 
-def rtx_target_problem(compute_capability: str | None) -> str | None:
-    """Why TensorRT-RTX cannot compile for this compute capability; None where it can. Without one it takes its own."""
-    if compute_capability is None or compute_capability in RTX_CAPABILITIES:
-        return None
-    return (
-        f"TensorRT-RTX does not build for compute capability {compute_capability}; it knows "
-        f"{', '.join(RTX_CAPABILITIES)}"
-    )
+def check_rtx_target(compute_capability: str) -> str:
+    """Raise BuildError unless TensorRT-RTX compiles for this compute capability, which is returned."""
+    if compute_capability not in RTX_CAPABILITIES:
+        raise BuildError(
+            f"TensorRT-RTX does not build for compute capability {compute_capability}; it knows "
+            f"{', '.join(RTX_CAPABILITIES)}"
+        )
+    return compute_capability
 
 
 def find_library(name: LibraryName | None = None) -> Library:

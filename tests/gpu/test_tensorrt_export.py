@@ -10,13 +10,12 @@ import torch
 from bundle import Provenance, load_bundle
 from export.bundles.exporter import export_checkpoint
 from export.bundles.targets import MeasurementSettings
-from export.cli.tensorrt import parse_batch_profile
 from export.engines import onnx_embedder
 from export.errors import BuildError
 from export.parity.gates import DEFAULTS, Gates
 from export.parity.samples import synthetic_samples
 from export.tensorrt import timing_cache
-from export.tensorrt.build import BuildSettings
+from export.tensorrt.build import BuildSettings, parse_batch_profile
 from export.tensorrt.export import export_tensorrt
 from export.tensorrt.library import Library, find_library
 from export.tensorrt.runtime import cannot_run_reason, engine_embedder, find_gpu

@@ -31,14 +31,14 @@ from bundle import (
 )
 from export.bundles.exporter import model_info
 from export.bundles.targets import MeasurementSettings
-from export.cli.tensorrt import parse_batch_profile, parse_precision
+from export.cli.tensorrt import parse_precision
 from export.errors import BuildError, EngineMissing, GraphError, ParityError, TargetError
 from export.onnx.float16 import to_float16
 from export.parity.gates import DEFAULTS, Gates
 from export.parity.samples import synthetic_samples
 from export.quantisation.qdq import calibrate, quantise
 from export.tensorrt import timing_cache
-from export.tensorrt.build import BuildSettings
+from export.tensorrt.build import BuildSettings, parse_batch_profile
 from export.tensorrt.engine_file import built_for, engine_name
 from export.tensorrt.export import BuiltEngine, export_tensorrt
 from export.tensorrt.library import Library, find_library
