@@ -11,16 +11,18 @@ from io import BytesIO
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from bundle.errors import CorruptImage, ImageError, ImageTooComplex, ImageTooLarge, ImageTooSmall, UnsupportedImage
-from bundle.image_structure import count_passes
+from bundle.image_structure import read_structure
+from bundle.jpeg import decode_jpeg, read_jpeg_header
 
 ImageArray = npt.NDArray[np.uint8]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 
 _MAX_PIXEL_PASSES = 500_000_000  # pixels times scans of a JPEG: about a second on one core
+_MAX_UNTIMED_PASSES = 2**21  # of the same: 50 ms at most, which the time limit does not interrupt
 # Peak memory while an image is decoded, in bytes a pixel, measured by benchmarks/inference/decode_memory.py
 _WEBP_BYTES, _RGB_BYTES, _CONVERTED_BYTES = 19, 11, 15
 
@@ -42,30 +44,60 @@ DEFAULT_LIMITS = ImageLimits()
 class EncodedImage:
     """A picture whose header was read and is within its limits. Its pixels are not decoded yet."""
 
-    def __init__(self, image: Image.Image, stream: "_TimedStream", limits: ImageLimits) -> None:
-        self._image = image
-        self._stream = stream
-        self._limits = limits
-
-    @property
-    def decode_bytes(self) -> int:
+    def __init__(self, data: bytes, limits: ImageLimits) -> None:
+        """Raises as `read_header`."""
+        structure = read_structure(data)
+        self._data, self._limits = data, limits
+        self._stream = _TimedStream(data)
+        self._jpeg = read_jpeg_header(data) if structure.jpeg else None
+        self._image: Image.Image | None = None  # opened only if libjpeg-turbo's header does not say everything
+        if self._jpeg is None or structure.metadata:
+            self._image = _open(self._stream, limits)
+            kind, self._size, pixel_bytes = self._image.format, self._image.size, _bytes_per_pixel(self._image)
+        else:
+            kind, self._size = "JPEG", self._jpeg.size
+            pixel_bytes = _CONVERTED_BYTES if self._jpeg.grey else _RGB_BYTES
+        width, height = self._size
+        self.decode_bytes = pixel_bytes * width * height
         """Upper bound of the memory that `decode` needs at its peak, in bytes."""
-        return _bytes_per_pixel(self._image) * self._image.width * self._image.height
+        self._pixel_passes = structure.passes * width * height
+        _check_size(kind, width, height, structure.passes, self.decode_bytes, limits)
 
     def decode(self) -> ImageArray:
         """The first frame, upright, as (height, width, 3) uint8 RGB. May be called once.
 
         Raises CorruptImage, or ImageTooComplex where it takes longer than the limit.
         """
-        self._stream.start(self._limits.max_seconds)
+        return np.asarray(self._decode())
+
+    def decode_resized(self, height: int, width: int) -> ImageArray:
+        """As `decode` and `resize_image`, without a copy between the two."""
+        return _resize(self._decode(), height, width)
+
+    def _decode(self) -> ImageArray | Image.Image:
         try:
-            with self._image as image:
-                _turn_upright(image)
-                return np.asarray(_to_rgb(image))
+            if self._is_upright_jpeg() and self._pixel_passes <= _MAX_UNTIMED_PASSES:
+                pixels = decode_jpeg(self._data)
+                if pixels is not None:
+                    return pixels
+            with self._image or _open(self._stream, self._limits) as image:
+                if image.size != self._size:
+                    raise CorruptImage("the image has several headers that differ; send the original file")
+                self._stream.start(self._limits.max_seconds)
+                image.load()
+                if _orientation(image) != 1:
+                    ImageOps.exif_transpose(image, in_place=True)
+                return _to_rgb(image)
         except ImageError:
             raise
         except Exception as error:  # decoders raise OSError, SyntaxError, struct.error and more on hostile bytes
             raise CorruptImage(f"the image does not decode ({error}); it may be truncated") from error
+
+    def _is_upright_jpeg(self) -> bool:
+        """Whether libjpeg-turbo can decode it: EXIF does not turn it, and both headers agree where both were read."""
+        if self._jpeg is None or self._image is None:
+            return self._jpeg is not None
+        return self._image.format == "JPEG" and self._image.size == self._jpeg.size and _orientation(self._image) == 1
 
 
 def read_header(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> EncodedImage:
@@ -78,29 +110,23 @@ def read_header(data: bytes, limits: ImageLimits = DEFAULT_LIMITS) -> EncodedIma
     """
     if len(data) > limits.max_bytes:
         raise ImageTooLarge(f"the image has {len(data):,} bytes; at most {limits.max_bytes:,} are accepted")
-    passes = count_passes(data)
-    stream = _TimedStream(data)
+    return EncodedImage(data, limits)
+
+
+def _open(stream: BytesIO, limits: ImageLimits) -> Image.Image:
     try:
-        image: Image.Image = Image.open(stream, formats=FORMATS)
+        return Image.open(stream, formats=FORMATS)
     except UnidentifiedImageError:
         raise UnsupportedImage(
-            f"these {len(data):,} bytes are not a {', '.join(FORMATS)} image; convert it to one of them"
+            f"these {len(stream.getvalue()):,} bytes are not a {', '.join(FORMATS)} image; convert it to one of them"
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageTooLarge(f"the image has more than {limits.max_pixels:,} pixels; scale it down") from None
     except Exception as error:  # a header can break a parser in any way; it must break nothing else
         raise CorruptImage(f"the image header cannot be read ({error}); send the original file") from error
-    encoded = EncodedImage(image, stream, limits)
-    try:
-        _check_size(encoded, image, passes, limits)
-    except ImageError:
-        image.close()
-        raise
-    return encoded
 
 
-def _check_size(encoded: EncodedImage, image: Image.Image, passes: int, limits: ImageLimits) -> None:
-    width, height = image.size
+def _check_size(kind: str | None, width: int, height: int, passes: int, decode_bytes: int, limits: ImageLimits) -> None:
     pixels = width * height
     if pixels > limits.max_pixels:
         raise ImageTooLarge(
@@ -108,9 +134,9 @@ def _check_size(encoded: EncodedImage, image: Image.Image, passes: int, limits: 
         )
     if min(width, height) < limits.min_side:
         raise ImageTooSmall(f"the image is {width}x{height}; each side must have at least {limits.min_side} pixels")
-    if encoded.decode_bytes > limits.max_decode_bytes:
+    if decode_bytes > limits.max_decode_bytes:
         raise ImageTooLarge(
-            f"the image is a {image.format} of {pixels:,} pixels and needs {encoded.decode_bytes // 2**20} MiB to "
+            f"the image is a {kind} of {pixels:,} pixels and needs {decode_bytes // 2**20} MiB to "
             f"decode; at most {limits.max_decode_bytes // 2**20} MiB are used; scale it down"
         )
     if passes * pixels > _MAX_PIXEL_PASSES:
@@ -132,23 +158,30 @@ def resize_image(image: ImageArray, height: int, width: int) -> ImageArray:
 
     The aspect ratio is not kept: the field's networks are trained on crops stretched to one shape.
     """
-    if image.shape[:2] == (height, width):
-        return image
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+    return _resize(image, height, width)
 
 
 def load_crop(data: bytes, height: int, width: int, limits: ImageLimits = DEFAULT_LIMITS) -> ImageArray:
     """Encoded picture -> the (height, width, 3) uint8 RGB array the network takes. Raises as `decode_image`."""
-    return resize_image(decode_image(data, limits), height, width)
+    return read_header(data, limits).decode_resized(height, width)
 
 
-def _turn_upright(image: Image.Image) -> None:
-    """Apply the EXIF orientation. Metadata that cannot be read says nothing, in every format alike."""
+def _resize(image: ImageArray | Image.Image, height: int, width: int) -> ImageArray:
+    if isinstance(image, np.ndarray):
+        if image.shape[:2] == (height, width):
+            return image
+        image = Image.fromarray(image)
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image)
+
+
+def _orientation(image: Image.Image) -> object:
+    """The EXIF orientation; 1, which is upright, without metadata or where it cannot be read, in every format alike."""
     try:
-        image.getexif()
+        return image.getexif().get(ExifTags.Base.Orientation, 1)
     except SyntaxError:  # Pillow's, for a header that is no TIFF header
-        return
-    ImageOps.exif_transpose(image, in_place=True)
+        return 1
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from bundle import ImageLimits, ImageTooComplex, ImageTooLarge, UnsupportedImage, decode_image, read_header
-from bundle.image_structure import MAX_CHUNKS, MAX_SCANS, MAX_SEGMENTS, count_passes
+from bundle.image_structure import MAX_CHUNKS, MAX_SCANS, MAX_SEGMENTS, read_structure
 from tests.support.pictures import encode, fill_bytes, many_chunks, many_scans, many_segments, person, run_length_bmp
 
 
@@ -23,21 +23,21 @@ def scans(data: bytes) -> int:
 def test_passes_of_a_jpeg_are_its_scans(progressive: bool, mode: str, options: dict[str, int]) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 48, 3), dtype=np.uint8)).convert(mode)
     data = encode(noise, "JPEG", progressive=progressive, **options)
-    assert count_passes(data) == scans(data)
-    assert (count_passes(data) > 1) == progressive
+    assert read_structure(data).passes == scans(data)
+    assert (read_structure(data).passes > 1) == progressive
 
 
 def test_a_marker_inside_metadata_is_no_scan() -> None:
     exif = Image.Exif()
     exif[0x010E] = "\xff\xda" * 200
     data = encode(person(1), "JPEG", exif=exif, comment=b"\xff\xda\x00\x02" * 300)
-    assert count_passes(data) == 1
+    assert read_structure(data).passes == 1
     assert decode_image(data).shape == (128, 64, 3)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "WEBP"])
 def test_other_formats_take_one_pass(kind: str) -> None:
-    assert count_passes(encode(person(1), kind)) == 1
+    assert read_structure(encode(person(1), kind)).passes == 1
 
 
 def test_scans_are_bounded_in_number_and_together_with_pixels() -> None:
@@ -48,6 +48,14 @@ def test_scans_are_bounded_in_number_and_together_with_pixels() -> None:
         decode_image(many_scans(5000, 64, 64))
     with pytest.raises(ImageTooComplex, match="scans of 9,000,000 pixels"):
         decode_image(many_scans(MAX_SCANS - 20, 3000, 3000))
+
+
+def test_a_marker_without_length_hides_no_scans() -> None:
+    """After TEM come no length and no content; what its "length" would skip are scans."""
+    data = many_scans(2000, 64, 64)
+    second = data.index(b"\xff\xda", data.index(b"\xff\xda") + 2)
+    with pytest.raises(ImageTooComplex, match=f"more than {MAX_SCANS} scans"):
+        decode_image(data[:second] + b"\xff\x01" + data[second:])
 
 
 @pytest.mark.parametrize(
