@@ -2,7 +2,7 @@
 
 from typing import Literal, get_args
 
-Extra = Literal["cpu", "gpu", "otel", "openvino", "tensorrt", "rtx", "train"]
+Extra = Literal["cpu", "gpu", "otel", "openvino", "tensorrt", "rtx", "train", "timm"]
 
 
 def pip_install(*extras: Extra, options: str = "") -> str:

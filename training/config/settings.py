@@ -1,7 +1,7 @@
 """Every setting of a training run: type, default, limits and meaning."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -47,6 +47,12 @@ class ModelConfig(StrictModel):
         default=False,
         description="IBN-a: instance norm on half of the channels of each block's first norm, stages 1 to 3",
     )
+    timm: str | None = Field(
+        default=None, description="name of a timm model, such as convnext_tiny, in place of the ResNet; extra [timm]"
+    )
+    timm_options: dict[str, Any] = Field(
+        default={}, description="further arguments of timm.create_model, such as {img_size: [384, 128]} for a Swin"
+    )
     gem: bool = Field(
         default=False, description="one further part: the last feature map pooled by a generalised mean (GeM)"
     )
@@ -77,8 +83,19 @@ class ModelConfig(StrictModel):
             raise ConfigError(f"model.variant: {unknown_name(self.variant, list(VARIANTS))}")
         config = VARIANTS[self.variant]
         backbone = BackboneConfig(
-            depth=self.depth, width=self.width, stride_at=self.stride_at, stem_pool=self.stem_pool, ibn=self.ibn
+            depth=self.depth,
+            width=self.width,
+            stride_at=self.stride_at,
+            stem_pool=self.stem_pool,
+            ibn=self.ibn,
+            timm=self.timm,
+            timm_options=self.timm_options,
         )
+        if self.timm and backbone != BackboneConfig(timm=self.timm, timm_options=self.timm_options):
+            raise ConfigError(
+                "model.timm replaces the ResNet; leave model.depth, model.width, model.stride_at, model.stem_pool and "
+                "model.ibn as they are"
+            )
         bnneck = config.bnneck if self.bnneck is None else self.bnneck
         return config.model_copy(
             update={"backbone": backbone, "bnneck": bnneck, "gem": self.gem, "mask_affine": self.mask_affine}

@@ -1,6 +1,6 @@
 """Configuration of a network, and the paper's variants by name."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -8,7 +8,7 @@ from bundle.manifest import StrictModel
 
 
 class BackboneConfig(StrictModel):
-    """A ResNet. The last two options exist because published weights differ in them."""
+    """A ResNet, or a timm model in its place. `stride_at` and `stem_pool` exist because published weights differ."""
 
     depth: Literal[18, 34, 50] = 50
     width: float = Field(default=1.0, gt=0, description="factor on every stage's channels; the stem keeps 64")
@@ -22,10 +22,14 @@ class BackboneConfig(StrictModel):
         default=False,
         description="IBN-a: instance norm on half of the channels of each block's first norm, stages 1 to 3",
     )
+    timm: str | None = Field(default=None, description="name of a timm model in place of the ResNet")
+    timm_options: dict[str, Any] = Field(default={}, description="further arguments of timm.create_model")
 
     @property
     def name(self) -> str:
-        """`resnet50`, `resnet50-ibn-a`, or `resnet50-w0.5` where the width is not 1."""
+        """`resnet50`, `resnet50-ibn-a`, `resnet50-w0.5` where the width is not 1, or timm's name."""
+        if self.timm:
+            return self.timm
         return (
             f"resnet{self.depth}" + ("-ibn-a" if self.ibn else "") + ("" if self.width == 1.0 else f"-w{self.width:g}")
         )

@@ -10,10 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from training.errors import ConfigError
 from training.model.attention import PartAttention
 from training.model.backbone import NonLocal, ResNet
 from training.model.config import NetworkConfig
 from training.model.parts import GeneralisedMean, LearnedParts, Stripes, pool_parts
+from training.model.timm_backbone import TimmBackbone
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,7 @@ class PAN(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = ResNet(config.backbone, NonLocal if config.non_local else None)
+        self.backbone = _backbone(config)
         c1, c2, c3, c4 = channels = self.backbone.channels
         self.parts: nn.Module = (
             Stripes(config.stripes) if config.stripes else LearnedParts(c4, config.scales, config.mask_affine)
@@ -159,6 +161,22 @@ class PAN(nn.Module):
     def parameter_count(self) -> int:
         """Parameters that are exported; training classifiers are not part of this module."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+
+def _backbone(config: NetworkConfig) -> ResNet | TimmBackbone:
+    if config.backbone.timm is None:
+        return ResNet(config.backbone, NonLocal if config.non_local else None)
+    if config.non_local:
+        raise ConfigError(
+            "non-local blocks stand between the stages of a ResNet; choose a variant without, or no model.timm"
+        )
+    backbone = TimmBackbone(config.backbone)
+    if config.fusion in ("pool_x3", "conv_add", "conv_concat") and backbone.strides != [4, 8, 16, 16]:
+        raise ConfigError(
+            f"{config.fusion} joins block 3 with block 4 at strides 4, 8, 16, 16, but {config.backbone.name} has "
+            f"{backbone.strides}; set model.timm_options='{{output_stride: 16}}' or choose another variant"
+        )
+    return backbone
 
 
 def _unit(row_BD: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from training.errors import CheckpointError
 from training.model.config import BackboneConfig
 from training.model.ibn import split_batch_norms
+from training.model.timm_backbone import TimmBackbone, load_timm_weights
 
 # The hash in the name is the start of the file's SHA-256; torch.hub checks it.
 IMAGENET_URLS = {
@@ -21,12 +22,15 @@ IMAGENET_URLS = {
 
 
 def load_backbone_weights(backbone: nn.Module, config: BackboneConfig, source: str) -> None:
-    """Fill a ResNet from `source`: "imagenet", or the path of a .safetensors or .pth file with torchvision's keys.
+    """Fill a backbone from `source`: "imagenet", or the path of a .safetensors or .pth file.
 
-    A backbone with IBN-a takes weights with and without it. A classifier (`fc.*`) in the file is ignored; every
-    other difference in names or shapes is an error.
+    A ResNet takes torchvision's keys, with IBN-a also those of its authors; a timm model takes timm's. A classifier
+    (`fc.*`) in the file is ignored; every other difference in names or shapes is an error.
     Pickled files are read with weights_only=True, so they cannot run code. Raises CheckpointError.
     """
+    if isinstance(backbone, TimmBackbone):
+        load_timm_weights(backbone, config, source)
+        return
     tensors = _imagenet(config) if source == "imagenet" else _read(Path(source))
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("fc.")}
     own = {name: tensor for name, tensor in backbone.state_dict().items() if not name.startswith("between.")}
