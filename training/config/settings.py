@@ -23,6 +23,12 @@ class DataConfig(StrictModel):
         default=None, description="training data set; several as a list: data.path='[A,B]'"
     )
     test: Path | None = Field(default=None, description="evaluate on this data set instead of the first of data.path")
+    max_identities: int | None = Field(
+        default=None, ge=2, description="train on this many identities, drawn at random; null: on all"
+    )
+    max_crops: int | None = Field(
+        default=None, ge=2, description="train on at most this many crops of each identity; null: on all"
+    )
     height: int = Field(default=384, ge=16, description="input height in pixels")
     width: int = Field(default=128, ge=16, description="input width in pixels")
     cache_gib: float = Field(default=4.0, ge=0, description="memory for decoded crops in each process, in GiB")

@@ -68,6 +68,27 @@ def unmatched(query: Sequence[Crop], gallery: Sequence[Crop]) -> list[Crop]:
     return [crop for crop in query if crop.person <= DISTRACTOR or not seen_by[crop.person] - {crop.camera}]
 
 
+def limit_training(data: ReidData, identities: int | None, crops: int | None) -> ReidData:
+    """The data set with at most this many training identities and crops of each; None: no limit.
+
+    Both are drawn at random, always in the same way: a smaller subset is part of a larger one.
+    """
+    if identities is None and crops is None:
+        return data
+    rng = np.random.default_rng(0)
+    people = np.unique([crop.person for crop in data.train if crop.person > DISTRACTOR])
+    chosen = set(rng.permutation(people)[:identities].tolist())
+    taken: Counter[int] = Counter()
+    kept = []
+    for index in rng.permutation(len(data.train)):
+        crop = data.train[index]
+        if crop.person in chosen and (crops is None or taken[crop.person] < crops):
+            taken[crop.person] += 1
+            kept.append(crop)
+    limits = [f"{identities} identities"] * (identities is not None) + [f"{crops} crops each"] * (crops is not None)
+    return replace(data, name=f"{data.name} ({', '.join(limits)})", train=tuple(kept))
+
+
 def not_evaluable_reason(data: ReidData) -> str:
     """Why query and gallery cannot be evaluated; an empty string if they can."""
     if not data.query or not data.gallery:

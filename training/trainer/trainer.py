@@ -17,6 +17,7 @@ from training.data import (
     CropStore,
     IdentitySampler,
     describe_excluded,
+    limit_training,
     not_evaluable_reason,
     prefetch,
     read_data,
@@ -68,7 +69,8 @@ class Trainer:
             self.console = Console(quiet=True)
         torch.set_num_threads(config.threads or torch.get_num_threads())
         self.spec = config.input_spec()
-        self.data = read_data(config.data.path, config.data.test)
+        data = read_data(config.data.path, config.data.test)
+        self.data = limit_training(data, config.data.max_identities, config.data.max_crops)
         self.not_evaluated = not_evaluable_reason(self.data)
         if self.not_evaluated and config.evaluate_every:
             raise ConfigError(f"{self.not_evaluated}; set evaluate_every=0 to train without an evaluation")

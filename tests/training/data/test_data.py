@@ -1,6 +1,7 @@
 """Readers, batches and augmentation."""
 
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,16 @@ import torch
 
 from bundle import InputSpec, load_crop
 from tests.training.conftest import write_crop
-from training.data import AugmentConfig, CropStore, IdentitySampler, augment, prefetch, read_data, trainable
+from training.data import (
+    AugmentConfig,
+    CropStore,
+    IdentitySampler,
+    augment,
+    limit_training,
+    prefetch,
+    read_data,
+    trainable,
+)
 from training.data.crops import persons
 from training.data.prefetch import AHEAD
 from training.errors import DataError
@@ -111,6 +121,18 @@ def test_identities_with_one_crop_are_not_trained_on(market: Path) -> None:
     kept, labels = trainable([*data.train, data.query[0]])
     assert len(kept) == len(data.train)
     assert set(labels) == set(range(6))
+
+
+def test_a_smaller_subset_is_part_of_a_larger_one(market: Path) -> None:
+    data = read_data(market)
+    assert limit_training(data, None, None) is data
+    small, large = limit_training(data, 3, 2), limit_training(data, 5, 3)
+    assert sorted(Counter(crop.person for crop in small.train).values()) == [2, 2, 2]
+    assert len({crop.person for crop in large.train}) == 5
+    assert set(small.train) < set(large.train) < set(data.train)
+    assert (small.query, small.gallery) == (data.query, data.gallery)
+    assert small == limit_training(data, 3, 2)
+    assert small.name.endswith("(3 identities, 2 crops each)")
 
 
 @pytest.mark.parametrize("cache_gib", [0.0, 1.0])
