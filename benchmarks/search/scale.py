@@ -89,7 +89,7 @@ def exact(rows: int, dim: int) -> dict[str, Any]:
         ids = range(start + 1, start + 1 + len(vectors))
         gallery.add(ids, [NewEntry(camera_id=f"c{entry % _CAMERAS}") for entry in ids], vectors)
     # The very memory: where a copy comes to lie makes it slower or quicker by a quarter, by chance.
-    bare = gallery.contents.vectors._faiss
+    bare = gallery.segment.exact._faiss
     queries = crops.some(32)
     found: dict[str, Any] = {"rows": rows, "dim": dim}
     for batch, threads in ((1, 1), (32, faiss.omp_get_max_threads())):
@@ -169,7 +169,7 @@ def approximate(rows: int, dim: int, kind: IndexKind) -> dict[str, Any]:
                 pass
             found["index restored s" if again else "index trained s"] = round(time.perf_counter() - started, 1)
             database.close()
-        index = gallery.contents.approximate
+        index = gallery.segment.ann
         found["index"] = index.kind if index is not None else "flat"
         for title, where in (("approximate", Filter()), ("one camera of ten", _ONE_CAMERA)):
             found[title] = measured(gallery, queries, where)

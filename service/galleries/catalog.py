@@ -311,7 +311,7 @@ class GalleryCatalog:
 
     def _loaded(self, row: GalleryRow, db: sqlite3.Connection, *, new_vectors: bool = False) -> GalleryIndex:
         memory = load_gallery(row, self.clock, db, new_vectors=new_vectors)
-        memory.contents.columns.last = records.last_assigned_id(db)
+        memory.segment.metadata.last = records.last_assigned_id(db)
         return memory
 
     def _install(self, held: LoadedGallery, row: GalleryRow, memory: GalleryIndex) -> None:

@@ -19,18 +19,18 @@ def load_gallery(
     model that the gallery has not gone over to yet. Entries that are damaged are set aside and logged.
     """
     gallery = GalleryIndex(row.dim, row.retention, clock)
-    contents = gallery.contents
-    contents.vectors.reserve(records.count_entries(db, row.id))
+    segment = gallery.segment
+    segment.exact.reserve(records.count_entries(db, row.id))
     damaged: list[Damage] = []
     for part in examine_entries(db, row.id, row.dim, new_vectors=new_vectors):
         valid = part.valid
-        contents.vectors.add(part.vectors)
-        contents.columns.append_columns(
+        segment.exact.add(part.vectors)
+        segment.metadata.append_columns(
             valid.ids, valid.persons, valid.cameras, valid.captured, valid.attributes, valid.since
         )
         damaged += part.damaged
     if damaged:
-        contents.set_aside = frozenset(one.entry_id for one in damaged)
+        segment.set_aside = frozenset(one.entry_id for one in damaged)
         log.error(
             "entries of a gallery are damaged and answer no search; stop the service and see `pan-serve check`",
             extra={"gallery": row.name, "set_aside": len(damaged), "entries": first_few(damaged)},

@@ -71,7 +71,7 @@ class Searcher:
         self, gallery: GalleryIndex, query: Vectors, top_k: int, where: Filter, how: Grouping
     ) -> list[PersonHit]:
         """The best persons."""
-        named = replace(where, named=True)
+        named = replace(where, has_person=True)
         return await self._run_alone(lambda: gallery.search_persons(query, top_k, named, how))
 
     async def close(self) -> None:

@@ -1,7 +1,7 @@
-"""Copies of indexes on a GPU, where faiss was built for one and finds one. They answer what needs no selector.
+"""Replicas of indexes on a GPU, if faiss is built for GPUs and finds one.
 
-faiss takes no selector on a GPU, and one search at a time. What is overwritten in the original must not live on in a
-copy, so the copy is given up then, and made again by who looks after the index.
+On a GPU faiss supports no selector and no concurrent searches. So a replica only answers searches without a filter. Its
+owner drops it when rows of the original are overwritten, because deleted vectors must not remain in it.
 """
 
 import threading
@@ -11,31 +11,31 @@ import faiss
 
 from service.core.types import Rows, Vectors
 
-_DEEPEST = 2048  # hits that faiss gives on a GPU
+_MAX_HITS = 2048  # the limit of faiss on a GPU
 
 
-def gpu_found() -> bool:
+def gpu_available() -> bool:
     """Whether faiss can use a GPU here."""
     return hasattr(faiss, "StandardGpuResources") and faiss.get_num_gpus() > 0
 
 
 class GpuReplica:
-    """The first `rows` of an index, as they were when it was made."""
+    """A copy of a faiss index, which had `rows` rows at that time."""
 
     def __init__(self, original: Any) -> None:
-        """Raises RuntimeError where the GPU has no room for it."""
+        """Raises RuntimeError if the GPU has too little memory."""
         self._resources = faiss.StandardGpuResources()
         self._faiss = faiss.index_cpu_to_gpu(self._resources, 0, original)
-        self._one_at_a_time = threading.Lock()
+        self._lock = threading.Lock()
         self.rows = int(original.ntotal)
 
     def serves(self, count: int) -> bool:
-        """Whether it can give so many hits."""
-        return count <= min(_DEEPEST, self.rows)
+        """Whether a search for `count` hits is possible."""
+        return count <= min(_MAX_HITS, self.rows)
 
-    def search(self, queries: Vectors, count: int, probes: int | None = None) -> tuple[Vectors, Rows]:
-        """(Q, count) scores and rows for each of (Q, D) queries; `probes` lists are looked into where there are any."""
-        params = None if probes is None else faiss.SearchParametersIVF(nprobe=probes)
-        with self._one_at_a_time:
+    def search(self, queries: Vectors, count: int, nprobe: int | None = None) -> tuple[Vectors, Rows]:
+        """(Q, count) float32 scores and int64 rows for (Q, D) float32 queries; `nprobe` is for inverted lists."""
+        params = None if nprobe is None else faiss.SearchParametersIVF(nprobe=nprobe)
+        with self._lock:
             scores, rows = self._faiss.search(queries, count, params=params)
         return scores, rows

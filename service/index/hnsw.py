@@ -1,4 +1,7 @@
-"""A graph of neighbours (HNSW): a search walks it towards the query. Quick to search and slow to build."""
+"""A graph index (HNSW, Malkov and Yashunin 2018): fast to search, slow to build.
+
+Shapes: Q queries, P dimensions.
+"""
 
 from collections.abc import Callable
 
@@ -8,60 +11,60 @@ import numpy.typing as npt
 
 from service.core.types import Mask, Rows, Vectors
 from service.index.columns import GrowableArray
-from service.index.exact import use_cores
+from service.index.exact import set_thread_count
 
-_NEIGHBOURS = 32
-_CONSTRUCTION = 80  # neighbours looked at when a row is added
+_M = 32  # neighbours of a node
+_EF_CONSTRUCTION = 80
 
 
 class Hnsw:
-    """Projected vectors in 8 bits a dimension, linked. The effort of a search is the width of its walk."""
+    """A graph of projected vectors with 8 bits per dimension. Its search parameter is efSearch."""
 
-    efforts = (32, 48, 64, 96, 128, 192, 256, 384, 512, 1024)
+    search_params = (32, 48, 64, 96, 128, 192, 256, 384, 512, 1024)
 
     def __init__(
         self, trained: bytes, graph: bytes | None = None, rows: Rows | None = None, vectors: Vectors | None = None
     ) -> None:
-        """Empty; or the graph of an earlier one, and the (n,) rows and (n, P) vectors of its nodes.
+        """An empty index, or one with the `graph` of an earlier `state`.
 
-        `trained` is what `train` made.
+        `trained` comes from `train`. `rows` (n,) and `vectors` (n, P) float32 belong to the nodes of the graph.
         """
         self._trained = trained
-        self._rows = GrowableArray(np.int64)  # of each node
-        self._nodes = GrowableArray(np.int64, empty=-1)  # of each row
+        self._rows = GrowableArray(np.int64)  # by node: its row
+        self._nodes = GrowableArray(np.int64, fill=-1)  # by row: its node
         index = faiss.deserialize_index(np.frombuffer(trained, np.uint8))
         self._codes = faiss.downcast_index(index.storage)
         if graph is not None:
             empty, index = index, faiss.deserialize_index(np.frombuffer(graph, np.uint8), faiss.IO_FLAG_SKIP_STORAGE)
-            empty.own_fields = False  # the codes move from the one index to the other
+            empty.own_fields = False  # the codes move to the new index
             self._codes.add(np.ascontiguousarray(vectors, np.float32))
             index.storage, index.own_fields = self._codes, True
             self._codes.this.disown()
             assert rows is not None
             self._append(rows)
-        index.hnsw.efConstruction = _CONSTRUCTION
+        index.hnsw.efConstruction = _EF_CONSTRUCTION
         self._faiss = index
 
     @classmethod
     def train(cls, sample: Vectors) -> "Hnsw":
-        """Learn the range of each dimension from (n, P) vectors."""
+        """An empty index. Learns the range of each dimension from (n, P) float32 vectors."""
         codes = faiss.ScalarQuantizer.QT_8bit
-        index = faiss.IndexHNSWSQ(sample.shape[1], codes, _NEIGHBOURS, faiss.METRIC_INNER_PRODUCT)
+        index = faiss.IndexHNSWSQ(sample.shape[1], codes, _M, faiss.METRIC_INNER_PRODUCT)
         index.train(sample)
         return cls(faiss.serialize_index(index).tobytes())
 
     @property
     def rows(self) -> Rows:
-        """The row of each node, in the order of the nodes."""
+        """(n,) the row of each node."""
         return self._rows.values
 
     def holds(self, count: int) -> Mask:
-        """(count,) booleans: which of the first `count` rows are nodes."""
+        """(count,) booleans: whether each of the first rows is a node."""
         held: Mask = self._nodes.padded(count) >= 0
         return held
 
     def prepare(self, rows: Rows, vectors: Vectors) -> Callable[[], None]:
-        """What it returns adds (n, P) vectors as (n,) rows and links them."""
+        """The returned call adds (n, P) float32 vectors as (n,) rows and links them."""
         vectors = np.ascontiguousarray(vectors, np.float32)
 
         def append() -> None:
@@ -70,28 +73,28 @@ class Hnsw:
 
         return append
 
-    def search(self, queries: Vectors, count: int, effort: int) -> Rows:
-        """(Q, n) rows that are likely the best, for each of (Q, P) queries, n at most `count`; -1 is no row."""
-        use_cores(len(queries))
+    def search(self, queries: Vectors, count: int, ef_search: int) -> Rows:
+        """(Q, n) candidate rows for (Q, P) float32 queries, n <= `count`; -1 is no row."""
+        set_thread_count(len(queries))
         count = min(count, len(self._rows))
-        params = faiss.SearchParametersHNSW(efSearch=max(effort, count))
+        params = faiss.SearchParametersHNSW(efSearch=max(ef_search, count))
         _, nodes = self._faiss.search(queries, count, params=params)
         rows: Rows = np.where(nodes < 0, -1, self._rows.values[nodes])
         return rows
 
     def wipe(self, rows: Rows) -> None:
-        """Overwrite what is held of these rows with nothing, near which no query is; they stay as nodes."""
+        """Overwrite the codes of (n,) rows with that of the zero vector, which is near no query. Their nodes stay."""
         nodes = self._nodes.padded(int(rows.max(initial=-1)) + 1)[rows]
-        nothing = self._codes.sa_encode(np.zeros((1, self._codes.d), np.float32))
+        zero = self._codes.sa_encode(np.zeros((1, self._codes.d), np.float32))
         count, size = self._codes.ntotal, self._codes.code_size
-        faiss.rev_swig_ptr(self._codes.codes.data(), count * size).reshape(count, size)[nodes[nodes >= 0]] = nothing
+        faiss.rev_swig_ptr(self._codes.codes.data(), count * size).reshape(count, size)[nodes[nodes >= 0]] = zero
 
     def empty(self) -> "Hnsw":
-        """Another without rows, as trained."""
+        """A copy of the training, without rows."""
         return Hnsw(self._trained)
 
     def state(self) -> dict[str, npt.NDArray[np.uint8]]:
-        """What is costly to find again: the graph without what its nodes hold."""
+        """The training and the graph, without the codes of its nodes."""
         graph = faiss.serialize_index(self._faiss, faiss.IO_FLAG_SKIP_STORAGE)
         return {"trained": np.frombuffer(self._trained, np.uint8), "graph": graph}
 

@@ -1,4 +1,4 @@
-"""Many readers or one writer: faiss allows concurrent searches, and nothing beside an add."""
+"""A read-write lock: faiss allows concurrent searches, but no search during an add."""
 
 import threading
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class ReadWriteLock:
-    """A waiting writer goes before new readers, so a stream of searches cannot starve enrolment."""
+    """Many readers or one writer. A waiting writer precedes new readers, so searches cannot starve enrolment."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -16,7 +16,7 @@ class ReadWriteLock:
 
     @contextmanager
     def read(self) -> Iterator[None]:
-        """Shared with other readers."""
+        """Hold the lock together with other readers."""
         with self._changed:
             self._changed.wait_for(lambda: not self._writing and not self._writers_waiting)
             self._readers += 1
@@ -29,7 +29,7 @@ class ReadWriteLock:
 
     @contextmanager
     def write(self) -> Iterator[None]:
-        """Alone."""
+        """Hold the lock exclusively."""
         with self._changed:
             self._writers_waiting += 1
             self._changed.wait_for(lambda: not self._writing and not self._readers)

@@ -22,13 +22,14 @@ from service.batching.thread_priority import lower_priority
 from service.core.errors import NotFound
 from service.core.types import Rows
 from service.galleries.catalog import GalleryCatalog, LoadedGallery
-from service.index.ann import COMPONENTS, Approximate, kind_of, principal_components
-from service.index.choice import ApproximateKind, choose_kind
-from service.index.exact import stay_on_one_core
+from service.index.ann import COMPONENTS, AnnIndex, principal_components, state_kind
+from service.index.choice import AnnKind, choose_kind
+from service.index.exact import limit_to_one_core
 from service.index.gallery_index import GalleryIndex
-from service.index.gpu import gpu_found
+from service.index.gpu import gpu_available
 from service.index.metadata import MetadataTable
-from service.index.recall import Probes, Reader, choose_probes, fill, measure
+from service.index.reader import SegmentReader
+from service.index.recall import Probes, add_missing, choose_probes, measure
 from service.index.segment import Segment
 from service.observability.metrics import Metrics
 from service.observability.worker import Worker
@@ -50,14 +51,14 @@ _SAMPLE = 65_536
 _WORTH_SAVING = 1.05  # times as many rows as were saved
 
 
-def _share_dead(contents: Segment) -> float:
+def _share_dead(segment: Segment) -> float:
     """The share of dead rows from which on a copy without them is made."""
-    return 0.2 if contents.approximate is None else min(0.2, 1.0 - contents.approximate.min_live_fraction)
+    return 0.2 if segment.ann is None else min(0.2, 1.0 - segment.ann.min_live_fraction)
 
 
 def _lower_priority() -> None:
     lower_priority()
-    stay_on_one_core()
+    limit_to_one_core()
 
 
 class _Stopped(Exception):
@@ -96,61 +97,61 @@ class IndexMaintainer:
         """
         held = self._galleries.snapshot(held.row.name)  # as one: a change of models exchanges both
         gallery, started = held.memory, time.monotonic()
-        self._forget(held, gallery.contents)
-        done = self._do_first(held, gallery, gallery.contents)
+        self._forget(held, gallery.segment)
+        done = self._do_first(held, gallery, gallery.segment)
         if done is None:
             return False
-        self._save(held, gallery.contents, done)
+        self._save(held, gallery.segment, done)
         seconds = time.monotonic() - started
         self._metrics.upkeep_seconds.labels(done).observe(seconds)
         told = {"gallery": held.row.name, "done": done, "seconds": round(seconds, 1)}
-        if (index := gallery.contents.approximate) is not None and (measured := index.measured) is not None:
+        if (index := gallery.segment.ann) is not None and (measured := index.measured) is not None:
             told |= {"recall": measured.recall, "recall_recent": measured.recall_recent}
             if not index.trusted:
                 log.warning("the recall of an index is below its target: searches are exact", extra=told)
         log.info("index", extra=told)
         return True
 
-    def _do_first(self, held: LoadedGallery, gallery: GalleryIndex, contents: Segment) -> str | None:
+    def _do_first(self, held: LoadedGallery, gallery: GalleryIndex, segment: Segment) -> str | None:
         """What was done, if there was anything to do."""
-        kind, index = choose_kind(held.row.index_kind, len(gallery), held.row.dim), contents.approximate
-        if contents.columns.dead > max(_FEW_DEAD, _share_dead(contents) * len(contents)):
+        kind, index = choose_kind(held.row.index_kind, len(gallery), held.row.dim), segment.ann
+        if segment.metadata.deleted_count > max(_FEW_DEAD, _share_dead(segment) * len(segment)):
             gallery.compact(lambda columns, rows: self._copied(gallery, columns, rows))
             return "compacted"
         if kind is None:
             if index is None:
-                return self._copy_to_gpu(gallery, contents)
+                return self._copy_to_gpu(gallery, segment)
             with gallery.lock.write():
-                contents.approximate = None
+                segment.ann = None
             return "dropped"
         if index is None or index.kind != kind:
             return "restored" if self._restore(held, gallery, kind) else self._train(gallery, kind)
-        if self._needs_training(contents, index):
+        if self._needs_training(segment, index):
             return self._train(gallery, kind)
-        if self._needs_measuring(contents, index):
-            return self._extend(gallery, contents, index)
-        return self._copy_to_gpu(gallery, contents)
+        if self._needs_measuring(segment, index):
+            return self._extend(gallery, segment, index)
+        return self._copy_to_gpu(gallery, segment)
 
-    def _needs_training(self, contents: Segment, index: Approximate) -> bool:
+    def _needs_training(self, segment: Segment, index: AnnIndex) -> bool:
         """Whether so much came or went since training that the index may have learnt another gallery."""
-        alive, end = contents.columns.alive, np.searchsorted(contents.columns.entries, index.trained_until, "right")
+        alive, end = segment.metadata.live, np.searchsorted(segment.metadata.entries, index.trained_until, "right")
         left = int(np.count_nonzero(alive[:end]))  # of what it was trained on
         turnover = 1.0 - left / max(1, index.trained_rows, int(np.count_nonzero(alive)))
         return turnover > (_TURNOVER if index.trusted else index.retrain_after)
 
-    def _needs_measuring(self, contents: Segment, index: Approximate) -> bool:
-        if index.measured is None or (len(contents) - len(index)) * contents.vectors.dim > _TAIL:
+    def _needs_measuring(self, segment: Segment, index: AnnIndex) -> bool:
+        if index.measured is None or (len(segment) - len(index)) * segment.exact.dim > _TAIL:
             return True
-        return contents.columns.dead - index.measured.dead > max(_FEW_DEAD, _DIED * len(contents))
+        return segment.metadata.deleted_count - index.measured.deleted_count > max(_FEW_DEAD, _DIED * len(segment))
 
-    def _copy_to_gpu(self, gallery: GalleryIndex, contents: Segment) -> str | None:
-        if not gpu_found() or len(contents) == 0:
+    def _copy_to_gpu(self, gallery: GalleryIndex, segment: Segment) -> str | None:
+        if not gpu_available() or len(segment) == 0:
             return None
         with gallery.lock.read():
-            if contents.approximate is None:
-                made = contents.vectors.copy_to_gpu(_TAIL // contents.vectors.dim)
+            if segment.ann is None:
+                made = segment.exact.copy_to_gpu(_TAIL // segment.exact.dim)
             else:
-                made = contents.approximate.copy_to_gpu()
+                made = segment.ann.copy_to_gpu()
         return "copied to the GPU" if made else None
 
     async def _tend_all_beside(self) -> bool:
@@ -203,105 +204,105 @@ class IndexMaintainer:
             log.exception("old snapshots could not be removed")
 
     def _copied(self, gallery: GalleryIndex, columns: MetadataTable, rows: Rows) -> Segment:
-        old, new = gallery.contents, Segment(gallery.contents.vectors.dim)
-        new.columns = columns
-        for vectors in Reader(old, gallery.lock, self._check).vectors(rows):
-            new.vectors.add(vectors)
-        if old.approximate is not None:
-            approximate = old.approximate.empty()
-            self._fill(Reader(new, gallery.lock, self._check), approximate)
-            new.approximate = approximate
+        old, new = gallery.segment, Segment(gallery.segment.exact.dim)
+        new.metadata = columns
+        for vectors in SegmentReader(old, gallery.lock, self._check).vectors(rows):
+            new.exact.add(vectors)
+        if old.ann is not None:
+            approximate = old.ann.empty()
+            self._fill(SegmentReader(new, gallery.lock, self._check), approximate)
+            new.ann = approximate
         return new
 
-    def _train(self, gallery: GalleryIndex, kind: ApproximateKind) -> str:
-        contents, before = gallery.contents, gallery.contents.approximate
-        reader = Reader(contents, gallery.lock, self._check)
+    def _train(self, gallery: GalleryIndex, kind: AnnKind) -> str:
+        segment, before = gallery.segment, gallery.segment.ann
+        reader = SegmentReader(segment, gallery.lock, self._check)
         probes = self._probes(reader, None)
-        alive = np.flatnonzero(reader.alive(probes.covered))
+        alive = np.flatnonzero(reader.live(probes.covered))
         rows = np.setdiff1d(alive, probes.rows)
         sample = np.sort(np.random.default_rng(0).choice(rows, min(len(rows), _SAMPLE), replace=False))
         vectors = np.concatenate(list(reader.vectors(sample)))
-        until = int(contents.columns.entries[probes.covered - 1])
+        until = int(segment.metadata.entries[probes.covered - 1])
         components = principal_components(vectors, max(COMPONENTS))
         for count in COMPONENTS:
             projection = np.ascontiguousarray(components[:, :count])
-            index = Approximate.train(kind, vectors, projection, len(alive), until)
+            index = AnnIndex.train(kind, vectors, projection, len(alive), until)
             self._fill(reader, index, probes)
-            if index.trusted or count >= contents.vectors.dim:
+            if index.trusted or count >= segment.exact.dim:
                 break
         if not index.trusted and before is not None:
             index.retrain_after = min(_TURNOVER, 2 * before.retrain_after)
-        self._install(gallery, contents, index)
+        self._install(gallery, segment, index)
         return "trained"
 
-    def _extend(self, gallery: GalleryIndex, contents: Segment, index: Approximate) -> str:
+    def _extend(self, gallery: GalleryIndex, segment: Segment, index: AnnIndex) -> str:
         """Add what an index lacks to it, and measure it; it answers for that from then on."""
-        reader = Reader(contents, gallery.lock, self._check)
+        reader = SegmentReader(segment, gallery.lock, self._check)
         before = len(index)
         self._fill(reader, index)
         return "extended" if len(index) > before else "measured"
 
-    def _restore(self, held: LoadedGallery, gallery: GalleryIndex, kind: ApproximateKind) -> bool:
+    def _restore(self, held: LoadedGallery, gallery: GalleryIndex, kind: AnnKind) -> bool:
         state = self._snapshots.load(held.row)
-        if state is None or kind_of(state) != kind:
+        if state is None or state_kind(state) != kind:
             return False
-        contents = gallery.contents
-        reader = Reader(contents, gallery.lock, self._check)
+        segment = gallery.segment
+        reader = SegmentReader(segment, gallery.lock, self._check)
         with gallery.lock.read():
-            alive, entries = contents.columns.alive.copy(), contents.columns.entries.copy()
+            alive, entries = segment.metadata.live.copy(), segment.metadata.entries.copy()
         of_nodes = state.pop("entries", entries[:0])
         rows = np.searchsorted(entries, of_nodes)
         if not np.isin(of_nodes, entries[alive]).all():
             return False  # some of its nodes are gone
-        approximate = Approximate.restored(state, rows, list(reader.vectors(rows)))
+        approximate = AnnIndex.restored(state, rows, list(reader.vectors(rows)))
         self._fill(reader, approximate)
-        self._install(gallery, contents, approximate)
+        self._install(gallery, segment, approximate)
         if approximate.follows_rows:
             self._saved_rows[held.row.id] = len(of_nodes)
         return True
 
-    def _install(self, gallery: GalleryIndex, contents: Segment, index: Approximate) -> None:
+    def _install(self, gallery: GalleryIndex, segment: Segment, index: AnnIndex) -> None:
         """Search by an index from now on, without the rows that died while it was filled."""
         with gallery.lock.write():
-            if gallery.contents is contents:
-                index.wipe(np.flatnonzero(index.holds(len(contents)) & ~contents.columns.alive))
-                contents.approximate = index
+            if gallery.segment is segment:
+                index.wipe(np.flatnonzero(index.holds(len(segment)) & ~segment.metadata.live))
+                segment.ann = index
 
-    def _probes(self, reader: Reader, index: Approximate | None) -> Probes:
+    def _probes(self, reader: SegmentReader, index: AnnIndex | None) -> Probes:
         """The newest are those that came since the last measurement, or as many as are searched exactly besides."""
-        newest = len(reader.contents) - _TAIL // reader.contents.vectors.dim
+        newest = len(reader.segment) - _TAIL // reader.segment.exact.dim
         return choose_probes(reader, index, min(newest, len(index)) if index is not None and len(index) else newest)
 
-    def _fill(self, reader: Reader, index: Approximate, probes: Probes | None = None) -> None:
+    def _fill(self, reader: SegmentReader, index: AnnIndex, probes: Probes | None = None) -> None:
         """Add what an index lacks, and measure it. Searches use what was measured before until this is done."""
         probes = probes or self._probes(reader, index)
-        fill(reader, index, probes, attached=reader.contents.approximate is index)
+        add_missing(reader, index, probes, attached=reader.segment.ann is index)
         measured = measure(reader, index, probes, self._galleries.clock())
         with reader.lock.write():
             index.measured = measured
-            index.first_efforts = measured.efforts or index.first_efforts
+            index.initial_params = measured.search_params or index.initial_params
 
-    def _save(self, held: LoadedGallery, contents: Segment, done: str) -> None:
-        approximate = contents.approximate
+    def _save(self, held: LoadedGallery, segment: Segment, done: str) -> None:
+        approximate = segment.ann
         if approximate is None:
             return
         state = approximate.state()
         if approximate.follows_rows:
             # A graph is large, so it is not saved for every few rows; those it lacks are soon added again.
             saved = self._saved_rows.get(held.row.id, 0)
-            if contents.columns.dead:  # as `_forget` says
+            if segment.metadata.deleted_count:  # as `_forget` says
                 return
             if done != "trained" and len(approximate) < _WORTH_SAVING * saved:
                 return
-            state["entries"] = contents.columns.entries[approximate.nodes]
+            state["entries"] = segment.metadata.entries[approximate.nodes]
             self._saved_rows[held.row.id] = len(approximate)
         elif done != "trained":
             return
         self._snapshots.save(held.row, state)
 
-    def _forget(self, held: LoadedGallery, contents: Segment) -> None:
+    def _forget(self, held: LoadedGallery, segment: Segment) -> None:
         """A saved graph tells which entries were near one that is deleted, and serves no start any more."""
-        if contents.columns.dead and self._saved_rows.pop(held.row.id, None) is not None:
+        if segment.metadata.deleted_count and self._saved_rows.pop(held.row.id, None) is not None:
             self._snapshots.drop(held.row)
 
     def _check(self) -> None:

@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 
-from service.index.ann import Approximate
-from service.index.exact import FlatIndex
-from service.index.gpu import gpu_found
+from service.index.ann import AnnIndex
+from service.index.exact import ExactIndex
+from service.index.gpu import gpu_available
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not gpu_found(), reason="needs faiss-gpu (extra [gpu]) and a GPU")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not gpu_available(), reason="needs faiss-gpu (extra [gpu]) and a GPU"),
+]
 
 DIM, ROWS = 64, 20_000
 
@@ -19,7 +22,7 @@ def unit(seed: int, count: int) -> np.ndarray:
 
 def test_exact_search_on_a_gpu_equals_exact_search_on_a_cpu() -> None:
     vectors, queries = unit(0, ROWS), unit(1, 20)
-    index = FlatIndex(DIM)
+    index = ExactIndex(DIM)
     index.add(vectors[:-100])
     assert index.copy_to_gpu(0)
     index.add(vectors[-100:])  # not in the replica, so the CPU searches them
@@ -31,9 +34,9 @@ def test_exact_search_on_a_gpu_equals_exact_search_on_a_cpu() -> None:
 
 def test_inverted_lists_on_a_gpu_propose_the_rows_that_they_propose_on_a_cpu() -> None:
     vectors, queries = unit(0, ROWS), unit(1, 20)
-    approximate = Approximate.train("ivf_sq8", vectors, np.eye(DIM, dtype=np.float32), ROWS, ROWS)
+    approximate = AnnIndex.train("ivf_sq8", vectors, np.eye(DIM, dtype=np.float32), ROWS, ROWS)
     approximate.prepare(np.arange(ROWS), vectors)()
-    every_list, none = approximate.efforts[-1], np.empty(0, np.int64)
+    every_list, none = approximate.search_params[-1], np.empty(0, np.int64)
     on_cpu = approximate.propose(queries, 10, every_list, ROWS, none)
     assert approximate.copy_to_gpu()
     on_gpu = approximate.propose(queries, 10, every_list, ROWS, none)

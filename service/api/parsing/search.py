@@ -13,7 +13,7 @@ from service.container import Container
 from service.core.errors import InvalidRequest, ModelMismatch
 from service.core.models import EntryRow
 from service.core.types import Vectors
-from service.index.columns import tag
+from service.index.attributes import attribute_key
 from service.index.metadata import Filter
 from service.storage.galleries import GalleryRow
 
@@ -102,7 +102,7 @@ def as_filter(query: Query, options: SearchOptions) -> Filter:
         captured_from=microseconds(options.captured_from),
         captured_until=microseconds(options.captured_until),
         attributes=frozenset(
-            frozenset(tag(name, one) for one in (value if isinstance(value, list) else [value]))
+            frozenset(attribute_key(name, one) for one in (value if isinstance(value, list) else [value]))
             for name, value in options.attributes.items()
         ),
         exclude_persons_at_cameras=own_pairs if options.exclude_same_person_same_camera else frozenset(),

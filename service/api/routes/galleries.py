@@ -44,8 +44,8 @@ def gallery_view(service: Container, gallery: LoadedGallery) -> dict[str, Any]:
 
 def index_view(gallery: InMemory) -> dict[str, Any]:
     """What searches a gallery now, as the API shows it."""
-    contents = gallery.contents
-    if (index := contents.approximate) is None or (measured := index.measured) is None:
+    segment = gallery.segment
+    if (index := segment.ann) is None or (measured := index.measured) is None:
         return {
             "kind": "flat",
             "entries": len(gallery),
@@ -58,8 +58,8 @@ def index_view(gallery: InMemory) -> dict[str, Any]:
         }
     return {
         "kind": index.kind,
-        "entries": int(np.count_nonzero(contents.columns.alive[: measured.rows])),
-        "exact": contents.is_exact,
+        "entries": int(np.count_nonzero(segment.metadata.live[: measured.rows])),
+        "exact": segment.is_exact,
         "recall": measured.recall,
         "recall_recent": measured.recall_recent,
         "queries": measured.queries,

@@ -75,18 +75,18 @@ async def opened(folder: Path, *names: str) -> AsyncIterator[Store]:
 def search_held(memory: GalleryIndex) -> Iterator[threading.Event]:
     """Within it a search of this gallery runs, until the event is set or the end."""
     inside, go_on = threading.Event(), threading.Event()
-    nearest = memory.contents.nearest
+    nearest = memory.segment.search
 
     def held(*args: Any) -> Any:
         inside.set()
         assert go_on.wait(60)
         return nearest(*args)
 
-    memory.contents.nearest = held  # type: ignore[method-assign]
+    memory.segment.search = held  # type: ignore[method-assign]
     search = threading.Thread(target=lambda: memory.search([np.eye(1, DIM, dtype=np.float32)], 1, Filter()))
     search.start()
     assert inside.wait(60)
-    memory.contents.nearest = nearest  # type: ignore[method-assign]
+    memory.segment.search = nearest  # type: ignore[method-assign]
     try:
         yield go_on
     finally:
@@ -161,12 +161,12 @@ def test_changes_of_a_gallery_are_followed_in_the_order_of_their_commits(tmp_pat
                     await asyncio.sleep(0)
                 tasks.append(asyncio.create_task(store.entries.erase_person("me", "busy", "p3")))
             await asyncio.gather(*tasks)
-            columns = store.galleries.find("busy").memory.contents.columns
+            metadata = store.galleries.find("busy").memory.segment.metadata
             rows = await store.entries.page("busy", after=0, limit=99, person_id=None, camera_id=None)
             assert len(rows) == 20
             in_memory = {
-                int(columns.entries[row]): columns.person_name(int(columns.persons[row]))
-                for row in np.flatnonzero(columns.alive)
+                int(metadata.entries[row]): metadata.person_name(int(metadata.persons[row]))
+                for row in np.flatnonzero(metadata.live)
             }
             assert in_memory == {row.id: row.person_id for row in rows}
 

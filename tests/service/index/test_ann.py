@@ -1,4 +1,4 @@
-"""Approximate indexes against brute force: what they find, what changes under them, and what a start finds again."""
+"""AnnIndex indexes against brute force: what they find, what changes under them, and what a start finds again."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from pan_reid.schemas import IndexKind
-from service.index.choice import ApproximateKind, choose_kind
-from service.index.exact import FlatIndex
+from service.index.choice import AnnKind, choose_kind
+from service.index.exact import ExactIndex
 from service.index.metadata import Filter
 from service.storage import galleries as gallery_records
 from service.workers.index_maintenance import _lower_priority
@@ -20,7 +20,7 @@ from tests.support.galleries import ANYTHING, Place
 
 DIM = 32
 ROWS = 6000
-KINDS: list[ApproximateKind] = ["hnsw", "ivf_sq8", "ivf_pq"]
+KINDS: list[AnnKind] = ["hnsw", "ivf_sq8", "ivf_pq"]
 
 
 def people(count: int, seed: int = 0) -> np.ndarray:
@@ -65,14 +65,14 @@ def recall(place: Place, ids: list[int], vectors: np.ndarray, where: Filter = AN
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_index_finds_what_brute_force_finds_through_every_change(place: Any, kind: ApproximateKind) -> None:
+def test_an_index_finds_what_brute_force_finds_through_every_change(place: Any, kind: AnnKind) -> None:
     here = place(kind)
     vectors = people(ROWS)
     ids = here.enrol(vectors)
-    assert here.memory.contents.approximate is None  # searched exactly until the index is there
+    assert here.memory.segment.ann is None  # searched exactly until the index is there
     assert recall(here, ids, vectors) == 1.0
     assert here.run_once() == {"trained"}
-    approximate = here.memory.contents.approximate
+    approximate = here.memory.segment.ann
     assert (approximate.kind, len(approximate)) == (kind, ROWS)
     assert approximate.measured.recall >= 0.996
     assert recall(here, ids, vectors) >= 0.98
@@ -87,7 +87,7 @@ def test_an_index_finds_what_brute_force_finds_through_every_change(place: Any, 
     ids, vectors = [ids[row] for row in left] + new, np.vstack([vectors[left], more])
     assert recall(here, ids, vectors) >= 0.98  # the newest are searched beside the index
     assert "compacted" in here.run_once()
-    assert (here.memory.contents.columns.dead, len(here.memory)) == (0, len(ids))
+    assert (here.memory.segment.metadata.deleted_count, len(here.memory)) == (0, len(ids))
     assert recall(here, ids, vectors) >= 0.98
 
 
@@ -116,13 +116,13 @@ def test_a_filter_that_keeps_nothing_of_the_index_is_answered_from_what_came_lat
 
 
 @pytest.mark.parametrize("kind", KINDS[:2])
-def test_nothing_of_a_deleted_vector_stays_in_the_index(place: Any, kind: ApproximateKind) -> None:
+def test_nothing_of_a_deleted_vector_stays_in_the_index(place: Any, kind: AnnKind) -> None:
     here = place(kind)
     ids = here.enrol(people(3000))
     here.run_once()
-    inner = here.memory.contents.approximate._inner
-    rows = np.flatnonzero(here.memory.contents.approximate.holds(3000))[[5, 70, -1]].tolist()
-    count = np.count_nonzero(here.memory.contents.approximate.holds(3000))
+    inner = here.memory.segment.ann._inner
+    rows = np.flatnonzero(here.memory.segment.ann.holds(3000))[[5, 70, -1]].tolist()
+    count = np.count_nonzero(here.memory.segment.ann.holds(3000))
 
     def held() -> dict[int, bytes]:
         """What is there of each of these rows."""
@@ -156,7 +156,7 @@ def content(pointer: Any, count: int) -> bytes:
 
 
 @pytest.mark.parametrize("kind", KINDS[:2])
-def test_a_start_finds_what_the_index_had_learnt(place: Any, kind: ApproximateKind) -> None:
+def test_a_start_finds_what_the_index_had_learnt(place: Any, kind: AnnKind) -> None:
     here = place(kind)
     vectors = people(ROWS)
     ids = here.enrol(vectors)
@@ -168,7 +168,7 @@ def test_a_start_finds_what_the_index_had_learnt(place: Any, kind: ApproximateKi
     more = people(200, seed=4)
     ids += here.enrol(more)
     assert here.run_once() == {"restored"}
-    assert here.memory.contents.approximate.kind == kind
+    assert here.memory.segment.ann.kind == kind
     assert recall(here, ids, np.vstack([vectors, more])) >= 0.98
     here.delete(ids[ROWS:])
     for query, hits in zip(people(20, seed=3), before, strict=True):
@@ -328,7 +328,7 @@ def test_a_thread_that_stays_on_one_core_does_so_through_searches_of_many_querie
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("service.index.exact._CORES", 2)
-    index, queries = FlatIndex(8), np.eye(6, 8, dtype=np.float32)
+    index, queries = ExactIndex(8), np.eye(6, 8, dtype=np.float32)
     index.add(queries)
 
     def threads() -> int:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.core.models import NewEntry
-from service.index.columns import tag
+from service.index.attributes import attribute_key
 from service.index.gallery_index import GalleryIndex, Grouping
 from service.index.metadata import Filter
 
@@ -65,7 +65,7 @@ class Model:
                 continue
             if (person, camera) in where.exclude_persons_at_cameras or entry in where.exclude_entries:
                 continue
-            if where.named and person is None:
+            if where.has_person and person is None:
                 continue
             kept.append(entry)
         return kept
@@ -158,13 +158,15 @@ def test_any_history_and_filter_answers_as_brute_force(
                     gallery.update_metadata(id_, known_now)
                     model.entries[id_] = (known_now, model.entries[id_][1])
     assert len(gallery) == len(model.entries)
-    where = replace(where, attributes=frozenset(frozenset(tag(name, v) for v in values) for name, values in wanted))
+    where = replace(
+        where, attributes=frozenset(frozenset(attribute_key(name, v) for v in values) for name, values in wanted)
+    )
     queries = [unit((seed, n), n) for n in (1, 1, 3, 2)]  # of several vectors: the best match
     for query, hits in zip(queries, gallery.search(queries, top_k, where), strict=True):
         truth = model.search(query, top_k, where, wanted)
         assert sorted(hit.entry_id for hit in hits) == sorted(entry for entry, _ in truth)
         np.testing.assert_allclose([hit.score for hit in hits], [score for _, score in truth], atol=1e-6)
-    named = replace(where, named=True)
+    named = replace(where, has_person=True)
     for query in queries[1:3]:
         groups = gallery.search_persons(query, min(top_k, 3), named, Grouping(by, examples=2))
         truth_groups = model.persons(query, min(top_k, 3), where, wanted, by)
@@ -187,7 +189,7 @@ def test_people_with_many_entries_do_not_hide_the_others() -> None:
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     known = [NewEntry(person) for person in ["crowd"] * 1000 + ["x", "y", "z"]]
     gallery.add(range(1, 1004), known, vectors.astype(np.float32))
-    found = gallery.search_persons(query[None], 4, Filter(named=True), Grouping("best", 1))
+    found = gallery.search_persons(query[None], 4, Filter(has_person=True), Grouping("best", 1))
     assert found[0].person_id == "crowd"
     assert {person.person_id for person in found} == {"crowd", "x", "y", "z"}
 
@@ -222,11 +224,11 @@ def test_nothing_of_a_person_stays_in_memory_who_has_no_entry_left() -> None:
     vectors = unit(5, 4)
 
     def held() -> bytes:
-        return pickle.dumps([vars(gallery.contents.columns), gallery.contents.vectors.vectors(np.arange(4))])
+        return pickle.dumps([vars(gallery.segment.metadata), gallery.segment.exact.vectors(np.arange(4))])
 
     known = [NewEntry(name, None, 10**15 + n, '{"badge": 4711}') for n, name in enumerate(["ann", "ben", "ann", "cat"])]
     gallery.add([1, 2, 3, 4], known, vectors)
-    digests = gallery.contents.columns._tags._digests.values.tolist()
+    digests = gallery.segment.metadata._attributes._hashes.values.tolist()
     gallery.remove([1])
     gallery.update_metadata(4, NewEntry("dan"))
     assert b"ann" in held()  # of the third entry
@@ -236,9 +238,9 @@ def test_nothing_of_a_person_stays_in_memory_who_has_no_entry_left() -> None:
     assert [vector.tobytes() in held() for vector in vectors] == [False, True, False, True]
     assert [np.int64(10**15 + n).tobytes() in held() for n in range(4)] == [False, True, False, False]
     assert len(set(digests)) == 1  # all have the same badge, and now one
-    assert gallery.contents.columns._tags._digests.values.tolist().count(digests[0]) == 1
+    assert gallery.segment.metadata._attributes._hashes.values.tolist().count(digests[0]) == 1
     assert b"4711" not in held()
     gallery.add([5, 6], [NewEntry("ann"), NewEntry("eve")], unit(6, 2))  # a name that comes back is as any other
-    groups = gallery.search_persons(vectors[1:2], 9, Filter(named=True), Grouping("best", 1))
+    groups = gallery.search_persons(vectors[1:2], 9, Filter(has_person=True), Grouping("best", 1))
     assert {group.person_id: group.examples[0].entry_id for group in groups} == {"ben": 2, "dan": 4, "ann": 5, "eve": 6}
     assert groups[0].person_id == "ben"

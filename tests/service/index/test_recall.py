@@ -8,14 +8,14 @@ import pytest
 
 from pan_reid.schemas.galleries import IndexStatus
 from service.api.routes.galleries import index_view
-from service.index.choice import ApproximateKind
-from service.index.recall import TARGET
+from service.index.choice import AnnKind
+from service.index.recall import RECALL_TARGETS
 from service.workers import index_maintenance as upkeep
 from tests.support.galleries import Place, near_brute_force
 
 DIM = 96
-KINDS: list[ApproximateKind] = ["hnsw", "ivf_sq8", "ivf_pq"]
-LEAST = TARGET[10] - 0.01  # by some other queries than those of the measurement
+KINDS: list[AnnKind] = ["hnsw", "ivf_sq8", "ivf_pq"]
+LEAST = RECALL_TARGETS[10] - 0.01  # by some other queries than those of the measurement
 
 
 def crops(count: int, seed: int, camera: int = 0) -> np.ndarray:
@@ -53,7 +53,7 @@ def shown(here: Place) -> IndexStatus:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_entries_of_a_new_camera_are_found_at_every_moment(
-    place: Any, kind: ApproximateKind, monkeypatch: pytest.MonkeyPatch
+    place: Any, kind: AnnKind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     here = place(kind)
     old = here.enrol(crops(2500, seed=1))
@@ -93,7 +93,7 @@ def test_entries_of_a_new_camera_are_found_at_every_moment(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_recall_shown_is_that_of_queries_that_are_not_in_the_gallery(place: Any, kind: ApproximateKind) -> None:
+def test_the_recall_shown_is_that_of_queries_that_are_not_in_the_gallery(place: Any, kind: AnnKind) -> None:
     here = place(kind, 48)
     before = here.galleries.clock()
     here.enrol(isotropic(4000, seed=1, dim=48))
@@ -103,7 +103,7 @@ def test_the_recall_shown_is_that_of_queries_that_are_not_in_the_gallery(place: 
     assert (now.queries, now.queries_recent) == (128, 64)
     assert now.measured_at is not None
     assert before <= now.measured_at.timestamp() * 1e6 <= here.galleries.clock()
-    assert now.recall >= TARGET[10]
+    assert now.recall >= RECALL_TARGETS[10]
     assert now.recall == pytest.approx(near_brute_force(here, isotropic(500, seed=2, dim=48)), abs=0.01)
 
 
@@ -114,7 +114,7 @@ def test_an_index_below_its_target_is_shown_and_searched_exactly(place: Any) -> 
     assert here.run_once() == {"trained"}
     now = shown(here)
     assert now.exact
-    assert 0.0 < now.recall < TARGET[10]
+    assert 0.0 < now.recall < RECALL_TARGETS[10]
     assert near_brute_force(here, isotropic(50, seed=2, dim=400)) == 1.0
     assert here.run_once() == set()  # it is not trained again and again
     here.enrol(isotropic(100, seed=3, dim=400))
@@ -140,7 +140,7 @@ def test_an_index_is_trained_anew_when_half_of_what_it_knew_is_gone(place: Any) 
 
 
 @pytest.mark.parametrize("kind", KINDS[:2])
-def test_a_restored_index_is_measured_before_it_answers(place: Any, kind: ApproximateKind) -> None:
+def test_a_restored_index_is_measured_before_it_answers(place: Any, kind: AnnKind) -> None:
     here = place(kind)
     here.enrol(crops(2500, seed=1))
     here.run_once()
@@ -152,7 +152,7 @@ def test_a_restored_index_is_measured_before_it_answers(place: Any, kind: Approx
     here = place(kind)
     assert here.tend_once() == "restored"
     assert shown(here).exact
-    assert shown(here).recall_recent < TARGET[10]
+    assert shown(here).recall_recent < RECALL_TARGETS[10]
     assert near_brute_force(here, crops(100, seed=9, camera=1)) == 1.0
     assert here.run_once() == {"trained"}
     assert not shown(here).exact
@@ -168,7 +168,7 @@ def test_many_entries_alike_do_not_pass_for_entries_that_are_not_found(place: An
 
 
 @pytest.mark.parametrize("kind", KINDS[:2])
-def test_deletions_call_for_another_measurement(place: Any, kind: ApproximateKind) -> None:
+def test_deletions_call_for_another_measurement(place: Any, kind: AnnKind) -> None:
     here = place(kind)
     ids = here.enrol(crops(4000, seed=1))
     here.run_once()
