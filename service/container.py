@@ -8,8 +8,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from bundle import Bundle, PanError, load_bundle
-from service.auth.keys import Keys
-from service.auth.refusals import Refusals
+from service.auth.keys import Authenticator
+from service.auth.refusals import RefusalLog
 from service.core.clock import now
 from service.core.errors import NotReady, StorageFull
 from service.core.packages import check_binary_packages
@@ -53,8 +53,8 @@ class Container:
     galleries: GalleryCatalog
     entries: Entries
     enrolment: Enrolment
-    keys: Keys
-    refusals: Refusals
+    keys: Authenticator
+    refusals: RefusalLog
     explainer: Explainer
     purger: Purger
     transfer: Transfer
@@ -120,8 +120,8 @@ async def open_service(settings: Settings, clock: Callable[[], int] = now) -> As
         stack.push_async_callback(searcher.close)
         database = Database(settings.data / DATABASE, metrics)
         stack.push_async_callback(asyncio.to_thread, database.close)
-        keys = Keys(database, settings.admin_key)
-        refusals = Refusals(database, metrics)
+        keys = Authenticator(database, settings.admin_key)
+        refusals = RefusalLog(database, metrics)
         await stack.enter_async_context(refusals.running())
         galleries = GalleryCatalog(database, model.fingerprint, loaded.engine.dim, metrics, clock)
         await galleries.load()

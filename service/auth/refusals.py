@@ -1,4 +1,4 @@
-"""Calls that were refused for want of a key or a scope: counted, and written to the audit once a minute."""
+"""Audit of calls that were refused for a missing key or scope. Counts are written once a minute."""
 
 import asyncio
 import logging
@@ -14,33 +14,33 @@ from service.storage.database import Database
 
 log = logging.getLogger(__name__)
 
-_EVERY = 60.0  # seconds
-_LINES = 20  # of the audit a minute, and a few more: callers from many addresses must not fill the disk
-_OTHERS = "(others)"  # no key and no address has such a name
+_INTERVAL = 60.0  # seconds
+_MAX_LINES = 20  # approximately, per minute: callers from many addresses must not fill the disk
+_OTHERS = "(others)"  # in the audit; neither a key nor an address has this name
 
 
-class Refusals:
-    """Lives on one event loop."""
+class RefusalLog:
+    """Counts refused calls by caller and reason. Not thread-safe: for use on one event loop."""
 
     def __init__(self, database: Database, metrics: Metrics) -> None:
         self._database = database
         self._counts: Counter[tuple[str, str]] = Counter()
-        self._worker = Worker("refusals", self._write, _EVERY, metrics)
+        self._worker = Worker("refusals", self._write, _INTERVAL, metrics)
         self.health = self._worker.health
 
     def count(self, address: str, key: str | None, reason: str) -> None:
-        """Count a refused call, by the name of the key where it came with a valid one.
+        """Count a refused call under the name of its key, or under its address if it has no valid key.
 
-        Past so many lines in a minute, callers without a key are counted as one.
+        Above the limit of lines per minute, callers without a key are counted together.
         """
         line = (key or address, reason)
-        if key is None and line not in self._counts and len(self._counts) >= _LINES:
+        if key is None and line not in self._counts and len(self._counts) >= _MAX_LINES:
             line = (_OTHERS, reason)
         self._counts[line] += 1
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Write each minute, and at the end."""
+        """Write the counts every minute inside the context, and at its end."""
         try:
             async with self._worker.running():
                 yield
@@ -48,7 +48,7 @@ class Refusals:
             try:
                 await self._write()
             except Exception:
-                log.exception("refused calls of the last minute are not in the audit")
+                log.exception("the refused calls of the last minute were not written to the audit")
 
     async def _write(self) -> bool:
         if not self._counts:
@@ -60,7 +60,7 @@ class Refusals:
                 insert_audit(db, who, "refused", "", count, detail=reason)
 
         try:
-            # A stop of the service cancels this round; what it has begun to write is written all the same.
+            # Shutdown cancels this round, but must not cancel a write in progress.
             await asyncio.shield(asyncio.ensure_future(self._database.write(apply)))
         except Exception:
             self._counts.update(counts)

@@ -1,4 +1,4 @@
-"""A real server process that is attacked from outside, and must be well afterwards."""
+"""A real server process under attack. Each module checks at its end that the server is healthy."""
 
 import json
 import re
@@ -20,7 +20,7 @@ VECTOR = [1.0] * DIM
 
 @dataclass(frozen=True)
 class Target:
-    """The server, a client of it, and its gallery `g` of 20 entries."""
+    """A server with the gallery `g` of 20 entries, and a client."""
 
     server: Served
     http: httpx.Client
@@ -29,7 +29,7 @@ class Target:
         return self.http.post(path, content=content, headers={"Content-Type": kind, **headers})
 
     def raw(self, request: bytes) -> bytes:
-        """What the server sends until it closes."""
+        """Send bytes, and return everything that the server sends until it closes the connection."""
         where = urlsplit(self.server.url)
         answer = b""
         with socket.create_connection((where.hostname, where.port), timeout=30) as connection:
@@ -38,12 +38,12 @@ class Target:
                 answer += part
         return answer
 
-    def forget_peak(self) -> None:
-        """Begin to watch the memory anew."""
+    def reset_peak(self) -> None:
+        """Reset the peak memory of the process (VmHWM)."""
         Path(f"/proc/{self.server.pid}/clear_refs").write_text("5")
 
     def peak(self) -> int:
-        """Most bytes of memory that the process held since `forget_peak`."""
+        """The peak memory in bytes since `reset_peak`."""
         status = Path(f"/proc/{self.server.pid}/status").read_text()
         match = re.search(r"VmHWM:\s+(\d+) kB", status)
         assert match is not None
@@ -52,7 +52,7 @@ class Target:
 
 @pytest.fixture(scope="module")
 def target(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    """Afterwards the server is ready, has answered nothing with 5xx, has logged no error, and has its entries."""
+    """At the end the server must be ready, with all its entries, without a 5xx response or a logged error."""
     folder = tmp_path_factory.mktemp("target")
     server = Served(bundle, folder / "data", folder / "log")
     try:
@@ -68,17 +68,17 @@ def target(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[T
     finally:
         if server.running:
             server.stop(9)
-    assert faults(folder / "log") == []
+    assert logged_errors(folder / "log") == []
 
 
-def faults(log: Path) -> list[dict[str, Any]]:
-    """The lines of a log that tell of a fault of the service."""
+def logged_errors(log: Path) -> list[dict[str, Any]]:
+    """The lines of a log with an error or a traceback."""
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     return [line for line in lines if line["level"] in ("error", "critical") or "traceback" in line]
 
 
 def problem(answer: httpx.Response | bytes) -> dict[str, Any]:
-    """The problem document of an answer, which is one and short."""
+    """The problem document of a response, which must be a short one."""
     body = answer.content if isinstance(answer, httpx.Response) else answer.partition(b"\r\n\r\n")[2]
     assert len(body) < MIB // 32
     found: dict[str, Any] = json.loads(body)
@@ -88,7 +88,7 @@ def problem(answer: httpx.Response | bytes) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def url(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Of a server with short times."""
+    """The URL of a server with short timeouts."""
     folder = tmp_path_factory.mktemp("connections")
     times = ("--header-timeout", "1", "--idle-timeout", "1", "--request-timeout", "2")
     server = Served(bundle, folder / "data", folder / "log", *times)

@@ -1,4 +1,4 @@
-"""Imports and streams that are bombs, broken off, killed or in the way of others; and the files beneath them."""
+"""Imports and streams that are malformed, interrupted or concurrent, and failures of the data folder."""
 
 import gzip
 import json
@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from benchmarks.common.served import MIB, Served
-from tests.attack.conftest import VECTOR, Target, faults, problem
+from tests.attack.conftest import VECTOR, Target, logged_errors, problem
 from tests.support.servers import pan_serve
 
 Launch = Callable[..., Served]
@@ -25,7 +25,7 @@ LINES = "application/x-ndjson"
 
 @pytest.fixture(scope="module")
 def exported(target: Target) -> list[bytes]:
-    """The lines of an export of `g`: of the gallery, of 20 entries, and the last one."""
+    """The lines of an export of `g`: the header, 20 entries, and the footer."""
     return target.http.post("/v1/galleries/g/export").content.splitlines(keepends=True)
 
 
@@ -54,18 +54,18 @@ def exported(target: Target) -> list[bytes]:
         lambda lines: b"".join(lines).decode().encode("utf-16"),
     ],
 )
-def test_an_import_is_whole_or_leaves_nothing(
+def test_a_malformed_import_is_refused_and_leaves_nothing(
     target: Target, exported: list[bytes], make: Callable[[list[bytes]], bytes]
 ) -> None:
     before = target.server.resident()
-    target.forget_peak()
+    target.reset_peak()
     answer = target.post("/v1/galleries/bomb/import", make(exported), FILE)
     assert answer.status_code == problem(answer)["status"] == 422
     assert target.peak() - before < 160 * MIB
     assert target.http.get("/v1/galleries/bomb").status_code == 404
 
 
-def test_of_many_imports_of_one_name_one_is_made(target: Target, exported: list[bytes]) -> None:
+def test_one_of_several_concurrent_imports_of_a_name_succeeds(target: Target, exported: list[bytes]) -> None:
     statuses: list[int] = []
 
     def import_() -> None:
@@ -82,7 +82,7 @@ def test_of_many_imports_of_one_name_one_is_made(target: Target, exported: list[
 
 
 def begin(url: str, path: str, kind: str, body: bytes) -> socket.socket:
-    """A request whose body has only begun."""
+    """Send a request with the beginning of its body."""
     where = urlsplit(url)
     connection = socket.create_connection((where.hostname, where.port), timeout=30)
     head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nContent-Length: 99999999\r\n\r\n"
@@ -90,7 +90,7 @@ def begin(url: str, path: str, kind: str, body: bytes) -> socket.socket:
     return connection
 
 
-def test_an_import_that_is_broken_off_leaves_nothing(target: Target, exported: list[bytes]) -> None:
+def test_an_interrupted_import_leaves_nothing(target: Target, exported: list[bytes]) -> None:
     with begin(target.server.url, "/v1/galleries/half/import", FILE, b"".join(exported[:12])):
         time.sleep(0.3)
         assert target.http.get("/v1/galleries/half").status_code == 404
@@ -100,7 +100,7 @@ def test_an_import_that_is_broken_off_leaves_nothing(target: Target, exported: l
     assert target.http.delete("/v1/galleries/half").status_code == 200
 
 
-def test_a_kill_in_the_middle_of_an_import_and_of_a_stream(launch: Launch, exported: list[bytes]) -> None:
+def test_a_kill_keeps_acknowledged_lines_and_no_partial_import(launch: Launch, exported: list[bytes]) -> None:
     server = launch()
     line = json.dumps({"vector": VECTOR, "person_id": "p"}).encode() + b"\n"
     with httpx.Client(base_url=server.url) as http:
@@ -121,7 +121,7 @@ def test_a_kill_in_the_middle_of_an_import_and_of_a_stream(launch: Launch, expor
         assert answer.status_code == 201
 
 
-def test_a_gallery_that_is_deleted_ends_what_reads_and_writes_it(launch: Launch, tmp_path: Path) -> None:
+def test_deleting_a_gallery_ends_its_running_export_and_stream(launch: Launch, tmp_path: Path) -> None:
     server = launch()
     with httpx.Client(base_url=server.url, timeout=30) as http:
         http.post("/v1/galleries", json={"name": "gone"})
@@ -148,20 +148,20 @@ def test_a_gallery_that_is_deleted_ends_what_reads_and_writes_it(launch: Launch,
             parts = export.iter_raw(1000)
             next(parts)
             assert http.delete("/v1/galleries/gone").status_code == 200
-            with pytest.raises(httpx.RemoteProtocolError):  # so that nobody takes the file for whole
+            with pytest.raises(httpx.RemoteProtocolError):  # so that the file is not taken for a complete one
                 for _ in parts:
                     pass
-        assert http.post("/v1/galleries", json={"name": "gone"}).status_code == 201  # another of this name
+        assert http.post("/v1/galleries", json={"name": "gone"}).status_code == 201  # a new gallery of the same name
         deleted.set()
         streaming.join()
         assert '"entry_id"' in answers[0].splitlines()[0]
         assert json.loads(answers[0].splitlines()[-1])["error"]["code"] == "not-found"
         assert http.get("/v1/galleries/gone").json()["entries"] == 0
     assert server.stop() == 0
-    assert faults(tmp_path / "log") == []
+    assert logged_errors(tmp_path / "log") == []
 
 
-def test_a_disk_that_fills_up_under_a_stream_and_an_import(launch: Launch, exported: list[bytes]) -> None:
+def test_a_full_disk_fails_a_stream_and_an_import_without_losing_data(launch: Launch, exported: list[bytes]) -> None:
     server = launch()
     line = json.dumps({"vector": VECTOR}).encode() + b"\n"
     with httpx.Client(base_url=server.url, timeout=30) as http:
@@ -183,7 +183,7 @@ def test_a_disk_that_fills_up_under_a_stream_and_an_import(launch: Launch, expor
         assert again.status_code == 201
 
 
-def test_a_second_service_is_kept_out_by_any_name_of_the_folder(launch: Launch, bundle: Path, tmp_path: Path) -> None:
+def test_the_lock_holds_for_a_symbolic_link_to_the_data_folder(launch: Launch, bundle: Path, tmp_path: Path) -> None:
     launch()
     (tmp_path / "link").symlink_to(tmp_path / "data")
     refused = pan_serve("run", "--bundle", str(bundle), "--data", str(tmp_path / "link"), "--port", "0")
@@ -191,7 +191,7 @@ def test_a_second_service_is_kept_out_by_any_name_of_the_folder(launch: Launch, 
     assert "another pan-serve uses" in refused.stderr
 
 
-def test_a_data_folder_that_goes_away_is_noticed(launch: Launch, tmp_path: Path) -> None:
+def test_readiness_fails_while_the_data_folder_is_missing(launch: Launch, tmp_path: Path) -> None:
     server = launch()
     with httpx.Client(base_url=server.url) as http:
         http.post("/v1/galleries", json={"name": "kept"})

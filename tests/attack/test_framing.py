@@ -1,4 +1,4 @@
-"""Requests that could be read in two ways, and who a request comes from: by raw sockets, on a real server."""
+"""Ambiguous or malformed HTTP framing, and the client address behind proxies."""
 
 import json
 import sqlite3
@@ -53,34 +53,34 @@ Launch = Callable[..., Served]
         (POST + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n" + b"T: t\r\n" * 200 + b"\r\n", 431),
     ],
 )
-def test_a_head_that_is_too_large_or_can_be_read_in_two_ways_is_refused(url: str, request_: bytes, status: int) -> None:
+def test_a_too_large_or_ambiguous_request_head_is_refused(url: str, request_: bytes, status: int) -> None:
     head, _, body = ask(url, request_).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 %d " % status)
     assert b"\r\nconnection: close" in head
-    assert json.loads(body)["status"] == status  # one answer, and a problem document
+    assert json.loads(body)["status"] == status  # a single response with a problem document
 
 
-def test_a_head_within_the_bounds_is_served_also_in_pieces(url: str) -> None:
+def test_a_request_head_within_the_limits_may_arrive_in_pieces(url: str) -> None:
     with connect(url) as connection:
         for piece in (HEAD, *[b"X: " + b"a" * 300 + b"\r\n"] * 95, b"Connection: close\r\n\r\n"):
             connection.sendall(piece)
         assert read(connection).startswith(b"HTTP/1.1 200 ")
 
 
-def test_what_is_pipelined_is_answered_in_order_up_to_a_bound(url: str) -> None:
+def test_pipelined_requests_are_answered_in_order_up_to_a_limit(url: str) -> None:
     one, other = HEAD + b"\r\n", b"GET /nothing HTTP/1.1\r\n" + HOST + b"\r\n"
     answer = ask(url, (one + other) * 4)
     assert [part[:3] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"200", b"404"] * 4
     assert 16 <= ask(url, one * 1000).count(b"HTTP/1.1 200 ") < 32
 
 
-def test_a_request_behind_another_that_cannot_be_read_leaves_its_answer_whole(url: str) -> None:
+def test_a_malformed_pipelined_request_does_not_truncate_the_previous_response(url: str) -> None:
     answer = ask(url, HEAD + b"\r\n" + b"nonsense\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert answer.endswith(b'{"status":"ok"}')
 
 
-def test_a_trailer_is_no_header(bundle: Path, tmp_path: Path) -> None:
+def test_a_trailer_field_is_not_used_as_a_header(bundle: Path, tmp_path: Path) -> None:
     body = b'{"name": "one"}'
     request = b"POST /v1/galleries HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\nConnection: close\r\n"
     chunk = b"%x\r\n%s\r\n0\r\nX-Forwarded-For: 10.9.9.9\r\n\r\n" % (len(body), body)
@@ -106,7 +106,7 @@ def audited(folder: Path) -> set[str]:
         (("127.0.0.0/8",), "operator", "unknown"),
     ],
 )
-def test_only_a_trusted_proxy_says_who_asks(
+def test_only_trusted_proxies_set_the_client_address(
     bundle: Path, tmp_path: Path, proxies: tuple[str, ...], sent: str, who: str
 ) -> None:
     with running(Settings(bundle=bundle, data=tmp_path, forwarded_allow_ips=proxies)) as client:
@@ -115,13 +115,13 @@ def test_only_a_trusted_proxy_says_who_asks(
     assert audited(tmp_path) == {who}
 
 
-def test_proxies_are_addresses(bundle: Path, tmp_path: Path) -> None:
+def test_a_proxy_must_be_an_address_or_a_network(bundle: Path, tmp_path: Path) -> None:
     settings = Settings(bundle=bundle, data=tmp_path, forwarded_allow_ips=("10.0.0.1", "*"))
     with pytest.raises(StartupError, match=r"give addresses \(10.0.0.2\) or networks"), running(settings):
         pass
 
 
-def test_a_client_that_hangs_up_or_sends_nonsense_is_no_fault_of_the_service(url: str) -> None:
+def test_disconnects_and_malformed_bodies_do_not_count_as_server_errors(url: str) -> None:
     def answers(status: int) -> float:
         name = 'pan_requests_total{method="POST",route="/v1/embeddings",status="%d"}'
         return metrics(url).get(name % status, 0)
@@ -141,7 +141,7 @@ def test_a_client_that_hangs_up_or_sends_nonsense_is_no_fault_of_the_service(url
     assert answers(500) == 0
 
 
-def test_what_was_sent_is_not_sent_back_at_length(api: httpx.Client) -> None:
+def test_error_responses_do_not_echo_long_input(api: httpx.Client) -> None:
     long = "k" * 2_000_000
     for answer in (
         api.post("/v1/galleries", json={long: 1}),

@@ -1,4 +1,4 @@
-"""Names and ids chosen to be taken for others, for parts of a path, of a query, of a log line or of a page."""
+"""Ids and names with special meaning in paths, queries, logs, SQL or HTML, and confusable Unicode."""
 
 import json
 
@@ -23,7 +23,7 @@ ODD = [
     "a ",
     "A",
     "a",
-    "e\u0301",  # two ways to write one letter: two persons
+    "e\u0301",  # two encodings of one letter are two persons
     "\u00e9",
     "\u00df",
     "SS",
@@ -31,9 +31,9 @@ ODD = [
     "fi",
     "\u0131",
     "I",
-    "\u200b",  # of no width
+    "\u200b",  # zero-width
     "a\u200d",
-    "\u202eabc",  # written backwards
+    "\u202eabc",  # right-to-left override
     "\ufeff",
     "\u2028",
     "\uffff",
@@ -55,7 +55,7 @@ ODD = [
 ]
 
 
-def test_each_id_is_its_own_in_every_call(target: Target) -> None:
+def test_every_call_distinguishes_all_ids(target: Target) -> None:
     http = target.http
     assert http.post("/v1/galleries", json={"name": "odd"}).status_code == 201
     entries = [
@@ -83,7 +83,7 @@ def test_each_id_is_its_own_in_every_call(target: Target) -> None:
 
 
 @pytest.mark.parametrize("odd", ["", "\u0000", "a\u0000b", "a\n", "\r\nX: 1", "\u007f", "x" * 129, "\ud800"])
-def test_ids_that_cannot_be_told_apart_or_written_are_refused(target: Target, odd: str) -> None:
+def test_empty_too_long_and_control_character_ids_are_refused(target: Target, odd: str) -> None:
     for entry in ({"person_id": odd}, {"camera_id": odd}):
         body = json.dumps({"entries": [{"vector": VECTOR, **entry}]}).encode()
         answer = target.post("/v1/galleries/g/entries", body)
@@ -107,14 +107,14 @@ def test_ids_that_cannot_be_told_apart_or_written_are_refused(target: Target, od
         "person_id=%ff",
     ],
 )
-def test_an_erasure_that_is_not_clear_erases_nobody(target: Target, query: str) -> None:
+def test_an_ambiguous_erasure_deletes_nothing(target: Target, query: str) -> None:
     answer = target.http.request("DELETE", f"/v1/galleries/g/persons?{query}")
     assert answer.status_code in (404, 422)
     problem(answer)
 
 
 @pytest.mark.parametrize("name", [".", "..", "a/b", "-a", "_", "a b", "a\u0000", "a\n", "\u0430", "x" * 65, "", "*"])
-def test_names_of_galleries_are_plain(target: Target, name: str) -> None:
+def test_invalid_gallery_names_are_refused(target: Target, name: str) -> None:
     for answer in (
         target.http.post("/v1/galleries", json={"name": name}),
         target.http.patch("/v1/galleries/g", json={"name": name}),

@@ -1,4 +1,4 @@
-"""Keys that are guessed, bent, revoked or used too often; and where a key must never be seen."""
+"""Malformed, revoked and overused API keys, and places where no secret may appear."""
 
 import json
 import socket
@@ -15,17 +15,18 @@ import httpx
 import pytest
 
 from benchmarks.common.served import Served
-from service.auth.keys import create_key, revoke_key
+from service.auth.keys import revoke_key
 from service.core.choices import Scope
 from service.storage.connection import connect_for_command
-from service.storage.data_dir import DATABASE, prepare_data_dir
-from tests.attack.conftest import VECTOR, faults
+from service.storage.data_dir import DATABASE
+from tests.attack.conftest import VECTOR, logged_errors
+from tests.support.keys import bearer, make_key
 from tests.support.pictures import png
 
 
 @dataclass(frozen=True)
 class Guarded:
-    """A server that needs keys."""
+    """A server that requires API keys."""
 
     server: Served
     http: httpx.Client
@@ -34,8 +35,7 @@ class Guarded:
     admin: str
 
     def key(self, name: str, *scopes: Scope, rate: float | None = None) -> str:
-        with connect_for_command(self.data / DATABASE) as db:
-            return create_key(db, name, frozenset(scopes), rate, None)
+        return make_key(self.data, name, *scopes, rate=rate)
 
     def get(self, path: str, authorization: bytes) -> httpx.Response:
         return self.http.get(path, headers=[(b"Authorization", authorization)])
@@ -45,21 +45,19 @@ class Guarded:
 def guarded(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     folder = tmp_path_factory.mktemp("guarded")
     data, log = folder / "data", folder / "log"
-    prepare_data_dir(data)
-    with connect_for_command(data / DATABASE, create=True) as db:
-        admin = create_key(db, "root", frozenset({Scope.ADMIN}), None, None)
+    admin = make_key(data, "root", Scope.ADMIN)
     server = Served(bundle, data, log)
     with httpx.Client(base_url=server.url, timeout=30) as http:
         yield Guarded(server, http, data, log, admin)
     assert server.stop() == 0
-    assert faults(log) == []
+    assert logged_errors(log) == []
 
 
-def test_no_other_text_passes_for_a_key(guarded: Guarded) -> None:
+def test_a_malformed_key_is_rejected(guarded: Guarded) -> None:
     key = guarded.admin
     prefix, id_, secret = key.split("_", 2)
     assert guarded.get("/v1/galleries", f"Bearer {key}".encode()).status_code == 200
-    for bent in [
+    for malformed in [
         "",
         "Bearer",
         f"Basic {key}",
@@ -77,8 +75,8 @@ def test_no_other_text_passes_for_a_key(guarded: Guarded) -> None:
         f"Bearer {key}, Bearer {key}",
         f"Bearer {key} {key}",
     ]:
-        answer = guarded.get("/v1/galleries", bent.encode())
-        assert answer.status_code == 401, bent
+        answer = guarded.get("/v1/galleries", malformed.encode())
+        assert answer.status_code == 401, malformed
         assert answer.headers["www-authenticate"].startswith("Bearer")
         assert secret not in answer.text
     assert guarded.get("/v1/galleries", b"Bearer \xff\xfe_\xff").status_code == 401
@@ -86,25 +84,25 @@ def test_no_other_text_passes_for_a_key(guarded: Guarded) -> None:
     assert guarded.http.get("/v1/galleries", headers={"Cookie": f"Authorization=Bearer {key}"}).status_code == 401
 
 
-def test_without_a_key_a_body_is_not_read(guarded: Guarded) -> None:
+def test_without_a_key_the_body_is_not_read(guarded: Guarded) -> None:
     where = urlsplit(guarded.server.url)
     for path in ("embeddings", "galleries", "galleries/g/entries", "galleries/g/entries/stream", "galleries/g/import"):
         with socket.create_connection((where.hostname, where.port), timeout=30) as connection:
             head = f"POST /v1/{path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             connection.sendall(head.encode() + b"Content-Length: 1000000\r\n\r\n{")
-            assert connection.recv(100).startswith(b"HTTP/1.1 401 ")  # of a body that never comes
+            assert connection.recv(100).startswith(b"HTTP/1.1 401 ")  # although the body never arrives
 
 
-def test_a_rate_holds_for_many_at_once(guarded: Guarded) -> None:
+def test_the_rate_limit_holds_for_concurrent_requests(guarded: Guarded) -> None:
     key = guarded.key("slow", rate=0.01)
     with ThreadPoolExecutor(20) as threads:
         found = threads.map(lambda _: guarded.get("/v1/galleries", f"Bearer {key}".encode()), range(20))
         assert Counter(answer.status_code for answer in found) == {200: 1, 429: 19}
 
 
-def test_a_key_that_is_revoked_begins_nothing_more(guarded: Guarded) -> None:
+def test_a_revoked_key_is_rejected_at_once(guarded: Guarded) -> None:
     key = guarded.key("leaked", Scope.ADMIN)
-    headers = {"Authorization": f"Bearer {key}"}
+    headers = bearer(key)
     assert guarded.http.post("/v1/galleries", json={"name": "g"}, headers=headers).status_code == 201
     with connect_for_command(guarded.data / DATABASE) as db:
         revoke_key(db, "leaked")
@@ -112,8 +110,8 @@ def test_a_key_that_is_revoked_begins_nothing_more(guarded: Guarded) -> None:
     assert guarded.get("/v1/galleries", f"Bearer {guarded.admin}".encode()).json()["galleries"][0]["name"] == "g"
 
 
-def test_keys_persons_and_pictures_are_in_no_log_metric_or_error(guarded: Guarded) -> None:
-    headers = {"Authorization": f"Bearer {guarded.admin}"}
+def test_no_log_metric_or_audit_line_has_a_key_or_a_person(guarded: Guarded) -> None:
+    headers = bearer(guarded.admin)
     http = guarded.http
     secret = "a-very-odd-name"
     http.post("/v1/galleries", json={"name": "s"}, headers=headers)

@@ -1,4 +1,4 @@
-"""Hostile pictures at every entrance; and what comes back of a picture that is also something else."""
+"""Hostile images on every route that accepts one, polyglot files, and invalid boxes."""
 
 import base64
 import json
@@ -14,7 +14,7 @@ HOSTILE = hostile()
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_hostile_picture_is_refused_at_every_entrance(target: Target, name: str) -> None:
+def test_every_route_refuses_a_hostile_image(target: Target, name: str) -> None:
     data, status = HOSTILE[name]
     text = base64.b64encode(data).decode()
     for answer in (
@@ -28,7 +28,7 @@ def test_a_hostile_picture_is_refused_at_every_entrance(target: Target, name: st
             "/v1/galleries/g/entries", data={"boxes": "[[0,0,40,80]]"}, files={"images": ("<script>", data)}
         ),
     ):
-        assert answer.status_code in (status, 422)  # of several pictures it is 422
+        assert answer.status_code in (status, 422)  # 422 if several images were sent
         problem(answer)
     line = json.dumps({"image": text}).encode() + b"\n"
     streamed = target.post("/v1/galleries/g/entries/stream", line, "application/x-ndjson").text.splitlines()
@@ -44,7 +44,7 @@ def test_a_hostile_picture_is_refused_at_every_entrance(target: Target, name: st
         encode(person(1), "WEBP", xmp=SCRIPT) + SCRIPT,
     ],
 )
-def test_of_a_picture_that_is_also_a_page_the_page_is_dropped(target: Target, picture: bytes) -> None:
+def test_a_stored_crop_drops_html_that_was_appended_to_the_image(target: Target, picture: bytes) -> None:
     http = target.http
     assert http.post("/v1/galleries", json={"name": "kept", "keep_crops": True}).status_code == 201
     made = http.post("/v1/galleries/kept/entries", content=picture, headers={"Content-Type": "text/html"})
@@ -61,7 +61,7 @@ def test_of_a_picture_that_is_also_a_page_the_page_is_dropped(target: Target, pi
 
 
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/galleries/g/entries"])
-def test_boxes_together_are_no_larger_than_a_picture_may_be(target: Target, path: str) -> None:
+def test_the_total_size_of_boxes_is_limited(target: Target, path: str) -> None:
     frame = encode(Image.new("RGB", (4000, 4000)))
     boxes = json.dumps([[0, 0, 4000, 4000]] * 250)
     answer = target.http.post(path, data={"boxes": boxes}, files={"images": ("x", frame)})
@@ -85,7 +85,7 @@ def test_boxes_together_are_no_larger_than_a_picture_may_be(target: Target, path
         '"[[0,0,40,80]]"',
     ],
 )
-def test_boxes_out_of_the_frame_or_too_many_are_refused(target: Target, boxes: str) -> None:
+def test_invalid_or_too_many_boxes_are_refused(target: Target, boxes: str) -> None:
     answer = target.http.post("/v1/embeddings", data={"boxes": boxes}, files={"images": ("x", png(1))})
     assert answer.status_code in (413, 422)
     problem(answer)

@@ -1,4 +1,4 @@
-"""Many callers at once who change the same thing: one of them wins, and the service is well."""
+"""Concurrent changes of the same gallery: one request succeeds, and no request fails with 5xx."""
 
 import json
 from collections import Counter
@@ -12,8 +12,8 @@ from tests.attack.conftest import VECTOR, Target
 G = "/v1/galleries"
 
 
-def at_once(call: Callable[[int], httpx.Response], times: int) -> Counter[int]:
-    """The statuses of many calls at once; 0 for one that was broken off."""
+def concurrently(call: Callable[[int], httpx.Response], times: int) -> Counter[int]:
+    """The statuses of concurrent calls; 0 for a response that was cut off."""
 
     def status(number: int) -> int:
         try:
@@ -25,17 +25,17 @@ def at_once(call: Callable[[int], httpx.Response], times: int) -> Counter[int]:
         return Counter(threads.map(status, range(times)))
 
 
-def test_a_name_is_taken_once_and_given_up_once(target: Target) -> None:
+def test_a_gallery_is_created_once_and_deleted_once(target: Target) -> None:
     http = target.http
-    assert at_once(lambda _: http.post(G, json={"name": "same"}), 20) == {201: 1, 409: 19}
+    assert concurrently(lambda _: http.post(G, json={"name": "same"}), 20) == {201: 1, 409: 19}
     body = {"entries": [{"vector": VECTOR}]}
-    enrolled = at_once(lambda _: http.post(f"{G}/same/entries", json=body, headers={"Idempotency-Key": "k"}), 20)
+    enrolled = concurrently(lambda _: http.post(f"{G}/same/entries", json=body, headers={"Idempotency-Key": "k"}), 20)
     assert enrolled == {201: 20}
     assert http.get(f"{G}/same").json()["entries"] == 1
-    assert at_once(lambda _: http.delete(f"{G}/same"), 20) == {200: 1, 404: 19}
+    assert concurrently(lambda _: http.delete(f"{G}/same"), 20) == {200: 1, 404: 19}
 
 
-def test_whatever_happens_to_a_gallery_at_once_nothing_fails(target: Target) -> None:
+def test_concurrent_calls_of_all_kinds_do_not_fail(target: Target) -> None:
     http = target.http
     line = json.dumps({"vector": VECTOR, "person_id": "p"}).encode() + b"\n"
     calls: list[Callable[[str], httpx.Response]] = [
@@ -53,7 +53,7 @@ def test_whatever_happens_to_a_gallery_at_once_nothing_fails(target: Target) -> 
         lambda _: http.get("/metrics"),
     ]
     for round_ in range(5):
-        seen = at_once(lambda n, round_=round_: calls[(n * 7 + round_) % len(calls)](f"r{n % 2}"), 60)
+        seen = concurrently(lambda n, round_=round_: calls[(n * 7 + round_) % len(calls)](f"r{n % 2}"), 60)
         assert set(seen) <= {0, 200, 201, 204, 404, 409, 422}
     for name in ("r0", "r1"):
         http.delete(f"{G}/{name}")

@@ -1,4 +1,4 @@
-"""Streams that hold memory or places: unfinished lines, lines of nothing, and clients that never go on."""
+"""Streams that hold memory: unfinished lines, very many lines, and clients that stop sending."""
 
 import json
 import socket
@@ -18,12 +18,12 @@ LINE = json.dumps({"vector": VECTOR}).encode() + b"\n"
 
 @contextmanager
 def stream(url: str, body: bytes) -> Iterator[socket.socket]:
-    """A stream into gallery `g` that sends this, and then nothing more."""
+    """A stream into gallery `g` that sends `body` and then stalls."""
     where = urlsplit(url)
     with socket.create_connection((where.hostname, where.port), timeout=30) as connection:
 
         def send() -> None:
-            with suppress(OSError):  # the server may never read all of it
+            with suppress(OSError):  # the server may not read all of it
                 connection.sendall(b"%x\r\n%s\r\n" % (len(body), body))
 
         kind = "Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked"
@@ -45,7 +45,7 @@ def held(api: httpx.Client) -> float:
     return float(next(line for line in metrics if line.startswith("pan_body_bytes ")).split()[1])
 
 
-def test_unfinished_lines_keep_nobody_out(launch: Callable[..., Served]) -> None:
+def test_unfinished_lines_do_not_block_other_requests(launch: Callable[..., Served]) -> None:
     server = launch("--max-bodies-mib", "64")
     with httpx.Client(base_url=server.url, timeout=30) as api, ExitStack() as stack:
         api.post("/v1/galleries", json={"name": "g"})
@@ -61,9 +61,9 @@ def test_unfinished_lines_keep_nobody_out(launch: Callable[..., Served]) -> None
         assert json.loads(answer.text.splitlines()[-1]) == {"enrolled": 2000, "failed": 0}
 
 
-def test_millions_of_lines_cost_no_more_than_their_bytes(target: Target) -> None:
+def test_millions_of_lines_use_bounded_memory(target: Target) -> None:
     before = target.server.resident()
-    target.forget_peak()
+    target.reset_peak()
     with stream(target.server.url, b"ab\n" * (8 * MIB // 3)) as connection:
         connection.recv(1)
     assert target.peak() - before < 50 * MIB

@@ -1,4 +1,4 @@
-"""Requests by the byte, and what comes back, for attacks that no HTTP client would send."""
+"""Raw requests over sockets, which no HTTP client would send."""
 
 import socket
 from urllib.parse import urlsplit
@@ -16,7 +16,7 @@ def connect(url: str) -> socket.socket:
 
 
 def read(connection: socket.socket) -> bytes:
-    """Everything until the server closes."""
+    """Everything that the server sends until it closes the connection."""
     answer = b""
     while part := connection.recv(2**16):
         answer += part

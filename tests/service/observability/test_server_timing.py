@@ -1,4 +1,4 @@
-"""The header Server-Timing: where the time of a request went."""
+"""The header Server-Timing."""
 
 import re
 import time
@@ -15,7 +15,7 @@ def parts(answer: httpx.Response) -> dict[str, float]:
     return {name: float(milliseconds) for name, milliseconds in PART.findall(answer.headers["server-timing"])}
 
 
-def test_a_search_tells_its_parts_and_they_fit_into_the_time_that_its_caller_waited(api: httpx.Client) -> None:
+def test_a_search_reports_its_stages_within_the_time_that_the_client_measured(api: httpx.Client) -> None:
     api.post("/v1/galleries", json={"name": "timed"}).raise_for_status()
     picture = {"content": png(1), "headers": {"content-type": "image/png"}}
     enrolled = api.post("/v1/galleries/timed/entries", **picture)
@@ -25,10 +25,10 @@ def test_a_search_tells_its_parts_and_they_fit_into_the_time_that_its_caller_wai
     waited = 1000 * (time.perf_counter() - began)
     found = parts(searched)
     assert set(found) == {"decode", "engine-wait", "engine", "search-wait", "search", "commit", "total"}
-    one_after_the_other = sum(found[name] for name in ("decode", "engine-wait", "engine", "search-wait", "search"))
-    assert 0 < one_after_the_other <= found["total"] + 0.1  # each is rounded
+    sequential = sum(found[name] for name in ("decode", "engine-wait", "engine", "search-wait", "search"))
+    assert 0 < sequential <= found["total"] + 0.1  # each value is rounded
     assert found["commit"] <= found["total"] <= waited
 
 
-def test_an_answer_for_which_nothing_was_computed_tells_its_total_only(api: httpx.Client) -> None:
+def test_a_request_without_stages_reports_its_total_only(api: httpx.Client) -> None:
     assert set(parts(api.get("/v1/model"))) == {"total"}

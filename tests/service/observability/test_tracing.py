@@ -1,4 +1,4 @@
-"""Traces as a collector gets them from a real server: how spans belong together, and what they do not say."""
+"""Traces that a collector receives from a real server: the hierarchy of spans, and what they must not contain."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 
 
 class Collector(BaseHTTPRequestHandler):
-    """Takes what an exporter sends."""
+    """Receives OTLP exports."""
 
     exports: list[tuple[str, ExportTraceServiceRequest]]
 
@@ -60,7 +60,7 @@ def attributes(span: Span) -> dict[str, object]:
     return {pair.key: pair.value.string_value or pair.value.int_value for pair in span.attributes}
 
 
-def test_a_search_is_one_trace_from_the_caller_to_the_index(launch: Callable[..., Served], collector: str) -> None:
+def test_a_search_is_one_trace_from_the_client_to_the_index(launch: Callable[..., Served], collector: str) -> None:
     server = launch("--otlp-endpoint", collector)
     with httpx.Client(base_url=server.url, timeout=30) as api:
         api.post("/v1/galleries", json={"name": "secret-hall"})
@@ -104,16 +104,16 @@ def test_a_search_is_one_trace_from_the_caller_to_the_index(launch: Callable[...
             assert parent.start_time_unix_nano <= span.start_time_unix_nano + 10**6, span.name
             assert span.end_time_unix_nano <= parent.end_time_unix_nano + 10**6, span.name
     batches = [span for span in found if span.name == "engine batch"]
-    assert sum(int(str(attributes(span)["pan.batch.size"])) for span in batches) == 4  # and the picture to warm up
+    assert sum(int(str(attributes(span)["pan.batch.size"])) for span in batches) == 4  # with the warm-up
     enrolment = requests["POST /v1/galleries/{gallery}/entries"]
     assert {link.span_id for span in batches for link in span.links} == {search.span_id, enrolment.span_id}
     assert requests["DELETE /v1/galleries/{gallery}/persons"].status.code == Status.STATUS_CODE_UNSET
-    told = b"".join(export.SerializeToString() for _, export in Collector.exports)
-    assert b"secret" not in told
-    assert b"127.0.0.1" not in told
+    exported = b"".join(export.SerializeToString() for _, export in Collector.exports)
+    assert b"secret" not in exported
+    assert b"127.0.0.1" not in exported
 
 
-def test_a_collector_that_is_away_hinders_nobody(launch: Callable[..., Served]) -> None:
+def test_an_unreachable_collector_does_not_affect_requests_or_shutdown(launch: Callable[..., Served]) -> None:
     server = launch("--otlp-endpoint", "http://127.0.0.1:9")
     assert httpx.get(f"{server.url}/v1/galleries").status_code == 200
     assert server.stop() == 0
@@ -123,7 +123,7 @@ def _run(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
 
 
-def test_without_the_extra_asking_for_traces_is_an_error_that_names_it() -> None:
+def test_without_the_extra_otel_tracing_is_a_startup_error() -> None:
     ask = (
         "import sys; sys.modules['opentelemetry.sdk'] = None\n"
         "from service.observability.tracing import exporting\n"
@@ -137,7 +137,7 @@ def test_without_the_extra_asking_for_traces_is_an_error_that_names_it() -> None
     assert "no URL of an OTLP collector" in _run(ask.format("localhost:4318")).stderr
 
 
-def test_nothing_of_it_is_imported_unless_asked_for() -> None:
+def test_the_opentelemetry_sdk_is_imported_only_with_an_endpoint() -> None:
     sdk = "[name for name in sys.modules if name.startswith(('opentelemetry.sdk', 'opentelemetry.exporter'))]"
     done = _run(f"import sys, service.api.server, pan_reid; print({sdk})")
     assert done.stdout == "[]\n", done.stderr

@@ -1,4 +1,4 @@
-"""Background work outlives its failures, and says that it fails."""
+"""Background workers continue after failures, and report them in readiness and metrics."""
 
 import asyncio
 from pathlib import Path
@@ -13,11 +13,11 @@ from service.observability.worker import Worker
 from service.storage import entries as records
 
 
-def test_rounds_go_on_after_failures_and_each_is_counted() -> None:
+def test_a_worker_continues_after_failures_and_counts_them() -> None:
     metrics, seen, done = Metrics(), [], asyncio.Event()
 
     def value(name: str) -> float | None:
-        return metrics.registry.get_sample_value(name, {"worker": "tidying"})
+        return metrics.registry.get_sample_value(name, {"worker": "example"})
 
     async def work() -> bool:
         seen.append((worker.health.failing, value("pan_worker_failures_total"), value("pan_worker_failing")))
@@ -27,7 +27,7 @@ def test_rounds_go_on_after_failures_and_each_is_counted() -> None:
             done.set()
         return len(seen) > 2
 
-    worker = Worker("tidying", work, 0.0, metrics)
+    worker = Worker("example", work, 0.0, metrics)
 
     async def play() -> None:
         async with worker.running():
@@ -38,7 +38,7 @@ def test_rounds_go_on_after_failures_and_each_is_counted() -> None:
 
 
 @pytest.mark.parametrize("broken", ["all", "expired"])
-def test_the_loops_of_a_service_go_on_and_readiness_names_those_that_fail(
+def test_the_workers_of_a_service_continue_and_readiness_lists_failing_ones(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     for module in ("workers.retention", "workers.index_maintenance"):
@@ -53,7 +53,7 @@ def test_the_loops_of_a_service_go_on_and_readiness_names_those_that_fail(
 
     def expired(*args: object) -> list[int]:
         if fails and broken == "expired":
-            raise ValueError("told by nobody")
+            raise ValueError("an unexpected error")
         return delete_expired(*args)  # type: ignore[arg-type]
 
     async def play() -> None:
