@@ -56,8 +56,8 @@ class ModelConfig(StrictModel):
     timm: str | None = Field(
         default=None, description="name of a timm model, such as convnext_tiny, in place of the ResNet; extra [timm]"
     )
-    timm_options: dict[str, Any] = Field(
-        default={}, description="further arguments of timm.create_model, such as {img_size: [384, 128]} for a Swin"
+    timm_options: dict[str, Any] | None = Field(
+        default=None, description="further arguments of timm.create_model, such as {img_size: [384, 128]} for a Swin"
     )
     gem: bool = Field(
         default=False, description="one further part: the last feature map pooled by a generalised mean (GeM)"
@@ -95,9 +95,9 @@ class ModelConfig(StrictModel):
             stem_pool=self.stem_pool,
             ibn=self.ibn,
             timm=self.timm,
-            timm_options=self.timm_options,
+            timm_options=self.timm_options or {},
         )
-        if self.timm and backbone != BackboneConfig(timm=self.timm, timm_options=self.timm_options):
+        if self.timm and backbone != BackboneConfig(timm=self.timm, timm_options=backbone.timm_options):
             raise ConfigError(
                 "model.timm replaces the ResNet; leave model.depth, model.width, model.stride_at, model.stem_pool and "
                 "model.ibn as they are"

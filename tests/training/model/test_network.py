@@ -80,7 +80,7 @@ def test_part_attention_is_equation_3(out_channels: int) -> None:
 def test_part_pooling_is_the_average_of_the_masked_map() -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 10, 6, 4, dtype=torch.float64, requires_grad=True)
-    mask_BiN, channel_BC1 = PartScale(10, 3).double().eval()(x)
+    mask_BiN, channel_BC1 = PartScale(10, 3, affine=False).double().eval()(x)
     assert torch.autograd.gradcheck(pool_parts, (x, mask_BiN.detach().requires_grad_()))
     got = pool_parts(x, mask_BiN) * channel_BC1
     for part in range(3):
@@ -144,7 +144,7 @@ def test_non_local_block_is_the_literal_dot_product_form() -> None:
 def test_masks_live_whatever_the_optimiser_does_to_the_weights() -> None:
     """Trap 1: a large step on the weights must not leave a mask that is zero everywhere."""
     torch.manual_seed(0)
-    scale = PartScale(16, 3).train()
+    scale = PartScale(16, 3, affine=False).train()
     with torch.no_grad():
         for parameter in scale.spatial.parameters():
             parameter.add_(torch.randn_like(parameter), alpha=10)
