@@ -1,15 +1,14 @@
-"""The Python client of PAN Re-ID: search and enrol people by picture through a running service.
+"""The Python client of PAN Re-ID: enrol and search people by image with a running service.
 
 with Client("http://127.0.0.1:8000") as client:
     client.create_gallery("lobby")
     client.enrol("lobby", [Crop(Path("0001.jpg").read_bytes(), EntryInfo(person_id="1", camera_id="c1"))])
     hits = client.search("lobby", Path("query.jpg").read_bytes(), top_k=10).hits
 
-`AsyncClient` has the same methods, to await. `pan_reid.schemas` is the wire contract: the requests and responses of the
-API as pydantic models. The package imports nothing of the service, so it can be installed alone.
+`AsyncClient` has the same methods as coroutines. `pan_reid.schemas` is the wire contract: the requests and responses of
+the API as pydantic models. The package imports nothing of the service, so it can be installed alone.
 
-Names are loaded at their first use: `pan-reid --help`, and the service, which needs only the schemas, do not load the
-HTTP client.
+Names are imported at their first use, so that `pan-reid --help` and the service do not load the HTTP client.
 """
 
 from importlib import import_module

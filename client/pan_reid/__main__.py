@@ -1,4 +1,4 @@
-"""`python -m pan_reid` is `pan-reid`."""
+"""`python -m pan_reid` runs `pan-reid`."""
 
 from pan_reid.cli.main import main
 

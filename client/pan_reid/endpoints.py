@@ -1,4 +1,4 @@
-"""Every operation of the API: a function that describes its request. The clients' methods are made of these."""
+"""A function for each operation of the API, which describes its request. The methods of both clients use them."""
 
 import uuid
 from collections.abc import Callable, Sequence
@@ -30,32 +30,32 @@ from pan_reid.vectors import Vectors, decode_npy, encode_rows
 
 M = TypeVar("M", bound=BaseModel)
 
-_NOTHING_KNOWN = EntryInfo()
+_NO_METADATA = EntryInfo()
 
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """The bytes of a picture of one person, and what is known of it."""
+    """The encoded image of one person, and its metadata."""
 
     image: bytes
-    info: EntryInfo = _NOTHING_KNOWN
+    info: EntryInfo = _NO_METADATA
 
 
 @dataclass(frozen=True, slots=True)
 class VectorCrop:
-    """The (dim,) vector of a crop by the model that is loaded, and what is known of it."""
+    """The (dim,) vector of a crop, made by the loaded model, and its metadata."""
 
     vector: Vectors
-    info: EntryInfo = _NOTHING_KNOWN
+    info: EntryInfo = _NO_METADATA
 
 
 def model() -> ApiRequest[Model]:
-    """The model that is loaded."""
+    """The loaded model."""
     return ApiRequest("GET", "/v1/model", _as(Model))
 
 
 def embed(images: Sequence[bytes], boxes: Sequence[Sequence[float]] | None = None) -> ApiRequest[Vectors]:
-    """(images, dim) unit vectors; or (boxes, dim), of the boxes (x, y, width, height in pixels) in one frame.
+    """(images, dim) unit vectors; or (boxes, dim) of the boxes (x, y, width, height in pixels) in one frame.
 
     Raises ApiError if any image or box cannot be used.
     """
@@ -69,18 +69,18 @@ def explain(images: Sequence[bytes], boxes: Sequence[Sequence[float]] | None = N
 
 
 def compare(a: Sequence[bytes], b: Sequence[bytes], **options: Any) -> ApiRequest[Comparison]:
-    """Do two sets of images show one person? Options are those of `pan_reid.schemas.DecisionOptions`."""
+    """Compare two sets of images, each of one person. Options: members of `pan_reid.schemas.DecisionOptions`."""
     both = files(a, "a") + files(b, "b")
     return ApiRequest("POST", "/v1/compare", _as(Comparison), files=both, form=form(options))
 
 
 def galleries() -> ApiRequest[list[Gallery]]:
-    """Every gallery, by name."""
+    """All galleries, sorted by name."""
     return ApiRequest("GET", "/v1/galleries", lambda data: GalleryList.model_validate_json(data).galleries)
 
 
 def gallery(name: str) -> ApiRequest[Gallery]:
-    """Raises ApiError with status 404 when there is none."""
+    """A gallery. Raises ApiError with status 404 if it does not exist."""
     return ApiRequest("GET", gallery_path(name), _as(Gallery))
 
 
@@ -92,46 +92,46 @@ def create_gallery(
     retention_days: float | None = None,
     keep_crops: bool = False,
 ) -> ApiRequest[Gallery]:
-    """Raises ApiError with status 409 when the name is taken."""
+    """Create an empty gallery. Raises ApiError with status 409 if the name exists."""
     kept = {"retention_days": retention_days, "keep_crops": keep_crops}
     wanted = {"name": name, "purpose": purpose, "index": index, **kept}
     return ApiRequest("POST", "/v1/galleries", _as(Gallery), json=wanted)
 
 
 def update_gallery(name: str, **changes: Any) -> ApiRequest[Gallery]:
-    """Change what is given, and nothing else: members of `pan_reid.schemas.GalleryUpdate`."""
+    """Change the given members of `pan_reid.schemas.GalleryUpdate`."""
     return ApiRequest("PATCH", gallery_path(name), _as(Gallery), json=changes)
 
 
 def delete_gallery(name: str) -> ApiRequest[ErasureReceipt]:
-    """Erase a gallery with all it holds."""
+    """Erase a gallery with all its entries."""
     return ApiRequest("DELETE", gallery_path(name), _as(ErasureReceipt))
 
 
 def purge(gallery: str) -> ApiRequest[ErasureReceipt]:
-    """Erase what has expired now, and know when it is done."""
+    """Erase the expired entries now. Returns when they are erased."""
     return ApiRequest("POST", gallery_path(gallery, "purge"), _as(ErasureReceipt))
 
 
 def re_embed(gallery: str, *, drop_without_crop: bool = False) -> ApiRequest[ReEmbedding]:
-    """Let the service bring a gallery to the loaded model, from the crops it keeps; it goes on by itself.
+    """Start to re-embed the stored images of a gallery with the loaded model, in the background.
 
-    Raises ApiError with status 409 where entries keep none, unless they may be erased at the end.
+    Entries without a stored image: ApiError with status 409, or erased at the end with `drop_without_crop`.
     """
     query = {"drop_without_crop": "true"} if drop_without_crop else {}
     return ApiRequest("POST", gallery_path(gallery, "re-embed"), _as(ReEmbedding), query=query)
 
 
 def re_embedding(gallery: str) -> ApiRequest[ReEmbedding]:
-    """How far a gallery is on its way to the loaded model."""
+    """Progress of the re-embedding of a gallery."""
     return ApiRequest("GET", gallery_path(gallery, "re-embed"), _as(ReEmbedding))
 
 
 def enrol(gallery: str, crops: Sequence[Crop], *, key: str | None = None) -> ApiRequest[Enrolled]:
-    """Enrol crops; the response says for each whether it was enrolled. A retry enrols none twice.
+    """Enrol crops. The response has a result for each crop. A retry does not enrol a crop twice.
 
-    `key` is the idempotency key. The service answers a second request with it as it did the first, for seven days;
-    without one each call has a key of its own.
+    `key` is the idempotency key: for seven days, the service repeats its first response to a request with this
+    key, and does not enrol again. The default is a new key for each call.
     """
     metadata = to_json([crop.info.model_dump(exclude_unset=True) for crop in crops])
     return ApiRequest(
@@ -145,7 +145,7 @@ def enrol(gallery: str, crops: Sequence[Crop], *, key: str | None = None) -> Api
 
 
 def entries(gallery: str, **filters: str) -> PagedRequest[Entry]:
-    """Every entry in the order of enrolment; filters are person_id and camera_id."""
+    """All entries in the order of enrolment. Filters: person_id, camera_id."""
 
     def read(data: bytes) -> tuple[Sequence[Entry], str | None]:
         page = EntryPage.model_validate_json(data)
@@ -155,12 +155,12 @@ def entries(gallery: str, **filters: str) -> PagedRequest[Entry]:
 
 
 def entry(gallery: str, entry_id: int) -> ApiRequest[Entry]:
-    """Raises ApiError with status 404 when there is none."""
+    """An entry. Raises ApiError with status 404 if it does not exist."""
     return ApiRequest("GET", entry_path(gallery, entry_id), _as(Entry))
 
 
 def update_entry(gallery: str, entry_id: int, **changes: Any) -> ApiRequest[Entry]:
-    """Change what is given, and nothing else: members of `pan_reid.schemas.EntryUpdate`; None clears one."""
+    """Change the given members of `pan_reid.schemas.EntryUpdate`; None clears a member."""
     return ApiRequest("PATCH", entry_path(gallery, entry_id), _as(Entry), json=changes)
 
 
@@ -170,12 +170,12 @@ def delete_entry(gallery: str, entry_id: int) -> ApiRequest[None]:
 
 
 def image(gallery: str, entry_id: int) -> ApiRequest[bytes]:
-    """The kept picture of an entry, JPEG. Raises ApiError with status 404 where none is kept."""
+    """The stored image of an entry, JPEG. Raises ApiError with status 404 if no image is stored."""
     return ApiRequest("GET", entry_path(gallery, entry_id, "image"), bytes, accept="image/jpeg")
 
 
 def persons(gallery: str) -> PagedRequest[Person]:
-    """Every person, by id."""
+    """All persons, sorted by id."""
 
     def read(data: bytes) -> tuple[Sequence[Person], str | None]:
         page = PersonPage.model_validate_json(data)
@@ -185,25 +185,25 @@ def persons(gallery: str) -> PagedRequest[Person]:
 
 
 def erase_person(gallery: str, person_id: str) -> ApiRequest[ErasureReceipt]:
-    """Erase every entry of a person in this gallery."""
+    """Erase all entries of a person in this gallery."""
     return ApiRequest("DELETE", gallery_path(gallery, "persons"), _as(ErasureReceipt), query={"person_id": person_id})
 
 
 def search(gallery: str, *images: bytes, **options: Any) -> ApiRequest[SearchAnswer]:
-    """Search by one image, or by several of one person. Options are those of `pan_reid.schemas.SearchOptions`."""
+    """Search by one or several images of one person. Options: the members of `pan_reid.schemas.SearchOptions`."""
     return ApiRequest(
         "POST", gallery_path(gallery, "search"), _as(SearchAnswer), files=files(images), form=form(options)
     )
 
 
 def search_vector(gallery: str, vector: Vectors, **options: Any) -> ApiRequest[SearchAnswer]:
-    """Search by a (dim,) vector of the same model, or by (n, dim) of one person."""
+    """Search by a (dim,) vector of the gallery's model, or by (n, dim) vectors of one person."""
     wanted = {"vectors": encode_rows(vector), **options}
     return ApiRequest("POST", gallery_path(gallery, "search"), _as(SearchAnswer), json=wanted)
 
 
 def search_entry(gallery: str, *entry_ids: int, **options: Any) -> ApiRequest[SearchAnswer]:
-    """Search by an entry of the gallery, or several of one person; they are not among their own hits."""
+    """Search by one or several entries of one person. The hits exclude these entries."""
     wanted = {"entry_ids": entry_ids, **options}
     return ApiRequest("POST", gallery_path(gallery, "search"), _as(SearchAnswer), json=wanted)
 

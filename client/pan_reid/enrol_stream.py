@@ -1,6 +1,6 @@
-"""Enrolment of any number of crops: as many requests as it takes, each sent again until it is answered.
+"""Enrolment of any number of crops in several requests, each with its own idempotency key.
 
-A request of its own for each part, because HTTP clients and proxies rarely read an answer before they have sent all.
+One long stream would depend on proxies that forward the response before the request ends, and few do.
 """
 
 import base64
@@ -16,14 +16,14 @@ from pan_reid.request import ApiRequest, gallery_path
 from pan_reid.schemas import EnrolResult, EnrolSummary
 from pan_reid.vectors import encode_vector
 
-_LINES = 1000  # of a request
+_LINES = 1000  # per request
 _BYTES = 8 * 2**20
 
 ChunkResult = tuple[Sequence[EnrolResult], ClientError | None]
 
 
 def enrolments(gallery: str, crops: Iterable[Crop | VectorCrop]) -> Iterator[ApiRequest[ChunkResult]]:
-    """Calls that enrol all of them, one after another. Each answers results, and what ended it before its time."""
+    """The requests that enrol all crops. The response of each has results, and the error that ended it early."""
     first, lines, size = 0, list[bytes](), 0
     for crop in crops:
         line = _line(crop)
@@ -56,4 +56,4 @@ def _read(first: int, data: bytes) -> ChunkResult:
     end = EnrolSummary.model_validate_json(last)
     if end.error is None:
         return results, None
-    return results, ClientError(f"{end.error.detail} ({end.error.code}); {first + len(results)} crops were answered")
+    return results, ClientError(f"{end.error.detail} ({end.error.code}); {first + len(results)} crops have a result")

@@ -8,7 +8,7 @@ import httpx
 
 
 class PanReidError(Exception):
-    """Base of every error that this package raises on purpose. `code` is stable and meant for programs."""
+    """Base class of the errors that this package raises. `code` is stable, for programs."""
 
     code: ClassVar[str] = "pan-reid"
 
@@ -20,7 +20,7 @@ class InvalidExport(PanReidError):
 
 
 class ClientError(PanReidError):
-    """The service could not be reached, or its response is not one of the API."""
+    """The service is unreachable, or its response is not one of the API."""
 
     code: ClassVar[str] = "client"
 
@@ -44,7 +44,10 @@ def api_error(answer: httpx.Response) -> ClientError:
         problem = answer.json()
         return ApiError(answer.status_code, problem["code"], problem["detail"], problem["request_id"])
     except (ValueError, KeyError, TypeError):
-        return ClientError(f"{answer.url} answered {answer.status_code} and no problem document; is it pan-serve?")
+        return ClientError(
+            f"{answer.url} returned status {answer.status_code} without a problem document; check "
+            "that this is pan-serve"
+        )
 
 
 def no_answer(error: httpx.TransportError) -> ClientError:
@@ -56,10 +59,10 @@ def no_answer(error: httpx.TransportError) -> ClientError:
 
 @contextmanager
 def transfer_errors(what: str, then: str) -> Iterator[None]:
-    """Turn what ends the transfer of `what` early into a ClientError that says what to do `then`."""
+    """Convert an error during the transfer `what` to a ClientError with the instruction `then`."""
     try:
         yield
     except httpx.ConnectError as error:
         raise no_answer(error) from error
     except (httpx.TransportError, InvalidExport) as error:
-        raise ClientError(f"{what} broke off ({error}); {then}") from error
+        raise ClientError(f"{what} failed ({error}); {then}") from error

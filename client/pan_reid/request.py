@@ -1,4 +1,4 @@
-"""A request to the API as data: what to send, how to read the response, and when to send it again."""
+"""A request to the API as data: its content, the parser of its response, and the retry policy."""
 
 import os
 import re
@@ -18,10 +18,10 @@ from pan_reid.schemas import GalleryName
 
 T = TypeVar("T")
 
-LONGEST_IMPORT = 600.0  # seconds without a sign of the service: it builds the index at the end
+LONGEST_IMPORT = 600.0  # seconds without data from the service, which builds the index at the end
 _RETRIED = (429, 503)
 _LONGEST_WAIT = 60.0
-_MOST_LOST = 2  # connections in a row, before it is no short outage
+_MOST_LOST = 2  # retries after a failed connection
 _NAME: TypeAdapter[str] = TypeAdapter(GalleryName)
 _JSON_FIELDS = ("attributes", "rerank", "boxes")  # of a form
 
@@ -30,13 +30,13 @@ Files = Sequence[tuple[str, tuple[str, bytes]]]
 
 @dataclass(frozen=True, slots=True)
 class ApiRequest(Generic[T]):
-    """One request. One that changes something can be repeated if it has an idempotency `key`."""
+    """One request. A request that changes data can be repeated if it has an idempotency `key`."""
 
     method: str
     path: str
     read: Callable[[bytes], T]
     json: Mapping[str, Any] | None = None
-    lines: bytes | None = None  # of JSON
+    lines: bytes | None = None  # JSON lines
     files: Files = ()
     form: Mapping[str, Any] = field(default_factory=dict)
     query: Mapping[str, str] = field(default_factory=dict)
@@ -44,7 +44,7 @@ class ApiRequest(Generic[T]):
     key: str | None = None
 
     def request(self, http: httpx.Client | httpx.AsyncClient) -> httpx.Request:
-        """As httpx sends it."""
+        """The request for httpx."""
         headers = {"Accept": self.accept}
         content = None
         if self.json is not None:
@@ -68,34 +68,34 @@ class ApiRequest(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class PagedRequest(Generic[T]):
-    """A list in pages; `read` gives the items of one page, and the cursor of the next or None."""
+    """A list in pages. `read` returns the items of one page, and the cursor of the next page or None."""
 
     path: str
     query: Mapping[str, str]
     read: Callable[[bytes], tuple[Sequence[T], str | None]]
 
     def page(self, cursor: str | None) -> ApiRequest[tuple[Sequence[T], str | None]]:
-        """The page at a cursor; the first without one."""
+        """The request for the page at a cursor; None is the first page."""
         query = {**self.query, "limit": "1000"} | ({"cursor": cursor} if cursor else {})
         return ApiRequest("GET", self.path, self.read, query=query)
 
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Waits out a full queue (429, 503) and a short outage, with at most `most` retries."""
+    """At most `most` retries, for an overloaded service (429, 503) and for a short outage."""
 
     most: int
 
     def after_problem(self, attempt: int, answer: httpx.Response) -> float:
-        """Seconds to wait after this response to attempt 0, 1, ... Raises ApiError if a retry does not help."""
+        """Seconds to wait after this response to attempt 0, 1, ... Raises ApiError if there is no retry."""
         if attempt >= self.most or answer.status_code not in _RETRIED:
             raise api_error(answer)
         return _retry_after(answer.headers.get("Retry-After", ""), _pause(attempt))
 
     def after_failure(self, attempt: int, call: ApiRequest[Any], error: httpx.TransportError) -> float:
-        """Seconds to wait after a connection that failed. Raises ClientError if the request may not be repeated.
+        """Seconds to wait after a failed connection. Raises ClientError if the request must not be repeated.
 
-        A request that changes something and has no key may have been carried out, if there was a connection.
+        Without a key, a request that changes data must not be repeated after it was sent: the service may have done it.
         """
         repeatable = call.method == "GET" or call.key is not None or isinstance(error, httpx.ConnectError)
         if attempt >= min(self.most, _MOST_LOST) or not repeatable:
@@ -121,28 +121,30 @@ def _pause(attempt: int) -> float:
 
 
 def service_url(url: str) -> str:
-    """The address of a service, as httpx takes it. Raises ClientError for what is none."""
+    """The address of a service, for httpx. Raises ClientError if it is invalid."""
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise ClientError(f"{url} is no address of a service ({error}); give one like http://127.0.0.1:8000") from None
+        raise ClientError(
+            f"{url} is not the address of a service ({error}); give one like http://127.0.0.1:8000"
+        ) from None
     if parsed.scheme not in ("http", "https") or not parsed.host or (parsed.port or 0) > 65535:
         like = "http://127.0.0.1:8000" if "://" in url or not url else f"http://{url}"
-        raise ClientError(f"{url or 'an empty text'} is no address of a service; give one like {like}")
+        raise ClientError(f"{url or 'an empty text'} is not the address of a service; give one like {like}")
     return url
 
 
 def authorization(api_key: str | None) -> dict[str, str]:
-    """The header for the key given, or for that in the environment variable PAN_API_KEY, where there is one."""
+    """The header for a key; the default key is the environment variable PAN_API_KEY."""
     api_key = api_key or os.environ.get("PAN_API_KEY")
     return {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
 
 def gallery_path(gallery: str, *more: str) -> str:
-    """The path of a gallery, or of what is below it. Raises ClientError for what is not the name of a gallery.
+    """The path of a gallery or of a resource in it. Raises ClientError if the name is not valid for a gallery.
 
-    A path is made of names that need no quoting: httpx folds `..`, servers decode `%2F`, and then the path addresses
-    something else. Ids of persons and cameras go into the query or the body.
+    Paths have only names that need no quoting: httpx normalises `..` and servers decode `%2F`, which would address
+    another resource. Ids of persons and cameras go into the query or the body.
     """
     try:
         _NAME.validate_python(gallery)
@@ -152,17 +154,17 @@ def gallery_path(gallery: str, *more: str) -> str:
 
 
 def entry_path(gallery: str, entry_id: int, *more: str) -> str:
-    """The path of an entry, or of what is below it. Raises TypeError for an id that is not a whole number."""
+    """The path of an entry or of a resource in it. Raises TypeError if the id is not an integer."""
     return gallery_path(gallery, "entries", str(index(entry_id)), *more)
 
 
 def files(images: Sequence[bytes], name: str = "images") -> list[tuple[str, tuple[str, bytes]]]:
-    """Images as the files of a form."""
+    """Images as files of a form."""
     return [(name, (str(index), image)) for index, image in enumerate(images)]
 
 
 def form(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as the fields of a form."""
+    """Options as fields of a form."""
     return {name: _field(name, value) for name, value in options.items()}
 
 

@@ -1,4 +1,4 @@
-"""The client for ordinary code: each call returns when it is answered."""
+"""The blocking client."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -42,9 +42,10 @@ T = TypeVar("T")
 
 
 class Client:
-    """Calls are safe from several threads. A full queue and a short outage are waited for, up to `retries` times.
+    """A client of one service, safe to use from several threads.
 
-    The API key is the one given, or that in the environment variable PAN_API_KEY, where there is one.
+    It retries up to `retries` times if the service is overloaded (429, 503) or briefly unreachable. `timeout` is in
+    seconds. The default of `api_key` is the environment variable PAN_API_KEY.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Client:
         self._retries = RetryPolicy(retries)
 
     def __enter__(self) -> Self:
-        """The client itself; leaving closes its connections."""
+        """Return the client. The end of the block closes its connections."""
         return self
 
     def __exit__(
@@ -73,11 +74,11 @@ class Client:
         self._http.close()
 
     def model(self) -> Model:
-        """The model that is loaded."""
+        """The loaded model."""
         return self._send(endpoints.model())
 
     def embed(self, images: Sequence[bytes], boxes: Sequence[Sequence[float]] | None = None) -> Vectors:
-        """(images, dim) unit vectors; or (boxes, dim), of the boxes (x, y, width, height in pixels) in one frame.
+        """(images, dim) unit vectors; or (boxes, dim) of the boxes (x, y, width, height in pixels) in one frame.
 
         Raises ApiError if any image or box cannot be used.
         """
@@ -88,15 +89,15 @@ class Client:
         return self._send(endpoints.explain(images, boxes))
 
     def compare(self, a: Sequence[bytes], b: Sequence[bytes], **options: Any) -> Comparison:
-        """Do two sets of images show one person? Options are those of `pan_reid.schemas.DecisionOptions`."""
+        """Compare two sets of images, each of one person. Options: members of `pan_reid.schemas.DecisionOptions`."""
         return self._send(endpoints.compare(a, b, **options))
 
     def galleries(self) -> list[Gallery]:
-        """Every gallery, by name."""
+        """All galleries, sorted by name."""
         return self._send(endpoints.galleries())
 
     def gallery(self, name: str) -> Gallery:
-        """Raises ApiError with status 404 when there is none."""
+        """A gallery. Raises ApiError with status 404 if it does not exist."""
         return self._send(endpoints.gallery(name))
 
     def create_gallery(
@@ -108,52 +109,52 @@ class Client:
         retention_days: float | None = None,
         keep_crops: bool = False,
     ) -> Gallery:
-        """Raises ApiError with status 409 when the name is taken."""
+        """Create an empty gallery. Raises ApiError with status 409 if the name exists."""
         return self._send(
             endpoints.create_gallery(name, purpose, index=index, retention_days=retention_days, keep_crops=keep_crops)
         )
 
     def update_gallery(self, name: str, **changes: Any) -> Gallery:
-        """Change what is given, and nothing else: members of `pan_reid.schemas.GalleryUpdate`."""
+        """Change the given members of `pan_reid.schemas.GalleryUpdate`."""
         return self._send(endpoints.update_gallery(name, **changes))
 
     def delete_gallery(self, name: str) -> ErasureReceipt:
-        """Erase a gallery with all it holds."""
+        """Erase a gallery with all its entries."""
         return self._send(endpoints.delete_gallery(name))
 
     def purge(self, gallery: str) -> ErasureReceipt:
-        """Erase what has expired now, and know when it is done."""
+        """Erase the expired entries now. Returns when they are erased."""
         return self._send(endpoints.purge(gallery))
 
     def re_embed(self, gallery: str, *, drop_without_crop: bool = False) -> ReEmbedding:
-        """Let the service bring a gallery to the loaded model, from the crops it keeps; it goes on by itself.
+        """Start to re-embed the stored images of a gallery with the loaded model, in the background.
 
-        Raises ApiError with status 409 where entries keep none, unless they may be erased at the end.
+        Entries without a stored image: ApiError with status 409, or erased at the end with `drop_without_crop`.
         """
         return self._send(endpoints.re_embed(gallery, drop_without_crop=drop_without_crop))
 
     def re_embedding(self, gallery: str) -> ReEmbedding:
-        """How far a gallery is on its way to the loaded model."""
+        """Progress of the re-embedding of a gallery."""
         return self._send(endpoints.re_embedding(gallery))
 
     def enrol(self, gallery: str, crops: Sequence[Crop], *, key: str | None = None) -> Enrolled:
-        """Enrol crops; the response says for each whether it was enrolled. A retry enrols none twice.
+        """Enrol crops. The response has a result for each crop. A retry does not enrol a crop twice.
 
-        `key` is the idempotency key. The service answers a second request with it as it did the first, for seven days;
-        without one each call has a key of its own.
+        `key` is the idempotency key: for seven days, the service repeats its first response to a request with this
+        key, and does not enrol again. The default is a new key for each call.
         """
         return self._send(endpoints.enrol(gallery, crops, key=key))
 
     def entries(self, gallery: str, **filters: str) -> Iterator[Entry]:
-        """Every entry in the order of enrolment; filters are person_id and camera_id."""
+        """All entries in the order of enrolment. Filters: person_id, camera_id."""
         return self._pages(endpoints.entries(gallery, **filters))
 
     def entry(self, gallery: str, entry_id: int) -> Entry:
-        """Raises ApiError with status 404 when there is none."""
+        """An entry. Raises ApiError with status 404 if it does not exist."""
         return self._send(endpoints.entry(gallery, entry_id))
 
     def update_entry(self, gallery: str, entry_id: int, **changes: Any) -> Entry:
-        """Change what is given, and nothing else: members of `pan_reid.schemas.EntryUpdate`; None clears one."""
+        """Change the given members of `pan_reid.schemas.EntryUpdate`; None clears a member."""
         return self._send(endpoints.update_entry(gallery, entry_id, **changes))
 
     def delete_entry(self, gallery: str, entry_id: int) -> None:
@@ -161,33 +162,33 @@ class Client:
         return self._send(endpoints.delete_entry(gallery, entry_id))
 
     def image(self, gallery: str, entry_id: int) -> bytes:
-        """The kept picture of an entry, JPEG. Raises ApiError with status 404 where none is kept."""
+        """The stored image of an entry, JPEG. Raises ApiError with status 404 if no image is stored."""
         return self._send(endpoints.image(gallery, entry_id))
 
     def persons(self, gallery: str) -> Iterator[Person]:
-        """Every person, by id."""
+        """All persons, sorted by id."""
         return self._pages(endpoints.persons(gallery))
 
     def erase_person(self, gallery: str, person_id: str) -> ErasureReceipt:
-        """Erase every entry of a person in this gallery."""
+        """Erase all entries of a person in this gallery."""
         return self._send(endpoints.erase_person(gallery, person_id))
 
     def search(self, gallery: str, *images: bytes, **options: Any) -> SearchAnswer:
-        """Search by one image, or by several of one person. Options are those of `pan_reid.schemas.SearchOptions`."""
+        """Search by one or several images of one person. Options: the members of `pan_reid.schemas.SearchOptions`."""
         return self._send(endpoints.search(gallery, *images, **options))
 
     def search_vector(self, gallery: str, vector: Vectors, **options: Any) -> SearchAnswer:
-        """Search by a (dim,) vector of the same model, or by (n, dim) of one person."""
+        """Search by a (dim,) vector of the gallery's model, or by (n, dim) vectors of one person."""
         return self._send(endpoints.search_vector(gallery, vector, **options))
 
     def search_entry(self, gallery: str, *entry_ids: int, **options: Any) -> SearchAnswer:
-        """Search by an entry of the gallery, or several of one person; they are not among their own hits."""
+        """Search by one or several entries of one person. The hits exclude these entries."""
         return self._send(endpoints.search_entry(gallery, *entry_ids, **options))
 
     def enrol_stream(self, gallery: str, crops: Iterable[Crop | VectorCrop]) -> Iterator[EnrolResult]:
-        """Enrol any number of crops; a result for each, in order, once it is on disk. None is enrolled twice.
+        """Enrol any number of crops. Yields a result for each, in order, when it is on disk. No crop is enrolled twice.
 
-        Raises ClientError where the rest cannot be enrolled.
+        Raises ClientError if the remaining crops cannot be enrolled.
         """
         for call in enrolments(gallery, crops):
             results, error = self._send(call)
@@ -196,7 +197,7 @@ class Client:
                 raise error
 
     def export_gallery(self, gallery: str, write: Callable[[bytes], object]) -> None:
-        """Write the file of a gallery, chunk by chunk, and check that it is whole. Raises ClientError."""
+        """Export a gallery: pass the file to `write` in chunks, and verify its checksum. Raises ClientError."""
         reader = ExportReader()
         with (
             transfer_errors(f"the export of {gallery}", "export it again"),
@@ -212,9 +213,9 @@ class Client:
             reader.verify_complete()
 
     def import_gallery(self, gallery: str, file: BinaryIO) -> Gallery:
-        """Make a gallery of an exported file. Raises ClientError, and then there is no such gallery."""
+        """Create a gallery from an exported file. Raises ClientError, and then the gallery does not exist."""
         headers = {"Content-Type": "application/octet-stream"}
-        with transfer_errors(f"the import into {gallery}", "see whether the gallery is there"):
+        with transfer_errors(f"the import into {gallery}", "check whether the gallery exists"):
             answer = self._http.post(
                 gallery_path(gallery, "import"), content=file, headers=headers, timeout=LONGEST_IMPORT
             )

@@ -38,7 +38,7 @@ def test_junk_and_other_files_are_left_out_and_the_rest_comes_by_path(tmp_path: 
 
 
 def test_a_folder_without_crops_is_said_so(tmp_path: Path) -> None:
-    with pytest.raises(FolderError, match="holds no pictures"):
+    with pytest.raises(FolderError, match="has no images"):
         find_crops(tmp_path)
     with pytest.raises(FolderError, match="is not a folder"):
         find_crops(tmp_path / "missing")

@@ -253,7 +253,7 @@ def test_the_command_line_says_what_is_wrong(launch: Launch, tmp_path: Path) -> 
     assert (missing.returncode, "there is no gallery x" in missing.stderr) == (1, True)
     (tmp_path / "empty").mkdir()
     empty = pan_reid("enrol", str(tmp_path / "empty"), "--gallery", "x", "--url", url)
-    assert (empty.returncode, "holds no pictures" in empty.stderr) == (1, True)
+    assert (empty.returncode, "has no images" in empty.stderr) == (1, True)
 
 
 def test_logs_are_json_lines_that_name_no_person_and_the_audit_says_who_did_what(

@@ -1,5 +1,5 @@
-"""The command `pan-reid`: use a running service.
+"""The command `pan-reid`, which calls a running service.
 
-A module holds the commands of one subject; `common` has what they share, `main` is the entry point. The modules import
-what a command needs when it runs, so that `--help` answers at once.
+Each module has the commands of one subject; `common` and `values` are shared, and `main` is the entry point. The
+commands import their dependencies inside the functions, so that `--help` is fast.
 """

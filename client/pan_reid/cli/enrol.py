@@ -1,4 +1,4 @@
-"""`pan-reid enrol`: enrol the crops of a folder."""
+"""`pan-reid enrol`: enrol the crops in a folder."""
 
 from pathlib import Path
 from typing import Annotated
@@ -22,7 +22,7 @@ from pan_reid.cli.values import given, parse_time, split_pair
 
 @handle_errors
 def enrol(
-    folder: Annotated[Path, typer.Argument(help="Crops named as in Market-1501, or person/camera_*.jpg.")],
+    folder: Annotated[Path, typer.Argument(help="Folder of crops named as in Market-1501, or person/camera_*.jpg.")],
     gallery: Gallery,
     metadata: Annotated[
         Path | None,
@@ -31,19 +31,21 @@ def enrol(
             "columns are attributes. It takes precedence over the file names and the options below."
         ),
     ] = None,
-    camera: Annotated[str | None, typer.Option(help="Camera of crops whose name states none.")] = None,
+    camera: Annotated[str | None, typer.Option(help="Camera of crops whose file name has none.")] = None,
     captured_at: Annotated[
         str | None,
-        typer.Option("--time", metavar="TIME", help="When all crops were captured.", parser=parse_time),
+        typer.Option(
+            "--time", metavar="TIME", help="Capture time of crops without one in --metadata.", parser=parse_time
+        ),
     ] = None,
     attribute: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="An attribute of all crops; may be repeated.")
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Attribute of all crops; may be repeated.")
     ] = None,
     index: IndexOption = None,
     retention_days: RetentionDays = None,
     keep_crops: KeepCrops = None,
-    batch: Annotated[int, typer.Option(min=1, help="Crops in a request.")] = 32,
-    in_flight: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 4,
+    batch: Annotated[int, typer.Option(min=1, help="Crops per request.")] = 32,
+    in_flight: Annotated[int, typer.Option(min=1, help="Concurrent requests.")] = 4,
     again: Annotated[
         bool, typer.Option("--again", help="Enrol crops even if the same command enrolled them in the last seven days.")
     ] = False,
@@ -51,11 +53,10 @@ def enrol(
     key_file: KeyFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the counts and the failures as JSON.")] = False,
 ) -> None:
-    """Enrol every crop in a folder. The gallery is made if it is missing, with the options for its index, retention and
-    pictures.
+    """Enrol all crops in a folder. Creates the gallery if it is missing, with --index, --retention-days, --keep-crops.
 
-    A repeated command does not enrol a crop twice: each request has a key that is made from its content, which the
-    service remembers for seven days.
+    A repeated command does not enrol a crop twice: each request has an idempotency key made from its content, which
+    the service remembers for seven days.
     """
     from pan_reid.cli.enrol_folder import enrol_crops
     from pan_reid.cli.folder import describe, find_crops

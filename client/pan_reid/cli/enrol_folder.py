@@ -1,4 +1,4 @@
-"""Enrol crops from files: in batches, several at a time, with a reason for every file that fails."""
+"""Enrol crops from files in concurrent batches, and collect the files that fail."""
 
 import hashlib
 import uuid
@@ -27,21 +27,21 @@ def enrol_crops(
     *,
     again: bool = False,
 ) -> list[Failure]:
-    """Enrol crops; returns the files that failed, with reasons. Makes a missing gallery with `settings`.
+    """Enrol crops. Returns the failed files with reasons. Creates a missing gallery with `settings`.
 
-    A batch that was enrolled before is not enrolled `again` unless asked for. Raises ClientError where the service does
-    not respond at all.
+    The service skips a batch that was enrolled before, unless `again` is true. Raises ClientError if the service is
+    unreachable.
     """
     try:
-        client.gallery(gallery)  # so that a key that may only enrol can do so
+        client.gallery(gallery)  # creation needs scope admin, so first check whether the gallery exists
     except ApiError as error:
         if error.status != 404:
             raise
         client.create_gallery(gallery, **settings)
-        console.print(f"made gallery {gallery}", highlight=False)
+        console.print(f"created gallery {gallery}", highlight=False)
     else:
         if settings:
-            console.print(f"gallery {gallery} exists: {', '.join(settings)} stay as they are", highlight=False)
+            console.print(f"gallery {gallery} exists: {', '.join(settings)} are not changed", highlight=False)
     batches = [crops[start : start + batch] for start in range(0, len(crops), batch)]
     failures: list[Failure] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -1,4 +1,4 @@
-"""The crops in a folder, and their metadata: from file names (Market-1501, or `person/camera_*.jpg`) and a CSV file."""
+"""The crops in a folder, with metadata from file names (Market-1501, or `person/camera_*.jpg`) and a CSV file."""
 
 import csv
 import re
@@ -21,31 +21,31 @@ _MEMBERS = ("person_id", "camera_id", "captured_at")
 
 
 class FolderError(PanReidError):
-    """The folder holds no crops, or its metadata cannot be used."""
+    """The folder has no crops, or its metadata is invalid."""
 
     code = "folder"
 
 
 @dataclass(frozen=True, slots=True)
 class CropFile:
-    """A picture and its metadata."""
+    """The path of a crop, and its metadata."""
 
     path: Path
     info: EntryInfo
 
 
 def find_crops(folder: Path) -> list[CropFile]:
-    """Every crop under a folder, by path; Market-1501's junk (person -1) is left out.
+    """All crops in a folder and its subfolders, sorted by path, without Market-1501's junk (person -1).
 
-    `0002_c1s1_000451_03.jpg` is person 0002 at camera c1; person 0000 are distractors, enrolled without a person.
-    `anna/lobby_17.jpg` is person anna at camera lobby. A picture right in the folder with another name has neither.
-    Each entry keeps its path as the attribute `file`. Raises FolderError.
+    `0002_c1s1_000451_03.jpg` is person 0002 at camera c1. Person 0000 means distractors, which get no person.
+    `anna/lobby_17.jpg` is person anna at camera lobby. A file with another name, directly in the folder, has neither.
+    The attribute `file` is the path in the folder. Raises FolderError.
     """
     if not folder.is_dir():
         raise FolderError(f"{folder} is not a folder")
     crops = list(_crops(folder))
     if not crops:
-        raise FolderError(f"{folder} holds no pictures ({', '.join(sorted(_SUFFIXES))})")
+        raise FolderError(f"{folder} has no images ({', '.join(sorted(_SUFFIXES))})")
     return crops
 
 
@@ -76,11 +76,11 @@ def describe(
     defaults: Mapping[str, str] | None = None,
     attributes: Mapping[str, str] | None = None,
 ) -> list[CropFile]:
-    """Add metadata to that of the file names.
+    """Add metadata to that from the file names.
 
-    `defaults` (person_id, camera_id, captured_at) hold where a name states nothing. `attributes` hold for every crop.
-    `metadata` is a CSV file with a column `file`, the path in the folder; its other columns override both, and an empty
-    cell states nothing. Raises FolderError, also for a row whose file is not in the folder.
+    `defaults` (person_id, camera_id, captured_at) apply if the name has no value; `attributes` apply to all crops.
+    `metadata` is a CSV file with a column `file`, the path in the folder. Its other columns take precedence, except for
+    empty cells. Raises FolderError, also for a row whose file is not in the folder.
     """
     rows = {} if metadata is None else _rows(metadata)
     described = []
@@ -105,13 +105,13 @@ def describe(
         name, (number, _) = next(iter(rows.items()))
         raise FolderError(
             f"{metadata}, line {number}: there is no crop {name} in {folder}; {len(rows):,} such rows. Paths are "
-            "relative to the folder, and junk of Market-1501 (person -1) is left out"
+            "relative to the folder, and junk of Market-1501 (person -1) is skipped"
         )
     return described
 
 
 def _rows(path: Path) -> dict[str, tuple[int, dict[str, str]]]:
-    """File -> line number and the cells that are not empty."""
+    """By file: the line number, and the cells that are not empty."""
     rows: dict[str, tuple[int, dict[str, str]]] = {}
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:

@@ -1,4 +1,4 @@
-"""`pan-reid galleries`: list, make, change and delete galleries; `persons` and `erase`."""
+"""`pan-reid galleries` (list, make, change, delete), `persons` and `erase`."""
 
 from typing import Annotated, Literal
 
@@ -23,13 +23,16 @@ from pan_reid.cli.values import given
 app = typer.Typer(no_args_is_help=True, help="List, make, change and delete galleries.")
 
 Index = Literal["auto", "flat", "hnsw", "ivf_sq8", "ivf_pq"]
-IndexOption = Annotated[Index | None, typer.Option(help="auto: exact while that is fast, then an approximate index.")]
-Purpose = Annotated[str | None, typer.Option(help="What the gallery is for, for the record.")]
+IndexOption = Annotated[
+    Index | None, typer.Option(help="auto: exact search while that is fast, then an approximate index.")
+]
+Purpose = Annotated[str | None, typer.Option(help="Purpose of the gallery, for the record.")]
 RetentionDays = Annotated[
-    float | None, typer.Option(min=0.001, help="Erase entries this many days after they were captured.")
+    float | None, typer.Option(min=0.001, help="Days from its capture to the erasure of an entry.")
 ]
 KeepCrops = Annotated[
-    bool | None, typer.Option("--keep-crops/--no-keep-crops", help="Keep the pictures of the entries, or vectors only.")
+    bool | None,
+    typer.Option("--keep-crops/--no-keep-crops", help="Store the images of entries, or only their vectors."),
 ]
 
 
@@ -59,14 +62,14 @@ def make(
     key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
-    """Make an empty gallery."""
+    """Create an empty gallery."""
     options = given(purpose=purpose, index=index, retention_days=retention_days, keep_crops=keep_crops)
     with connect(url, key_file) as client:
         gallery = client.create_gallery(name, **options)
     if as_json:
         print_json(gallery)
     else:
-        print_line(f"made gallery {gallery.name}")
+        print_line(f"created gallery {gallery.name}")
 
 
 @app.command()
@@ -76,13 +79,13 @@ def change(
     purpose: Purpose = None,
     index: IndexOption = None,
     retention_days: RetentionDays = None,
-    no_retention: Annotated[bool, typer.Option("--no-retention", help="Keep entries until they are deleted.")] = False,
+    no_retention: Annotated[bool, typer.Option("--no-retention", help="Entries do not expire.")] = False,
     keep_crops: KeepCrops = None,
     url: Url = LOCAL,
     key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
-    """Change the settings of a gallery; what is left out stays. --no-keep-crops erases kept pictures at once."""
+    """Change the given settings of a gallery. --no-keep-crops also erases stored images at once."""
     if no_retention and retention_days is not None:
         raise typer.BadParameter("give --retention-days or --no-retention, not both")
     changes = given(purpose=purpose, index=index, retention_days=retention_days, keep_crops=keep_crops)
@@ -137,9 +140,9 @@ def erase(
     key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
-    """Erase every entry of a person in a gallery, and print the receipt."""
+    """Erase all entries of a person in a gallery, and print the receipt."""
     if not yes:
-        typer.confirm(f"Erase every entry of person {person} in gallery {gallery}?", abort=True, err=True)
+        typer.confirm(f"Erase all entries of person {person} in gallery {gallery}?", abort=True, err=True)
     with connect(url, key_file) as client:
         receipt = client.erase_person(gallery, person)
     if as_json:
@@ -147,4 +150,6 @@ def erase(
         return
     print_line(f"erased {receipt.entries:,} entries of person {person} in gallery {gallery} at {receipt.erased_at}")
     if not receipt.overwritten:
-        err.print("copies stay in the database's log until the next erasure or a restart", highlight=False)
+        err.print(
+            "the write-ahead log of the database still has copies, until the next erasure or a restart", highlight=False
+        )

@@ -1,4 +1,4 @@
-"""Results as tables in the terminal."""
+"""Responses as tables for the terminal."""
 
 from collections.abc import Sequence
 

@@ -1,6 +1,6 @@
-"""The wire contract: the requests and responses of the API, v1. The client returns them, the service answers with them.
+"""The wire contract: requests and responses of the API, v1. The client and the service share these models.
 
-Pixels and vectors never pass through these models: they would be copied number by number.
+Images and vectors do not pass through these models, because pydantic would copy them number by number.
 """
 
 from pan_reid.schemas.base import Attributes, GalleryName, Identifier, ItemError, Problem, Request, Response, Scalar

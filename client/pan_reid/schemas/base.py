@@ -1,4 +1,4 @@
-"""What requests and answers are made of, and what every failure looks like."""
+"""Base classes of requests and responses, common types, and errors."""
 
 import re
 from typing import Annotated, Any, ClassVar
@@ -19,7 +19,7 @@ from pan_reid.schemas.times import parse_time
 
 ATTRIBUTES_MAX = 32
 
-_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # what stands in a path as it is, and cannot be folded or decoded there
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"  # needs no quoting in a path
 
 
 def _gallery_name(name: str) -> str:
@@ -41,27 +41,27 @@ Time = Annotated[AwareDatetime, BeforeValidator(parse_time)]
 
 
 class Request(BaseModel):
-    """Unknown members are refused, and so are values of another type: neither may become a silent default."""
+    """Refuses unknown members and values of another type."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
-    max_values: ClassVar[int] = 200  # at any depth; the service refuses more before it validates them
+    max_values: ClassVar[int] = 200  # at any depth; the service counts them before validation
 
 
 class Response(BaseModel):
-    """Members may be added in later releases; a client ignores those it does not know."""
+    """Later releases may add members. A client ignores members that it does not know."""
 
     model_config = ConfigDict(frozen=True)
 
 
 class ItemError(Response):
-    """Why one item of a request failed; the others did not."""
+    """The error of one item of a request. Other items are not affected."""
 
     code: str
     detail: str
 
 
 class Problem(Response):
-    """RFC 9457. `code` is stable and meant for programs, `detail` for people."""
+    """An error response (RFC 9457). `code` is stable, for programs; `detail` is a text for people."""
 
     type: str
     title: str

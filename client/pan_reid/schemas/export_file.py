@@ -21,7 +21,7 @@ from pan_reid.errors import InvalidExport
 
 FORMAT = {"format": "pan-gallery", "version": 2}
 _READABLE = (FORMAT, {"format": "pan-gallery", "version": 1})
-LONGEST = 2**23  # bytes; a kept crop of pure noise takes half of it, attributes and a vector of 8,192 numbers little
+LONGEST = 2**23  # bytes in a line; a stored crop of pure noise takes half of it
 
 
 def _parse_json(line: bytes) -> Any:
@@ -39,7 +39,7 @@ class ExportWriter:
         self._count = 0
 
     def line(self, record: bytes) -> bytes:
-        """A JSON object, encoded, as a line of the file."""
+        """The line of the file for an encoded JSON object."""
         line = record + b"\n"
         self._digest.update(line)
         self._count += 1
@@ -51,7 +51,7 @@ class ExportWriter:
 
 
 class ExportReader:
-    """Reads an export in chunks of any size; holds one line at most."""
+    """Reads an export in chunks of any size, and holds at most one line in memory."""
 
     def __init__(self, parse: Callable[[bytes], Any] = _parse_json) -> None:
         """`parse` decodes the JSON of a line and raises ValueError."""
@@ -75,23 +75,27 @@ class ExportReader:
                 self._count += 1
                 yield record
         if len(self._rest) > LONGEST:
-            raise InvalidExport(f"line {self._count + 1} has more than {LONGEST:,} bytes; this is no exported gallery")
+            raise InvalidExport(
+                f"line {self._count + 1} has more than {LONGEST:,} bytes; this is not an exported gallery"
+            )
 
     def verify_complete(self) -> None:
         """Raises InvalidExport if the footer is missing."""
         if not self._complete or self._rest:
-            raise InvalidExport(f"the export ends after {self._count} lines without its last one; export it again")
+            raise InvalidExport(f"the export ends after {self._count} lines and has no footer; export it again")
 
     def _record(self, line: bytes) -> dict[str, Any]:
         where = f"line {self._count + 1}"
         if self._complete:
-            raise InvalidExport(f"{where}: there is more after the last line; this is no exported gallery")
+            raise InvalidExport(f"{where}: text after the footer; this is not an exported gallery")
         try:
             record = self._parse(line)
         except ValueError as error:
-            raise InvalidExport(f"{where}: {error}; this is no exported gallery") from None
+            raise InvalidExport(f"{where}: {error}; this is not an exported gallery") from None
         if not isinstance(record, dict) or (
             not self._count and {name: record.get(name) for name in FORMAT} not in _READABLE
         ):
-            raise InvalidExport(f"{where}: this is no gallery that this release can read; it begins with {FORMAT}")
+            raise InvalidExport(
+                f"{where}: this is not an exported gallery that this release can read; its first line has {FORMAT}"
+            )
         return record

@@ -17,80 +17,84 @@ from pan_reid.schemas.base import (
 )
 
 _INDEX = (
-    "auto: exact as long as that takes a few milliseconds, then ivf_sq8. flat: exact always. hnsw: a graph, quick to "
-    "search and slow to build. ivf_sq8, ivf_pq: inverted lists. Any but flat is built in the background once there are "
-    "2,048 entries, and searched when it finds 99.6 % of the ten nearest of entries that it is tried on; what it finds "
-    "is scored exactly"
+    "auto: exact search while that takes a few milliseconds, then ivf_sq8. flat: always "
+    "exact search. hnsw: a neighbour "
+    "graph, fast to search and slow to build. ivf_sq8, ivf_pq: inverted lists. The service builds an index other than "
+    "flat in the background from 2,048 entries on. It tunes the index to find 99.6 % of the ten nearest entries of "
+    "held-out queries, and scores the candidates of the index exactly"
 )
 IndexKind = Literal["auto", "flat", "hnsw", "ivf_sq8", "ivf_pq"]
-Days = Annotated[float, Field(ge=0.001, le=36_500)]  # at least 86 seconds: the service erases by the minute
+Days = Annotated[float, Field(ge=0.001, le=36_500)]  # at least 86 seconds: the service erases once a minute
 
 
 class GalleryCreate(Request):
     name: GalleryName
-    purpose: str = Field(default="", max_length=500, description="what the gallery is for, for the record")
+    purpose: str = Field(default="", max_length=500, description="purpose of the gallery, for the record")
     index: IndexKind = Field(default="auto", description=_INDEX)
     retention_days: Days | None = Field(
         default=None,
-        description="an entry expires so long after it was captured, or after it was enrolled where that is unknown or "
-        "earlier; it answers no search from then on, and is erased within a minute; 0.5 is 12 hours; null: never",
+        description="days until an entry expires, counted from its capture time; if that is unknown or after the "
+        "enrolment, from its enrolment. Searches do not return an expired entry, and it is erased within a minute. 0.5 "
+        "is 12 hours; null: entries do not expire",
     )
     keep_crops: bool = Field(
         default=False,
-        description="keep each enrolled picture, encoded anew and without its metadata; only then can another model "
-        "take the gallery over",
+        description="store each enrolled image, re-encoded and without metadata. Re-embedding with another model needs "
+        "stored images",
     )
 
 
 class GalleryUpdate(Request):
-    """Members that are given replace those of the gallery."""
+    """A member that is given replaces that of the gallery."""
 
     purpose: str = Field(default="", max_length=500)
     index: IndexKind = Field(default="auto", description=_INDEX)
-    retention_days: Days | None = Field(default=None, description="of the entries that are there, too; null: for good")
+    retention_days: Days | None = Field(
+        default=None, description="also for existing entries; null: entries do not expire"
+    )
     keep_crops: bool = Field(
-        default=False, description="true: of what is enrolled from now on; false: kept pictures are erased at once"
+        default=False, description="true: store the images of later enrolments; false: also erase stored images at once"
     )
 
 
 class IndexStatus(Response):
-    """What searches a gallery at this moment."""
+    """The index that searches a gallery at present."""
 
     kind: IndexKind
-    entries: int = Field(description="for which the index answers; later ones are searched exactly beside it")
+    entries: int = Field(description="entries in the index; later entries are searched exactly")
     exact: bool = Field(
-        description="true: each search compares every entry, because there is no index, or because its recall is below "
-        "the target, or because too much was deleted since it was measured"
+        description="true: searches are exact, because there is no index, because its recall is below the target, or "
+        "because too many entries were deleted after the measurement"
     )
     recall: float = Field(
-        description="share of the ten nearest entries that the index finds, measured with entries of this gallery that "
-        "it does not hold, against exact search; 1 where there is no index"
+        description="share of the ten nearest entries that the index finds, measured against exact search with "
+        "entries of this gallery that are held out of the index; 1 without an index"
     )
-    recall_recent: float = Field(description="the same, measured with the newest entries")
-    queries: int = Field(description="entries that `recall` was measured with; 0 where there is no index")
-    queries_recent: int = Field(description="entries that `recall_recent` was measured with")
-    measured_at: datetime | None = Field(description="null where there is no index")
+    recall_recent: float = Field(description="the same share, measured with the newest entries")
+    queries: int = Field(description="number of queries in the measurement of `recall`; 0 without an index")
+    queries_recent: int = Field(description="number of queries in the measurement of `recall_recent`")
+    measured_at: datetime | None = Field(description="time of the measurement; null without an index")
 
 
 class Gallery(Response):
     name: str
     purpose: str
-    index: IndexKind = Field(description="as was asked for")
+    index: IndexKind = Field(description="the configured kind")
     index_now: IndexStatus
-    fingerprint: str = Field(description="of the model its vectors come from")
+    fingerprint: str = Field(description="of the model that made the vectors")
     dim: int
     created_at: datetime
-    retention_days: float | None = Field(description="null: entries are kept until they are deleted")
+    retention_days: float | None = Field(description="null: entries do not expire")
     keep_crops: bool
     searchable: bool = Field(
-        description="by pictures; false when it was enrolled with another model than the one that is loaded: then only "
-        "its entries, and vectors that say so by `fingerprint`, find anything in it"
+        description="true: images can be searched for. false: the gallery has vectors of another model than the loaded "
+        "one, so that only its entries, and vectors with its `fingerprint`, can be searched for"
     )
     entries: int
     set_aside: int = Field(
         default=0,
-        description="of these entries, those that are damaged in the database: they are listed and can be deleted, "
-        "and neither found nor exported; `pan-serve check` says what is wrong with them",
+        description="number of these entries that are damaged in the database. They are listed and can be deleted, but "
+        "are neither searched nor exported; `pan-serve check` describes the damage",
     )
     persons: int
 
@@ -100,16 +104,18 @@ class GalleryList(Response):
 
 
 class EntryInfo(Request):
-    """What is known of a crop."""
+    """Metadata of a crop."""
 
     person_id: Identifier | None = None
     camera_id: Identifier | None = None
-    captured_at: Time | None = Field(default=None, description="with a time zone")
-    attributes: Attributes = Field(default_factory=dict, max_length=ATTRIBUTES_MAX, description="anything else, flat")
+    captured_at: Time | None = Field(default=None, description="RFC 3339, with a time zone")
+    attributes: Attributes = Field(
+        default_factory=dict, max_length=ATTRIBUTES_MAX, description="other metadata, without nesting"
+    )
 
 
 class EntryUpdate(Request):
-    """Members that are given replace those of the entry; null clears one."""
+    """A member that is given replaces that of the entry; null clears it."""
 
     person_id: Identifier | None = None
     camera_id: Identifier | None = None
@@ -124,12 +130,12 @@ class Entry(Response):
     captured_at: datetime | None
     attributes: dict[str, Any]
     created_at: datetime
-    image: bool = Field(description="whether its picture is kept: GET .../image")
+    image: bool = Field(description="true: the image is stored, see GET .../image")
 
 
 class EntryPage(Response):
     entries: list[Entry]
-    next_cursor: str | None = Field(description="give it as `cursor` for the next page; null on the last")
+    next_cursor: str | None = Field(description="`cursor` of the next page; null on the last page")
 
 
 class ExportedGallery(Request):
@@ -145,7 +151,7 @@ class ExportedGallery(Request):
 
 
 class ExportedEntry(EntryInfo):
-    """Each line of an export between the first and the last."""
+    """A line of an export between the first and the last."""
 
     created_at: Time
     vector: str = Field(description="base64 of float32, little-endian")
@@ -153,7 +159,7 @@ class ExportedEntry(EntryInfo):
 
 
 class EnrolResult(Response):
-    index: int = Field(description="place in the request, from 0")
+    index: int = Field(description="position in the request, from 0")
     entry_id: int | None = None
     error: ItemError | None = None
 
@@ -165,12 +171,12 @@ class Enrolled(Response):
 
 
 class EnrolSummary(Response):
-    """The last line of a stream of enrolments."""
+    """The last line of an enrolment stream."""
 
     enrolled: int
     failed: int
     error: ItemError | None = Field(
-        default=None, description="why it ended before its lines did; absent where it did not"
+        default=None, description="the error that ended the stream early; absent if it was complete"
     )
 
 
@@ -186,31 +192,32 @@ class PersonPage(Response):
 
 
 class ErasureReceipt(Response):
-    """Receipt of an erasure; it is given when what it counts is gone for good, and no restart brings it back."""
+    """Receipt of an erasure, issued after the deletion is on disk."""
 
     gallery: str
-    person_id: str | None = Field(default=None, description="absent where other than a person was erased")
+    person_id: str | None = Field(default=None, description="absent if the erasure was not of one person")
     entries: int
     overwritten: bool = Field(
-        description="true: overwritten in the database's file, and the write-ahead log cut off; false: a long read or "
-        "the disk kept the log, which the next erasure or a restart catches up with"
+        description="true: the data is overwritten in the database file, and the write-ahead log is "
+        "truncated. false: a "
+        "long read or a disk error prevented the truncation; the next erasure or restart repeats it"
     )
     erased_at: datetime
 
 
 class ReEmbedding(Response):
-    """How far a gallery is on its way to the loaded model."""
+    """Progress of the re-embedding of a gallery with the loaded model."""
 
     gallery: str
     state: Literal["current", "needed", "running", "stopped"] = Field(
-        description="current: its vectors are of the loaded model; needed: they are not, and nobody has asked for it; "
-        "stopped: `problem` says what must be decided"
+        description="current: the vectors are of the loaded model. needed: they are not, and re-embedding was not "
+        "requested. stopped: `problem` describes the decision to make"
     )
-    fingerprint: str = Field(description="of the model its vectors come from")
+    fingerprint: str = Field(description="of the model that made the vectors")
     entries: int
-    done: int = Field(description="entries that have a vector of the loaded model")
-    without_crop: int = Field(description="entries that keep no picture, or one that cannot be used")
-    problem: str | None = Field(description="why it stopped, or why it waits to try again")
+    done: int = Field(description="number of entries with a vector of the loaded model")
+    without_crop: int = Field(description="number of entries without a usable stored image")
+    problem: str | None = Field(description="the reason why it stopped or waits for a retry")
     erased: ErasureReceipt | None = Field(
-        description="receipt of the entries without a picture that the last change erased"
+        description="receipt of the entries without an image that the last re-embedding erased"
     )

@@ -1,4 +1,4 @@
-"""What the engine gives: embeddings, maps; and the service about itself."""
+"""Embeddings, feature maps, the model, and health."""
 
 from typing import Annotated, Any, Literal
 
@@ -24,9 +24,13 @@ class Embeddings(Response):
 
 
 class FeatureMap(Response):
-    name: str = Field(description="masks, or compatibility_1 and so on for each block of part-aware attention")
+    name: str = Field(
+        description="masks, or compatibility_1, compatibility_2, ... for each block of part-aware attention"
+    )
     shape: list[int] = Field(description="parts, height, width")
-    values: list[list[list[float]]] | str = Field(description="or base64: float32, little-endian, rows first")
+    values: list[list[list[float]]] | str = Field(
+        description="nested lists, or base64 of float32, little-endian, in row-major order"
+    )
 
 
 class Explanation(Response):
@@ -44,7 +48,7 @@ _Cosine = Annotated[float, Field(ge=-1.0 - 1e-6, le=1.0 + 1e-6)]
 
 
 class Parity(Response):
-    """How far an engine file departs from PyTorch, on what it was measured, and the gates it passed."""
+    """The measured difference between an engine file and PyTorch, the data of the measurement, and the gates."""
 
     data: str
     images: int = Field(ge=1)
@@ -53,18 +57,18 @@ class Parity(Response):
     cosine_mean: _Cosine
     gate_cosine_min: _Cosine
     consistency_min: _Cosine | None = Field(
-        default=None, description="least cosine of a crop with itself in another batch size and position"
+        default=None, description="smallest cosine between vectors of one crop in different batch sizes and positions"
     )
     mAP_difference: float | None = Field(default=None, description="points, engine minus PyTorch")
     rank1_difference: float | None = Field(default=None, description="points, engine minus PyTorch")
-    gate_mAP_loss: float | None = Field(default=None, description="points; None: the difference was not gated")
+    gate_mAP_loss: float | None = Field(default=None, description="points; null: the difference was not gated")
 
 
 class Calibration(Response):
-    """Similarity thresholds at stated false-positive rates, and similarity -> probability of same person."""
+    """Thresholds of the cosine at stated false-positive rates, and the probability that a pair is one person."""
 
     data: str
-    thresholds: dict[str, float] = Field(description='false-positive rate, such as "0.001" -> cosine')
+    thresholds: dict[str, float] = Field(description='cosine by false-positive rate, such as "0.001"')
     slope: float = Field(description="probability = 1 / (1 + exp(-(slope * cosine + intercept)))")
     intercept: float
 
@@ -83,11 +87,11 @@ class Model(Response):
     device: str
     precision: str
     file: str = Field(description="the engine file of the bundle")
-    reason: str = Field(description="why this engine runs, and what was passed over")
-    max_batch: int = Field(description="crops an engine run")
-    parity: Parity = Field(description="how well the file agrees with PyTorch, and on what that was measured")
+    reason: str = Field(description="why this engine was selected, and why others were not")
+    max_batch: int = Field(description="crops per engine call")
+    parity: Parity = Field(description="measured difference to PyTorch")
     evaluation: dict[str, Any] | None
-    calibration: Calibration | None = Field(description="how cosines become decisions; null: by thresholds of your own")
+    calibration: Calibration | None = Field(description="null: no calibration; decide by a `threshold`")
     licence_notes: str
 
 
@@ -97,9 +101,10 @@ class Health(Response):
 
 class Readiness(Health):
     failing: list[str] = Field(
-        description="background work whose last round failed; it is tried again, and the log says why it failed"
+        description="background workers whose last run failed. The service retries them, and logs the cause"
     )
-    set_aside: int = Field(description="entries that are damaged and answer no search; see `pan-serve check`")
+    set_aside: int = Field(description="number of damaged entries, which are not searched; see `pan-serve check`")
     galleries_set_aside: int = Field(
-        default=0, description="galleries that are damaged and not served; the log names them, see `pan-serve check`"
+        default=0,
+        description="number of damaged galleries, which are not served. The log names them; see `pan-serve check`",
     )

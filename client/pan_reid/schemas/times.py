@@ -1,4 +1,4 @@
-"""The times of the API: RFC 3339 text with a time zone."""
+"""Times in the API: RFC 3339 text with a time zone."""
 
 import re
 from datetime import UTC, datetime
@@ -7,10 +7,10 @@ _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\
 
 
 def parse_time(value: object) -> datetime:
-    """A time from RFC 3339 text, or from a datetime with a time zone, in UTC.
+    """A time in UTC from RFC 3339 text, or from a datetime with a time zone.
 
-    Numbers are refused: their unit would be a guess. Raises ValueError, also where the instant lies outside the years 1
-    to 9999 in UTC and so could not be written again.
+    Numbers are refused, because their unit is unknown. Raises ValueError, also for a time outside the years 1 to 9999
+    in UTC, which has no RFC 3339 text.
     """
     if isinstance(value, str):
         if not _RFC_3339.fullmatch(value):

@@ -139,7 +139,7 @@ async def _records(lines: BodyLines) -> AsyncIterator[dict[str, Any]]:
     try:
         while taken := await lines.take(1):
             if (line := taken[0]) is None:
-                raise InvalidRequest(f"a line has more than {LONGEST:,} bytes; this is no exported gallery")
+                raise InvalidRequest(f"a line has more than {LONGEST:,} bytes; this is not an exported gallery")
             for record in reader.feed(line + b"\n"):
                 yield record
             lines.done(taken)

@@ -32,10 +32,10 @@ CASES = {
     "no duration": (["key", "create", "a", "--data", "{tmp}/d", "--expires", "soon"], "soon is no duration"),
     "no scheme": (
         ["search", "{tmp}/a.png", "--gallery", "g", "--url", "127.0.0.1:8105"],
-        "127.0.0.1:8105 is no address of a service; give one like http://127.0.0.1:8105",
+        "127.0.0.1:8105 is not the address of a service; give one like http://127.0.0.1:8105",
     ),
     "another scheme": (["search", "{tmp}/a.png", "--gallery", "g", "--url", "ftp://h"], "like http://127.0.0.1:8000"),
-    "a port": (["search", "{tmp}/a.png", "--gallery", "g", "--url", "http://h:x"], "is no address of a service"),
+    "a port": (["search", "{tmp}/a.png", "--gallery", "g", "--url", "http://h:x"], "is not the address of a service"),
     "no time": (["search", "{tmp}/a.png", "--gallery", "g", "--from", "may"], "may is not a time; give one like"),
     "no zone": (
         ["search", "{tmp}/a.png", "--gallery", "g", "--until", "2024-05-01T08:00"],
@@ -142,5 +142,5 @@ def test_retry_after_is_seconds_or_a_date(header: str, least: float, most: float
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "", "localhost", "file:///etc", "http://", "http://h:99999999"])
 @pytest.mark.parametrize("kind", [Client, AsyncClient])
 def test_a_client_takes_an_address_only(kind: type[Client] | type[AsyncClient], url: str) -> None:
-    with pytest.raises(ClientError, match="is no address of a service"):
+    with pytest.raises(ClientError, match="is not the address of a service"):
         kind(url)

@@ -64,7 +64,7 @@ def test_a_gallery_moves_by_the_commands_and_answers_alike_after_a_restart(
         assert (made.returncode, file.stat().st_mode & 0o077) == (0, 0), made.stderr
         before, hits = list(source.entries("lobby")), source.search("lobby", png(1), top_k=50).hits
     taken = pan_reid("import", "hall", str(file), "--url", server.url)
-    assert (taken.returncode, "made gallery hall with 1,202 entries" in taken.stdout) == (0, True), taken.stderr
+    assert (taken.returncode, "created gallery hall with 1,202 entries" in taken.stdout) == (0, True), taken.stderr
     server.stop()
     with Client(launch().url) as client:
         held = client.gallery("hall")
@@ -96,14 +96,14 @@ def test_what_is_not_whole_or_not_right_leaves_nothing_behind(bundle: Path, tmp_
         zero = base64.b64encode(np.zeros(DIM, "<f4").tobytes()).decode()
         denormal = base64.b64encode(np.full(DIM, 1e-45, "<f4").tobytes()).decode()
         wrong = {
-            "cut off": (data[:-10], 422, "without its last one"),
+            "cut off": (data[:-10], 422, "has no footer"),
             "a line lost": (b"\n".join([*lines[:300], *data.splitlines()[301:]]) + b"\n", 422, "checksum differs"),
-            "something after": (data + lines[1] + b"\n", 422, "more after the last line"),
+            "something after": (data + lines[1] + b"\n", 422, "text after the footer"),
             "empty": (b"", 422, "ends after 0 lines"),
             "a lax version": (sealed([orjson.dumps({**first, "version": True}), *lines[1:]]), 422, "version"),
             "a lax dim": (sealed([orjson.dumps({**first, "dim": float(first["dim"])}), *lines[1:]]), 422, "dim"),
             "no json": (b"PK\x03\x04\n", 422, "not JSON"),
-            "another format": (b'{"format": "else"}\n', 422, "no gallery that this release can read"),
+            "another format": (b'{"format": "else"}\n', 422, "not an exported gallery that this release can read"),
             "endless": (b"x" * 9_000_000, 422, "more than 8,388,608 bytes"),
             "another model": (
                 sealed([orjson.dumps({**first, "fingerprint": "f" * 64}), *lines[1:]]),
