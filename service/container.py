@@ -107,7 +107,7 @@ async def open_service(settings: Settings, clock: Callable[[], int] = now) -> As
     metrics = Metrics()
     async with AsyncExitStack() as stack:
         stack.enter_context(lock_data_dir(settings.data))
-        stack.enter_context(tracing.exporting(settings.otlp_endpoint))
+        stack.enter_context(tracing.export_spans(settings.otlp_endpoint))
         loaded = load_engine(bundle, settings)
         stack.callback(loaded.engine.close)
         log.info("engine", extra={**wheels, "reason": loaded.selection.reason, "cosine_min": loaded.parity.cosine_min})

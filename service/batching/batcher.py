@@ -15,8 +15,7 @@ from opentelemetry.trace import Span
 
 from service.batching.thread_priority import lower_priority
 from service.core.errors import NotReady
-from service.observability import server_timing as timing
-from service.observability import tracing
+from service.observability import server_timing, tracing
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +28,8 @@ class _Job(Generic[Item, Result]):
     item: Item
     future: "asyncio.Future[Result]"
     since: float = field(default_factory=time.monotonic)
-    within: Span | None = field(default_factory=tracing.current)
-    parts: timing.Parts | None = field(default_factory=timing.current)
+    parent_span: Span | None = field(default_factory=tracing.current)
+    durations: server_timing.Durations | None = field(default_factory=server_timing.current)
 
 
 class Batcher(Generic[Item, Result]):
@@ -135,7 +134,7 @@ class Batcher(Generic[Item, Result]):
             self._end_preparation(future)
             return
         try:
-            with tracing.part("decode"):
+            with tracing.stage("decode"):
                 item = prepare()
             job: _Job[Item, Result] = _Job(item, future)
         except BaseException as error:

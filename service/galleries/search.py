@@ -84,7 +84,7 @@ class Searcher:
             with self._timed():
                 return search()
 
-        with tracing.part("search"):
+        with tracing.stage("search"):
             return await asyncio.get_running_loop().run_in_executor(self._alone, run)
 
     def _run(self, queries: list[_Query]) -> list[list[Hit]]:

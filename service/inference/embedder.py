@@ -196,7 +196,7 @@ class Embedder:
         return _require_direction(await self._batcher.submit_prepared(self._pool.executor, pixels)), jpeg
 
     async def _run_in_pool(self, work: Callable[..., T], *arguments: Any) -> T:
-        with tracing.part("decode"):
+        with tracing.stage("decode"):
             return await asyncio.get_running_loop().run_in_executor(self._pool.executor, work, *arguments)
 
     def _embed_batch(self, crops: list[ImageArray]) -> Sequence[Vectors]:

@@ -1,4 +1,4 @@
-"""Logs as one JSON object a line on stderr."""
+"""Logging to stderr, one JSON object per line."""
 
 import logging
 import sys
@@ -14,10 +14,10 @@ _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "taskName", "colo
 
 
 class JsonFormatter(logging.Formatter):
-    """Time, level, logger, message, then whatever the call gave as `extra`."""
+    """Formats the time, level, logger and message of a record, then the fields of `extra`."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line."""
+        """A record as one line of JSON."""
         line = {
             "at": datetime.fromtimestamp(record.created, UTC),
             "level": record.levelname.lower(),
@@ -31,28 +31,28 @@ class JsonFormatter(logging.Formatter):
 
 
 def log_to_stderr(level: LogLevel) -> None:
-    """Send every logger's lines to stderr."""
+    """Configure the root logger to write JSON lines to stderr."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 
 
 class Throttled:
-    """A message that is logged once a second at most, with the number of times that it was left out since."""
+    """Logs a message at most once a second, with the number of messages that were suppressed since the last one."""
 
     def __init__(self, log: logging.Logger, level: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._log = log
         self._level = level
         self._clock = clock
         self._next = -float("inf")
-        self._left_out = 0
+        self._suppressed = 0
 
     def __call__(self, message: str, **extra: object) -> None:
-        """Log it, or count it."""
+        """Log the message, or count it as suppressed."""
         now = self._clock()
         if now < self._next:
-            self._left_out += 1
+            self._suppressed += 1
             return
-        self._log.log(self._level, message, extra={**extra, "left_out": self._left_out})
+        self._log.log(self._level, message, extra={**extra, "left_out": self._suppressed})
         self._next = now + 1.0
-        self._left_out = 0
+        self._suppressed = 0

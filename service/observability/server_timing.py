@@ -1,13 +1,12 @@
-"""Where the time of a request went, for whoever asked: the header Server-Timing (W3C), in milliseconds.
+"""The response header Server-Timing (W3C): durations of the stages of a request, in milliseconds.
 
-    decode          of a picture
-    engine-wait     of its pixels, in the queue
-    engine          of the batch they were in
-    search-wait, search     the same of a query
-    commit          of what was written, with its wait for others of its group
-    total           from the head of the request to the head of its answer
+    decode                  decoding of an image
+    engine-wait, engine     wait of its pixels in the queue, and the engine call of their batch
+    search-wait, search     the same for a query of the index
+    commit                  commit of a write, with its wait for the transaction
+    total                   from the request head to the response head
 
-Parts may run beside each other. Of several pictures each part is that of the slowest.
+Stages may overlap. If a request has several images, each duration is that of the slowest.
 """
 
 import time
@@ -15,39 +14,40 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-Parts = dict[str, float]  # seconds by name
+Durations = dict[str, float]  # seconds by stage
 
-_parts: ContextVar[Parts | None] = ContextVar("parts", default=None)
-
-
-def begin() -> Parts:
-    """Those of a new request, whose task and the tasks it makes all write to them."""
-    parts: Parts = {}
-    _parts.set(parts)
-    return parts
+_durations: ContextVar[Durations | None] = ContextVar("durations", default=None)
 
 
-def current() -> Parts | None:
-    """Those of the request that this task works for, if it does; to be written to by another thread."""
-    return _parts.get()
+def start_request() -> Durations:
+    """The durations of a new request. The current task and the tasks that it creates record into them."""
+    durations: Durations = {}
+    _durations.set(durations)
+    return durations
 
 
-def took(parts: Parts | None, name: str, seconds: float) -> None:
-    """Note a part that is over."""
-    if parts is not None:
-        parts[name] = max(seconds, parts.get(name, 0.0))
+def current() -> Durations | None:
+    """The durations of the current task's request, for a thread that works for it; None outside of requests."""
+    return _durations.get()
+
+
+def record(durations: Durations | None, stage: str, seconds: float) -> None:
+    """Record the duration of a stage, unless a longer one is recorded."""
+    if durations is not None:
+        durations[stage] = max(seconds, durations.get(stage, 0.0))
 
 
 @contextmanager
-def part(name: str) -> Iterator[None]:
-    """Note how long this takes."""
-    began = time.monotonic()
+def measure(stage: str) -> Iterator[None]:
+    """Record the duration of the block as a stage of the current request."""
+    started = time.monotonic()
     try:
         yield
     finally:
-        took(_parts.get(), name, time.monotonic() - began)
+        record(_durations.get(), stage, time.monotonic() - started)
 
 
-def header(parts: Parts, total: float) -> bytes:
-    """The value of Server-Timing."""
-    return ", ".join(f"{name};dur={1000 * seconds:.2f}" for name, seconds in {**parts, "total": total}.items()).encode()
+def format_header(durations: Durations, total: float) -> bytes:
+    """The value of the header. `total` is in seconds."""
+    stages = {**durations, "total": total}
+    return ", ".join(f"{stage};dur={1000 * seconds:.2f}" for stage, seconds in stages.items()).encode()

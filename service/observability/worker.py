@@ -1,4 +1,4 @@
-"""Background work in a loop that no failure ends. Readiness and metrics show whether the last round succeeded."""
+"""Background workers: a loop that survives failures, with its health in /readyz and in metrics."""
 
 import asyncio
 import logging
@@ -9,11 +9,11 @@ from service.observability.metrics import Metrics
 
 log = logging.getLogger(__name__)
 
-_LONGEST_PAUSE = 60.0  # seconds between rounds that fail, unless rounds are further apart anyway
+_MAX_BACKOFF = 60.0  # seconds between failing rounds, or the interval of the worker if that is longer
 
 
 class WorkerHealth:
-    """Whether some background work fails at the moment."""
+    """Whether the last round of a background worker failed."""
 
     def __init__(self, name: str, metrics: Metrics) -> None:
         self.name = name
@@ -22,28 +22,29 @@ class WorkerHealth:
         self._state = metrics.worker_failing.labels(name)
 
     def report(self, *, failed: bool) -> None:
-        """Say how a round ended."""
+        """Record the outcome of a round."""
         self.failing = failed
         self._failures.inc(failed)
         self._state.set(failed)
 
 
 class Worker:
-    """Calls `work` again and again, on one event loop.
+    """Calls `work` repeatedly on one event loop.
 
-    `work` returns whether all went well: where it has reported the failures of single items itself, the next round
-    comes as usual. An exception is logged, and the pause before the next round is doubled.
+    `work` returns whether everything succeeded. If it returns False, because it handled failures of single items, the
+    next round starts after the usual interval. If it raises, the exception is logged, and the pause doubles with each
+    further failure (exponential back-off).
     """
 
-    def __init__(self, name: str, work: Callable[[], Awaitable[bool]], every: float, metrics: Metrics) -> None:
-        """`every` is the pause between rounds, in seconds; the first begins at once."""
+    def __init__(self, name: str, work: Callable[[], Awaitable[bool]], interval: float, metrics: Metrics) -> None:
+        """`interval` is the pause between rounds, in seconds. The first round starts without a pause."""
         self.health = WorkerHealth(name, metrics)
         self._work = work
-        self._every = every
+        self._interval = interval
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Within it the work goes on; at the end a round is cancelled."""
+        """Run the loop inside the context, and cancel it at the end."""
         task = asyncio.create_task(self._run(), name=self.health.name)
         try:
             yield
@@ -53,15 +54,15 @@ class Worker:
                 await task
 
     async def _run(self) -> None:
-        pause = self._every
+        pause = self._interval
         while True:
             try:
                 failed = not await self._work()
-                pause = self._every
+                pause = self._interval
             except Exception:
                 failed = True
                 log.exception("%s failed; the next attempt is in %g s", self.health.name, pause)
             self.health.report(failed=failed)
             await asyncio.sleep(pause)
             if failed:
-                pause = max(self._every, min(2 * pause, _LONGEST_PAUSE))
+                pause = max(self._interval, min(2 * pause, _MAX_BACKOFF))

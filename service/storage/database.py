@@ -98,7 +98,7 @@ class Database:
         self, apply: Callable[[sqlite3.Connection], T], on_commit: "Callable[[T], Future[None] | None] | None" = None
     ) -> T:
         """Like `submit_write`. Returns after the commit is on disk and `on_commit` is done."""
-        with tracing.part("commit"):
+        with tracing.stage("commit"):
             return await asyncio.wrap_future(self.submit_write(apply, on_commit))
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:

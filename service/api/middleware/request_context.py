@@ -9,8 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from bundle import PanError
 from service.api.problems import problem
-from service.observability import server_timing as timing
-from service.observability import tracing
+from service.observability import server_timing, tracing
 from service.observability.metrics import Metrics
 
 log = logging.getLogger("service.request")
@@ -43,18 +42,18 @@ class RequestContextMiddleware:
             with tracing.request(scope["headers"]) as answered:
                 await self._serve(scope, receive, send, answered)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, answered: tracing.Answered) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, answered: tracing.FinishRequest) -> None:
         request_id = _given_id(scope) or uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
         started = time.monotonic()
         status = 0
-        parts = timing.begin()
+        durations = server_timing.start_request()
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                spent = timing.header(parts, time.monotonic() - started)
+                spent = server_timing.format_header(durations, time.monotonic() - started)
                 given = [*message["headers"], (b"x-request-id", request_id.encode()), (b"server-timing", spent)]
                 names = {name for name, _ in given}
                 message["headers"] = [*given, *(header for header in _HEADERS if header[0] not in names)]

@@ -126,15 +126,15 @@ def _run(code: str) -> subprocess.CompletedProcess[str]:
 def test_without_the_extra_otel_tracing_is_a_startup_error() -> None:
     ask = (
         "import sys; sys.modules['opentelemetry.sdk'] = None\n"
-        "from service.observability.tracing import exporting\n"
-        "with exporting({!r}): print('entered')\n"
+        "from service.observability.tracing import export_spans\n"
+        "with export_spans({!r}): print('entered')\n"
     )
     done = _run(ask.format("http://127.0.0.1:4318"))
     assert done.returncode == 1
     assert "StartupError" in done.stderr
     assert "pip install ./client '.[otel]'" in done.stderr
     assert _run(ask.format(None)).stdout == "entered\n"
-    assert "no URL of an OTLP collector" in _run(ask.format("localhost:4318")).stderr
+    assert "not the URL of an OTLP collector" in _run(ask.format("localhost:4318")).stderr
 
 
 def test_the_opentelemetry_sdk_is_imported_only_with_an_endpoint() -> None:
