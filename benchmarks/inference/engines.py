@@ -1,11 +1,11 @@
 """Engines on the CPU, in turns: PyTorch eager and compiled, ONNX Runtime, OpenVINO, at the precisions each has.
 
-    python -m benchmarks.inference.engines [--variant pan_c --variant bot] [--threads 2] [--rounds 7] [--json]
+    python -m benchmarks.inference.engines [--variant pan_c --variant global_bnneck] [--threads 2] [--rounds 7] [--json]
 
 Milliseconds a crop (median over the rounds), how many times as fast as PyTorch eager and as ONNX Runtime float32
 (median of the ratios within a round), GFLOP/s, and per cent of the peak: the best of large matrix products of the same
-precision in PyTorch on the same threads, measured in the same run. `bot` is plain ResNet-50 with global pooling.
-Weights are random: time does not depend on them.
+precision in PyTorch on the same threads, measured in the same run. `global_bnneck` is plain ResNet-50 with global
+pooling. Weights are random: time does not depend on them.
 """
 
 import copy
@@ -137,7 +137,7 @@ def measure(
 
 
 def main(
-    variant: list[str] = ["pan_c", "bot"],  # noqa: B006  (typer reads it only)
+    variant: list[str] = ["pan_c", "global_bnneck"],  # noqa: B006  (typer reads it only)
     batch: list[int] = [1, 8, 32],  # noqa: B006
     engine: Annotated[list[str] | None, typer.Option(help="Only these; all without.")] = None,
     width: float = 1.0,

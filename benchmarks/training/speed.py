@@ -50,7 +50,7 @@ PLAIN: dict[str, dict[str, Any]] = {
 # name -> settings of a run; channels last always
 OURS: dict[str, list[str]] = {
     "global_pool": ["model.variant=global_pool"],
-    "bot": ["model.variant=bot"],
+    "global_bnneck": ["model.variant=global_bnneck"],
     "baseline": ["model.variant=baseline"],
     "pan_c": ["model.variant=pan_c"],
     "global_pool bfloat16": ["model.variant=global_pool", "precision=bfloat16"],

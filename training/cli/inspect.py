@@ -12,6 +12,7 @@ from training.cli.common import AsJson
 from training.config import load_config
 from training.errors import ConfigError
 from training.experiments import cost as costs
+from training.experiments.paper import PRINTED
 from training.model import VARIANTS
 
 
@@ -41,7 +42,7 @@ def inspect(
         return
     table = Table("variant", "M parameters", "GFLOP", "GiB at batch 128", "ms a crop", "paper: M", "GiB", "s")
     for cost in found:
-        paper = costs.PAPER.get(cost.variant)
+        paper = PRINTED["table2"].get(cost.variant)
         printed = (f"{paper.parameters}", f"{paper.memory}", f"{paper.seconds:g}") if paper else ("", "", "")
         time = "" if cost.ms_per_crop is None else f"{cost.ms_per_crop:.1f}"
         own = (f"{cost.parameters / 1e6:.2f}", f"{cost.gflop:.2f}", f"{cost.activation_gib:.2f}", time)

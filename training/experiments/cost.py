@@ -12,34 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from training.experiments.paper import PRINTED
 from training.model import PAN, VARIANTS, BackboneConfig, NetworkConfig
 
 MEMORY_BATCH = 128  # the batch of the paper's memory column
-
-
-@dataclass(frozen=True, slots=True)
-class PaperRow:
-    """A row of Table 2: millions of parameters, GiB at batch 128, seconds for the test on a Quadro GV100."""
-
-    parameters: float
-    memory: float
-    seconds: float
-
-
-PAPER = {
-    "baseline": PaperRow(27.8, 17.79, 72),
-    "baseline_w": PaperRow(29.2, 17.80, 74),
-    "conv_a": PaperRow(35.2, 17.83, 76),
-    "conv_c": PaperRow(32.3, 17.81, 75),
-    "pan_a_128": PaperRow(32.5, 17.81, 75),
-    "pan_a": PaperRow(33.5, 17.82, 77),
-    "pan_a_wide": PaperRow(36.6, 17.84, 79),
-    "pan_c_128": PaperRow(33.0, 17.82, 76),
-    "pan_c": PaperRow(33.9, 17.83, 76),
-    "pan_c_wide": PaperRow(37.0, 17.85, 78),
-    "nl": PaperRow(30.5, 21.63, 79),
-    "pan_c_nl": PaperRow(36.7, 21.66, 84),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,5 +89,6 @@ def measure(
 
 def as_row(cost: Cost) -> dict[str, object]:
     """A cost with the paper's figures beside it, for printing."""
-    paper = PAPER.get(cost.variant)
-    return asdict(cost) | {"paper": None if paper is None else asdict(paper)}
+    paper = PRINTED["table2"].get(cost.variant)
+    printed = None if paper is None else {name: getattr(paper, name) for name in ("parameters", "memory", "seconds")}
+    return asdict(cost) | {"paper": printed}

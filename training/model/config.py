@@ -66,7 +66,7 @@ class NetworkConfig(StrictModel):
 
 VARIANTS: dict[str, NetworkConfig] = {
     "global_pool": NetworkConfig(stripes=1),
-    "bot": NetworkConfig(stripes=1, embedding=None, bnneck=True),
+    "global_bnneck": NetworkConfig(stripes=1, embedding=None, bnneck=True),
     "stripes_3": NetworkConfig(stripes=3),
     "stripes_6": NetworkConfig(stripes=6),
     "stripes_8": NetworkConfig(stripes=8),

@@ -15,7 +15,8 @@ from training.callbacks import ProgressCallback
 from training.embed import embed_data, torch_embedder
 from training.errors import ConfigError
 from training.evaluation.calibration import BINS
-from training.experiments.ablation import TABLES, Summary, results, summaries
+from training.experiments.paper import PRINTED, Printed
+from training.experiments.tables import Summary, results, summaries
 from training.report.figures import Line, Mark, area_chart, line_chart
 from training.report.gather import Run, Series, read_crops, read_run
 from training.report.measure import Measured, measure_run
@@ -54,7 +55,7 @@ class VariantTable:
 
     folder: str
     ours: list[Summary]
-    paper: list[tuple[str, str, float, float]]  # table, variant, rank-1, mAP
+    paper: list[tuple[str, str, Printed]]  # table, row, figures
 
 
 class Page(NamedTuple):
@@ -109,6 +110,7 @@ def render(
         parts=part_names(run.card.network) if run.has_learned_parts else [],
         part_pictures=pictures,
         variants=variants,
+        own_row=run.folder.name.rpartition("-seed")[0],
         settings=yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False),
     )
     return Page(html, lacking, shows_people)
@@ -172,15 +174,12 @@ def _variant_table(run: Run, table: Path | None) -> VariantTable | None:
     folder = table or run.folder.parent
     ours = []
     if table or (folder / "table.csv").is_file():
-        ours = summaries(results(folder), dict.fromkeys(name for known in TABLES.values() for name in known))
+        ours = summaries(results(folder))
     if table is None and not ours:
         return None
     if not ours:
         raise ConfigError(f"{folder} holds no finished run of `pan-train ablate`; name the folder of its --out")
     paper = [
-        (name, row.variant, *printed)
-        for name, known in TABLES.items()
-        for row in ours
-        if (printed := known.get(row.variant))
+        (name, row.row, printed) for name, known in PRINTED.items() for row in ours if (printed := known.get(row.row))
     ]
     return VariantTable(folder.resolve().name, ours, paper)

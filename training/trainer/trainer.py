@@ -1,6 +1,7 @@
 """The training loop. A run is a pure function of its configuration, its data and its step."""
 
 import subprocess
+import time
 from collections.abc import Generator
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
@@ -27,6 +28,7 @@ from training.distributed import init_process_group
 from training.embed import embed_shard, torch_embedder
 from training.errors import CheckpointError, ConfigError, DataError
 from training.evaluation import calibrate, evaluate_embeddings
+from training.trainer.cost import measure_cost, write_cost
 from training.trainer.failure_advice import advise
 from training.trainer.interruption import Stopped, StopRequest
 from training.trainer.learner import Learner
@@ -46,7 +48,7 @@ class Progress:
 
 class Trainer:
     """One run in one folder: `model.safetensors`, `best.safetensors`, `resume.pt`, `config.yaml`, `metrics.csv`,
-    `evaluations.csv`, `tensorboard/`. In a distributed run, only rank 0 writes and prints.
+    `evaluations.csv`, `cost.json`, `tensorboard/`. In a distributed run, only rank 0 writes and prints.
     """
 
     def __init__(self, config: RunConfig, out: Path, console: Console | None = None) -> None:
@@ -186,16 +188,21 @@ class Trainer:
         if self.not_evaluated:
             return card
         try:
+            started = time.perf_counter()
             embedder = torch_embedder(network, self.spec, self.device)
             embedded = embed_shard(embedder, self.data, self.spec, self.world)
-            measured = (evaluate_embeddings(*embedded), calibrate(embedded)) if embedded else (None, None)
+            evaluation = evaluate_embeddings(*embedded) if embedded else None
+            seconds = time.perf_counter() - started
+            calibration = calibrate(embedded) if embedded else None
         except DataError as error:
             raise DataError(
                 f"{error}. {self.out / WEIGHTS} contains the network after {self.step} iterations, not evaluated; "
                 f"`pan-train resume {self.out}` evaluates it"
             ) from error
-        card = self.world.broadcast(self._card(*measured))
+        card = self.world.broadcast(self._card(evaluation, calibration))
         self._save_checkpoint(WEIGHTS, card)
+        if self.world.is_main:
+            write_cost(self.out, measure_cost(self.device, seconds))
         return card
 
     def _save_checkpoint(self, name: str, card: Card) -> None:

@@ -30,7 +30,7 @@ def test_the_reader_finds_what_its_readme_says() -> None:
 @pytest.mark.skipif(not WEIGHTS.is_file(), reason="the half-width weights are not there")
 def test_pretrained_weights_know_more_of_people_than_random_ones() -> None:
     backbone = BackboneConfig(width=0.5, stride_at="conv1", stem_pool="ceil")
-    network = PAN(VARIANTS["bot"].model_copy(update={"backbone": backbone}))
+    network = PAN(VARIANTS["global_bnneck"].model_copy(update={"backbone": backbone}))
     data, spec = read_data(DATA), InputSpec(height=96, width=48)
     few = set(sorted(set(persons(data.query)))[:12])
     data = type(data)(

@@ -2,13 +2,21 @@
 
 import csv
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.training.cli.test_run import SMALL, pan_train
+from training.checkpoint import load_checkpoint, load_state
+from training.errors import ConfigError
 from training.experiments.cost import inspect_variant
+from training.experiments.paper import PRINTED
+from training.experiments.recipes import read_table
 from training.model import PAN, VARIANTS, BackboneConfig
 
 
@@ -44,7 +52,7 @@ def test_counted_activations_are_those_that_autograd_keeps() -> None:
 
 
 def test_inspect_prints_the_papers_columns_beside_ours() -> None:
-    rows = json.loads(pan_train("inspect", "pan_c", "bot", "--json").stdout)
+    rows = json.loads(pan_train("inspect", "pan_c", "global_bnneck", "--json").stdout)
     assert rows[0]["paper"] == {"parameters": 33.9, "memory": 17.83, "seconds": 76}
     assert rows[1]["paper"] is None
 
@@ -52,20 +60,68 @@ def test_inspect_prints_the_papers_columns_beside_ours() -> None:
 def test_a_table_is_trained_once_and_gone_on_with(market: Path, tmp_path: Path) -> None:
     small = [part for part in SMALL if not part.startswith(("seed", "optim.iterations"))]
     arguments = ["ablate", "table1", "--out", tmp_path, "--seeds", "1", f"data.path={market}", *small]
-    first = pan_train(*arguments, "--variant", "global_pool", "optim.iterations=4")
-    ours, paper = first.stdout.split("The paper, on Market-1501:")
-    assert f"| {market.name} | global_pool | 1 |" in ours
-    assert "| global_pool | 86.0 | 68.9 |" in paper
+    first = pan_train(*arguments, "--row", "global_pool", "optim.iterations=4")
+    ours, paper = first.stdout.split("Printed in the paper:")
+    assert f"| global_pool | {market.name} | 1 |" in ours
+    assert "| global_pool | 86 | 94.3 | 96.2 | 68.9 |" in paper
     weights = tmp_path / "global_pool-seed0" / "model.safetensors"
     written = weights.stat().st_mtime_ns
-    second = pan_train(*arguments, "--variant", "global_pool", "--variant", "plm_12", "optim.iterations=4")
+    both = ["--row", "global_pool", "--row", "plm_12", "--device", "cpu", "--device", "cpu"]
+    second = pan_train(*arguments, *both, "optim.iterations=4")
     assert weights.stat().st_mtime_ns == written
-    assert f"| {market.name} | plm_12 | 1 |" in second.stdout
+    assert f"| plm_12 | {market.name} | 1 |" in second.stdout
     with (tmp_path / "table.csv").open() as stream:
-        assert {row["variant"] for row in csv.DictReader(stream)} == {"global_pool", "plm_12"}
+        rows = {row["row"]: row for row in csv.DictReader(stream)}
+    assert list(rows) == ["global_pool", "plm_12"]
+    _, card = load_checkpoint(weights)
+    assert card.evaluation is not None
+    for name, value in {"rank1": 1, "rank5": 5, "rank10": 10}.items():
+        assert float(rows["global_pool"][name]) == pytest.approx(card.evaluation.cmc[value], rel=1e-3)
+    assert float(rows["plm_12"]["seconds"]) > 0
+    assert float(rows["plm_12"]["memory"]) > 0
+    assert "threads: 1" in rows["plm_12"]["device"]
 
 
 def test_a_table_names_what_it_does_not_have(tmp_path: Path) -> None:
-    done = pan_train("ablate", "table1", "--out", tmp_path, "--variant", "pan_c", "data.path=x", check=False)
+    done = pan_train("ablate", "table1", "--out", tmp_path, "--row", "pan_c", "data.path=x", check=False)
     assert done.returncode == 1
-    assert "table1 has no pan_c" in done.stderr
+    assert "row of table1: pan_c is unknown" in done.stderr
+    with pytest.raises(ConfigError, match="table table9 is unknown; did you mean table"):
+        read_table("table9")
+
+
+def test_a_stopped_table_is_continued(market: Path, tmp_path: Path) -> None:
+    small = [part for part in SMALL if not part.startswith(("seed", "optim.iterations"))]
+    arguments = ["ablate", "table2", "--out", tmp_path, "--seeds", "1", "--row", "baseline", f"data.path={market}"]
+    command = [sys.executable, "-m", "training.cli", *map(str, arguments), *small, "optim.iterations=3000"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "baseline-seed0" / "resume.pt").exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "the same command continues the table" in stderr
+    reached = load_state(tmp_path / "baseline-seed0" / "resume.pt")["step"]
+    done = pan_train(*arguments, *small, f"optim.iterations={reached + 2}")
+    assert "| baseline |" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["table1", "table2", "table3", "table4", "table5", "orthogonality"])
+def test_a_committed_table_has_the_rows_and_settings_of_the_paper(name: str) -> None:
+    table = read_table(name)
+    assert set(PRINTED[name]) <= set(table.rows)
+    for row in table.rows:
+        config = table.config(row, ["seed=3"], Path("root"))
+        assert (config.preset, config.model.weights, config.seed) == ("paper", "imagenet", 3)
+        assert config.model.network().bnneck == (name in ("table3", "table4", "table5") or row == "global_bnneck")
+        assert config.data.path is not None
+        assert Path("root") in Path(str(config.data.path)).parents
+        if name in ("table1", "table2"):
+            assert config.model.variant == row
+        if name == "table1":
+            assert config.loss.orthogonality == 0
+        if name == "orthogonality":
+            assert config.loss.orthogonality == float(row.removeprefix("lambda_"))

@@ -42,7 +42,9 @@ def test_maps_are_equation_2(variant: str) -> None:
     torch.testing.assert_close(found.compatibility, literal)
 
 
-@pytest.mark.parametrize(("variant", "parts"), [("baseline_w", 6), ("conv_a", 6), ("stripes_3", 3), ("bot", 1)])
+@pytest.mark.parametrize(
+    ("variant", "parts"), [("baseline_w", 6), ("conv_a", 6), ("stripes_3", 3), ("global_bnneck", 1)]
+)
 def test_a_variant_without_attention_has_masks_alone(variant: str, parts: int) -> None:
     found = explain(small(variant), torch.randn(1, 3, 96, 48))
     assert found.mask_BIhw.shape == (1, parts, 6, 3)

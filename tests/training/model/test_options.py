@@ -89,7 +89,7 @@ def test_gem_does_not_overflow_float16_and_a_dead_channel_stays_finite() -> None
     assert gem(x)[0, 2].item() < 1e-3
 
 
-@pytest.mark.parametrize("variant", ["pan_c", "baseline_w", "conv_c", "bot"])
+@pytest.mark.parametrize("variant", ["pan_c", "baseline_w", "conv_c", "global_bnneck"])
 def test_the_global_branch_is_a_further_part_of_any_variant(variant: str) -> None:
     torch.manual_seed(0)
     with_gem = VARIANTS[variant].model_copy(update={"backbone": SMALL, "gem": True})

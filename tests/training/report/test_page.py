@@ -23,6 +23,7 @@ from training.data import read_data
 from training.embed import embed_crops, torch_embedder
 from training.errors import ConfigError, DataError
 from training.experiments.ablation import run_table
+from training.experiments.recipes import read_table
 from training.model import Normalise, to_planes
 from training.report.figures import ticks
 from training.report.measure import choose
@@ -281,10 +282,9 @@ def test_thresholds_are_the_cards(run: Path, tmp_path: Path) -> None:
 
 
 def test_a_table_of_variants_is_found_around_the_run(market: Path, tmp_path: Path) -> None:
-    config = load_config(None, [*SMALL, f"data.path={market}", "optim.iterations=1"])
-    before = torch.get_num_threads()
-    assert run_table("table1", ["global_pool"], range(1), config, tmp_path / "t1", Console(quiet=True)) == []
-    torch.set_num_threads(before)
+    overrides = [*SMALL, f"data.path={market}", "optim.iterations=1"]
+    table, console = read_table("table1"), Console(quiet=True)
+    assert run_table(table, ["global_pool"], range(1), overrides, tmp_path, tmp_path / "t1", [], console) == []
     folder = tmp_path / "t1" / "global_pool-seed0"
     found = parsed(render(folder, None, None, crops=True)[0])
     ours, paper = section(found, "variants").all("tbody")
@@ -309,7 +309,7 @@ def test_a_run_whose_data_are_gone_shows_what_it_wrote(run: Path, tmp_path: Path
     assert "gone" in lacking
     assert "--data" in lacking
     assert [heading.words for heading in found.all("h1")] == ["a<b>&c"]
-    assert len(list(section(found, "training").all("svg"))) == 7
+    assert len(list(section(found, "training").all("svg"))) == 10
     assert "stands alone" in section(found, "variants").text()
     assert not list(found.all("img"))
     assert all(lacking in " ".join(section(found, name).text().split()) for name in ("retrieval", "lists", "masks"))
