@@ -1,1 +1,1 @@
-"""`make demo`: the whole path on synthetic people, from rendering to searching over REST."""
+"""`make demo`: all stages on synthetic people, from rendering to a search over REST."""

@@ -1,9 +1,9 @@
-"""Render synthetic people, train a small PAN, export, serve, enrol and search over REST; then keep serving.
+"""Render synthetic people, train a small PAN, export it, start the service, enrol and search over REST.
 
     python -m demo [--out runs/demo] [--port 8000] [--once]
 
-Every step is a command that a user would type; it is printed before it runs. `--once` stops at the end instead of
-leaving the service up until Ctrl-C. Nothing is left running in either case.
+Each step is a command of the product, which is printed before it runs. At the end the service keeps running until
+Ctrl-C; with `--once` it stops. All started processes end with the demo.
 """
 
 import argparse
@@ -46,25 +46,25 @@ console = Console(highlight=False)
 
 
 def command(name: str, *arguments: str | Path) -> list[str]:
-    """A command of this environment, printed as a user would type it."""
+    """The path of a command in this environment, with its arguments. Prints the command."""
     console.print(f"\n$ {shlex.join([name, *map(str, arguments)])}", style="bold", soft_wrap=True, markup=False)
     return [str(Path(sys.executable).with_name(name)), *map(str, arguments)]
 
 
 def run(name: str, *arguments: str | Path) -> None:
-    """Run a command to its end. Raises CalledProcessError."""
+    """Run a command. Raises CalledProcessError."""
     subprocess.run(command(name, *arguments), check=True)
 
 
 def ask(name: str, *arguments: str | Path) -> Evaluation:
-    """Run an evaluation that prints one JSON object."""
+    """Run an evaluation, and parse the JSON object that it prints."""
     done = subprocess.run(command(name, *arguments, "--json"), check=True, stdout=subprocess.PIPE, text=True)
     return Evaluation.model_validate(json.loads(done.stdout))
 
 
 @contextmanager
 def service(bundle: Path, data: Path, port: int) -> Iterator[str]:
-    """The service as a process of its own, ready on entry and gone on exit; gives its URL."""
+    """Run the service in a process and yield its URL. It is ready on entry and stopped on exit."""
     options: list[str | Path] = ["--bundle", bundle, "--data", data, "--port", str(port), "--log-level", "error"]
     process = subprocess.Popen(command("pan-serve", "run", *options))
     url = f"http://127.0.0.1:{port}"
@@ -94,7 +94,7 @@ def _wait_until_ready(process: subprocess.Popen[bytes], url: str) -> None:
 
 
 def draw(data: ReidData, scores_QG: Floats, out: Path) -> None:
-    """A picture of some queries, evenly over the set, and their nearest crops of other cameras."""
+    """Draw some queries, evenly spaced in the set, with their nearest crops from other cameras."""
     rows = []
     for index in np.linspace(0, len(data.query) - 1, ROWS).astype(int):
         query = data.query[index]
@@ -105,7 +105,7 @@ def draw(data: ReidData, scores_QG: Floats, out: Path) -> None:
 
 
 def free_port(wanted: int) -> int:
-    """`wanted`, or a free one where something listens there already."""
+    """The wanted port, or a free one if it is in use."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -116,7 +116,7 @@ def free_port(wanted: int) -> int:
 
 
 def demo(out: Path, port: int, once: bool) -> int:
-    """The whole path; 0 where REST and offline agree."""
+    """Run all stages. Returns 0 if the results through REST and offline agree, otherwise 1."""
     started = time.monotonic()
     if out.exists():
         shutil.rmtree(out)
@@ -132,7 +132,7 @@ def demo(out: Path, port: int, once: bool) -> int:
         with Client(url) as client:
             rest, scores = evaluate_rest(client, GALLERY, data, console)
         draw(data, scores, out / "ranked.png")
-        console.print(f"\n{len(data.query)} queries of people never trained on, in {len(data.gallery)} gallery crops:")
+        console.print(f"\n{len(data.query)} queries of people outside the training set, in {len(data.gallery)} gallery crops:")
         for name, result in (("colour histogram", colour), ("PAN, offline", offline), ("PAN, through REST", rest)):
             console.print(f"  {name:18} rank-1 {result.cmc[1]:6.2f}   mAP {result.mAP:6.2f}")
         same = agree(rest, offline)
@@ -140,7 +140,7 @@ def demo(out: Path, port: int, once: bool) -> int:
         console.print(f"\nranked lists: {out / 'ranked.png'}   ({time.monotonic() - started:.0f} s)", soft_wrap=True)
         if same and not once:
             query = data.query[0].path
-            console.print(f"service: {url}   API documentation: {url}/docs   Ctrl-C stops it. Try, elsewhere:")
+            console.print(f"service: {url}   API documentation: {url}/docs   Ctrl-C stops it. Try in another terminal:")
             console.print(
                 f"  .venv/bin/pan-reid search {query} --gallery {GALLERY} --url {url} --group-by-person",
                 soft_wrap=True,
@@ -150,13 +150,13 @@ def demo(out: Path, port: int, once: bool) -> int:
 
 
 def main() -> int:
-    """Command line; Ctrl-C at any point ends every process that was started."""
+    """Command line. Ctrl-C ends all started processes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/demo"))
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--once", action="store_true")
     options = parser.parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM):  # also where a shell started it in the background, ignoring SIGINT
+    for number in (signal.SIGINT, signal.SIGTERM):  # shells start background jobs with SIGINT ignored
         signal.signal(number, signal.default_int_handler)
     try:
         return demo(options.out, options.port, options.once)

@@ -1,4 +1,4 @@
-"""A ranked-list picture: each row a query and its nearest gallery crops, framed by whether they are right."""
+"""A picture of ranked lists: each row has a query and its nearest gallery crops, in green or red frames."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Row:
 
 
 def ranked_list(rows: Sequence[Row], out: Path) -> None:
-    """Write the picture of some queries and their hits as PNG."""
+    """Write a PNG of queries and their hits."""
     columns = 1 + max(len(row.hits) for row in rows)
     pitch_x, pitch_y = CELL[0] + 2 * FRAME + GAP, CELL[1] + 2 * FRAME + GAP + 14
     sheet = Image.new("RGB", (columns * pitch_x + 3 * GAP, len(rows) * pitch_y + GAP + 18), "white")

@@ -1,4 +1,4 @@
-"""Embed one drawn crop over REST and compare the answer with what the model is by definition. Part of image-check."""
+"""Embed a synthetic crop over REST and compare the vector with a reference implementation. Part of image-check."""
 
 import os
 import sys
@@ -23,4 +23,4 @@ expected = reference_embedding(load_crop(crop, HEIGHT, WIDTH)[None])[0]
 cosine = float(embedding @ expected)
 print(f"embedded one crop: {len(embedding)} numbers, cosine {cosine:.7f} with the reference")
 if embedding.shape != expected.shape or not np.isclose(cosine, 1.0, atol=1e-5):
-    sys.exit("the embedding is not the reference's")
+    sys.exit("the embedding differs from the reference")

@@ -1,4 +1,4 @@
-"""`pan-serve check`: what is wrong with the database of a stopped service, and its repair."""
+"""`pan-serve check`: find and repair damage in the database of a stopped service."""
 
 import sys
 from collections.abc import Iterator
@@ -21,15 +21,14 @@ def check(
         bool,
         typer.Option(
             "--repair",
-            help="Normalise vectors, bring times within the years 1 to 9999, replace what is not UTF-8, "
-            "empty attributes that cannot be read; "
-            "mend a gallery's name, dimension, index, time and retention; delete galleries of no usable model, "
-            "entries without a usable vector, pictures that cannot be read, and rows that belong to nothing.",
+            help="Normalise vectors, clip times to the years 1 to 9999, replace invalid UTF-8, clear unreadable "
+            "attributes, and correct the name, dimension, index, time and retention of galleries. Delete galleries "
+            "without a valid model, entries without a usable vector, unreadable images, and orphaned rows.",
         ),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
-    """Examine the database of a stopped service. Exit status 1 where something is wrong, or left after a repair."""
+    """Examine the database of a stopped service. Exit status 1: damage was found, or is left after a repair."""
     import orjson
 
     from service.storage.check import check as examine
@@ -50,15 +49,15 @@ def _show(found: "CheckReport", left: "CheckReport", repair: bool) -> None:
         print_error(line)
     for one in found.galleries:
         if one.damage is not None and one.damage.repair is None:
-            continue  # it is not read
+            continue  # its entries were not read
         sound = one.entries - len(one.damaged)
-        out.print(f"gallery {one.name}: {sound:,} of {one.entries:,} entries are sound", highlight=False)
+        out.print(f"gallery {one.name}: {sound:,} of {one.entries:,} entries are undamaged", highlight=False)
     if found.ok:
-        out.print("nothing is wrong", highlight=False)
+        out.print("no damage found", highlight=False)
     elif repair and left.ok:
-        out.print("repaired; the audit says how many entries were mended and deleted", highlight=False)
+        out.print("repaired; the audit log has the numbers of repaired and deleted entries", highlight=False)
     elif not found.broken:
-        print_error("pan-serve check --repair does what is said above; make a backup before")
+        print_error("pan-serve check --repair makes the repairs listed above; make a backup first")
 
 
 def _lines(found: "CheckReport") -> Iterator[str]:
@@ -73,9 +72,9 @@ def _lines(found: "CheckReport") -> Iterator[str]:
         if len(gallery.damaged) > _SHOWN:
             yield f"gallery {gallery.name}: {len(gallery.damaged) - _SHOWN:,} more; --json shows all"
     for entry_id in found.unreadable_crops[:_SHOWN]:
-        yield f"entry {entry_id}: its kept picture cannot be read (repair: delete the picture)"
+        yield f"entry {entry_id}: its stored image cannot be read (repair: delete the image)"
     if found.orphans:
-        yield f"{len(found.orphans):,} rows belong to no entry or gallery (repair: delete them)"
+        yield f"{len(found.orphans):,} orphaned rows (repair: delete them)"
 
 
 def _view(found: "CheckReport") -> dict[str, Any]:
@@ -94,5 +93,5 @@ def _view(found: "CheckReport") -> dict[str, Any]:
             for gallery in found.galleries
         ],
         "unreadable_pictures": found.unreadable_crops,
-        "rows_of_nothing": [{"table": table, "row": rowid} for table, rowid in found.orphans],
+        "orphaned_rows": [{"table": table, "row": rowid} for table, rowid in found.orphans],
     }

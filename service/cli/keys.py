@@ -1,4 +1,4 @@
-"""`pan-serve key`: make, list and revoke API keys, beside a running service or before its first start."""
+"""`pan-serve key`: create, list and revoke API keys, with the service running or stopped."""
 
 import re
 import sys
@@ -10,7 +10,7 @@ import typer
 from service.cli.common import Data, err, handle_errors, out
 from service.core.choices import Scope
 
-app = typer.Typer(no_args_is_help=True, help="API keys: who may do what.")
+app = typer.Typer(no_args_is_help=True, help="Create, list and revoke API keys.")
 
 _LONGEST = timedelta(days=36_525)
 _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=1)}
@@ -19,16 +19,16 @@ _UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1), "w": timedelta(weeks=
 def _expiry(text: str) -> timedelta:
     match = re.fullmatch(r"([1-9][0-9]{0,9})([hdw])", text)
     if match is None:
-        raise typer.BadParameter(f"{text} is no duration; give hours, days or weeks: 12h, 90d, 52w")
+        raise typer.BadParameter(f"{text} is not a duration; give hours, days or weeks: 12h, 90d, 52w")
     if int(match[1]) > _LONGEST / _UNITS[match[2]]:
-        raise typer.BadParameter(f"{text} is more than 100 years; leave --expires out for a key that never expires")
+        raise typer.BadParameter(f"{text} is more than 100 years; omit --expires for a key that does not expire")
     return int(match[1]) * _UNITS[match[2]]
 
 
 def _name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", text):
         raise typer.BadParameter(
-            f"{text} is no name of a key; it has up to 64 letters, digits, dots, dashes and underscores"
+            f"{text} is not a valid name; use 1 to 64 letters, digits, dots, dashes and underscores"
         )
     return text
 
@@ -36,20 +36,19 @@ def _name(text: str) -> str:
 @app.command()
 @handle_errors
 def create(
-    name: Annotated[str, typer.Argument(help="For the audit: of a program or a role.", parser=_name)],
+    name: Annotated[str, typer.Argument(help="Name of the program or role, for the audit log.", parser=_name)],
     data: Data,
     scope: Annotated[
         list[Scope] | None,
-        typer.Option(help="What it may do; may be repeated. Without any: read /metrics, the model and gallery names."),
+        typer.Option(help="Permission; may be repeated. Without a scope: /metrics, the model and gallery names."),
     ] = None,
     expires: Annotated[
-        timedelta | None, typer.Option(help="After 12h, 90d, 52w; never if left out.", parser=_expiry)
+        timedelta | None,
+        typer.Option(help="Time until the key expires: 12h, 90d, 52w. Default: never.", parser=_expiry),
     ] = None,
-    rate: Annotated[
-        float | None, typer.Option(min=0.001, help="Requests a second; as many as come if left out.")
-    ] = None,
+    rate: Annotated[float | None, typer.Option(min=0.001, help="Limit of requests per second. Default: none.")] = None,
 ) -> None:
-    """Make a key and print it: the only time that it can be seen. A running service knows it at once."""
+    """Create a key and print it once. It is valid at once, also for a running service."""
     from service.auth.keys import create_key
     from service.core.clock import now
     from service.storage.connection import connect_for_command
@@ -60,13 +59,13 @@ def create(
     with connect_for_command(data / DATABASE, create=True) as db:
         token = create_key(db, name, frozenset(scope or ()), rate, expires_at)
     sys.stdout.write(f"{token}\n")
-    err.print(f"This is the key {name}; it is not kept and will not be shown again.", highlight=False, soft_wrap=True)
+    err.print(f"This is the key {name}. It is not stored and cannot be shown again.", highlight=False, soft_wrap=True)
 
 
 @app.command("list")
 @handle_errors
 def list_(data: Data) -> None:
-    """Every key there is or was, without its secret."""
+    """List all keys, also revoked and expired ones, without their secrets."""
     from rich.table import Table
 
     from service.auth.keys import list_keys
@@ -75,7 +74,7 @@ def list_(data: Data) -> None:
 
     with connect_for_command(data / DATABASE) as db:
         found = list_keys(db)
-    table = Table("name", "state", "scopes", "rate", "made", "expires")
+    table = Table("name", "state", "scopes", "rate", "created", "expires")
     for key in found:
         scopes = " ".join(scope for scope in Scope if scope in key.scopes)
         rate = "" if key.rate is None else f"{key.rate:g}/s"
@@ -85,8 +84,8 @@ def list_(data: Data) -> None:
 
 @app.command()
 @handle_errors
-def revoke(name: Annotated[str, typer.Argument(help="As `list` shows it.")], data: Data) -> None:
-    """From here on the key opens nothing. Its name stays in the list, and in the audit."""
+def revoke(name: Annotated[str, typer.Argument(help="Name of the key, as `list` shows it.")], data: Data) -> None:
+    """Revoke a key at once. Its name stays in the list and in the audit log."""
     from service.auth.keys import revoke_key
     from service.storage.connection import connect_for_command
     from service.storage.data_dir import DATABASE

@@ -29,7 +29,7 @@ CASES = {
     ),
     "no folder to revoke in": (["key", "revoke", "a", "--data", "{tmp}/typo"], "there is no pan.sqlite3 in "),
     "ages": (["key", "create", "a", "--data", "{tmp}/d", "--expires", "100000w"], "100000w is more than 100 years"),
-    "no duration": (["key", "create", "a", "--data", "{tmp}/d", "--expires", "soon"], "soon is no duration"),
+    "no duration": (["key", "create", "a", "--data", "{tmp}/d", "--expires", "soon"], "soon is not a duration"),
     "no scheme": (
         ["search", "{tmp}/a.png", "--gallery", "g", "--url", "127.0.0.1:8105"],
         "127.0.0.1:8105 is not the address of a service; give one like http://127.0.0.1:8105",

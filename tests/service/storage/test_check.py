@@ -123,7 +123,7 @@ def test_check_reports_and_repairs_the_damage_of_a_stopped_service(data: Path, l
     assert (repaired.returncode, report["ok"], report["repaired"]) == (0, False, True), repaired.stderr
     assert {one["entry_id"] for one in report["galleries"][0]["damaged"]} == set(DAMAGE)
     again = pan_serve("check", "--data", str(data))
-    assert (again.returncode, "nothing is wrong" in again.stdout) == (0, True), again.stderr
+    assert (again.returncode, "no damage found" in again.stdout) == (0, True), again.stderr
     with database(data) as db:
         audit = db.execute("SELECT who, action, gallery, count FROM audit WHERE action LIKE 'repair%'").fetchall()
     assert audit == [
@@ -202,7 +202,7 @@ def test_check_finds_unreadable_crops_and_orphaned_rows(data: Path) -> None:
     found = pan_serve("check", "--data", str(data), "--json")
     report = json.loads(found.stdout)
     assert (found.returncode, report["unreadable_pictures"]) == (1, [1])
-    assert {row["table"] for row in report["rows_of_nothing"]} == {"vectors", "crops"}
+    assert {row["table"] for row in report["orphaned_rows"]} == {"vectors", "crops"}
     assert pan_serve("check", "--data", str(data), "--repair").returncode == 0
     with database(data) as db:
         assert db.execute("SELECT entry_id FROM crops ORDER BY 1").fetchall() == [(3,), (6,), (7,), (8,), (11,), (12,)]

@@ -501,7 +501,7 @@ def test_the_command_does_it_and_says_what_is_wrong(other: Path, data: Path) -> 
         assert done.returncode == 0, done.stderr
         assert "of the loaded model" in done.stdout
         assert "29 entries" in done.stdout
-        assert "1 without a picture were erased" in done.stdout
+        assert "erased 1 entries without an image" in done.stdout
         assert pan_serve("re-embed", "g", *at).returncode == 0
         missing = pan_serve("re-embed", "nowhere", *at)
         assert (missing.returncode, "there is no gallery nowhere" in missing.stderr) == (1, True)
