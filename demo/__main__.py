@@ -132,7 +132,9 @@ def demo(out: Path, port: int, once: bool) -> int:
         with Client(url) as client:
             rest, scores = evaluate_rest(client, GALLERY, data, console)
         draw(data, scores, out / "ranked.png")
-        console.print(f"\n{len(data.query)} queries of people outside the training set, in {len(data.gallery)} gallery crops:")
+        console.print(
+            f"\n{len(data.query)} queries of people outside the training set, in {len(data.gallery)} gallery crops:"
+        )
         for name, result in (("colour histogram", colour), ("PAN, offline", offline), ("PAN, through REST", rest)):
             console.print(f"  {name:18} rank-1 {result.cmc[1]:6.2f}   mAP {result.mAP:6.2f}")
         same = agree(rest, offline)

@@ -1,4 +1,4 @@
-"""`pan-serve run` in a process of its own, for whoever measures, overloads or kills it."""
+"""`pan-serve run` in a subprocess."""
 
 import asyncio
 import os
@@ -11,10 +11,10 @@ MIB = 2**20
 
 
 class Served:
-    """A server over a bundle and a data folder, on a free port of this machine. Its log is appended to a file."""
+    """A server with a bundle and a data folder on a free loopback port. Its log is appended to a file."""
 
     def __init__(self, bundle: Path, data: Path, log: Path, *options: str) -> None:
-        """Returns when the service is ready. Raises RuntimeError with the log where it does not come up."""
+        """Start the service and wait until it is ready. Raises RuntimeError with the log if it does not start."""
         self._log = log.open("a+")
         arguments = ["--bundle", str(bundle), "--data", str(data), "--port", "0", *options]
         self._process = subprocess.Popen(
@@ -32,12 +32,12 @@ class Served:
             raise RuntimeError(f"the service did not start:\n{log.read_text()}")
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Send a signal; the exit status."""
+        """Send a signal and wait. Returns the exit status."""
         self._process.send_signal(number)
         return self.wait()
 
     def wait(self) -> int:
-        """The exit status, once there is one."""
+        """Wait for the end of the process. Returns the exit status."""
         status = self._process.wait(timeout=60)
         assert self._process.stdout is not None
         self._process.stdout.close()
@@ -46,22 +46,22 @@ class Served:
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """The process id."""
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        """Whether the process is there."""
+        """True while the process runs."""
         return self._process.poll() is None
 
     def resident(self) -> int:
-        """Bytes of memory that the process holds now."""
+        """Resident memory of the process in bytes."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 async def watch(server: Served, samples: list[int], every: float) -> None:
-    """Append the server's memory every so many seconds, until cancelled."""
+    """Append the resident memory of the server to `samples` every `every` seconds, until cancelled."""
     while True:
         samples.append(server.resident())
         await asyncio.sleep(every)

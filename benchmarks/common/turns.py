@@ -1,4 +1,4 @@
-"""Several pieces of work timed in turns, so that they share the machine's mood."""
+"""Time several functions in turns, so that changes of the machine's load affect all of them alike."""
 
 import statistics
 import time
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Seconds that one piece of work took once."""
+    """Duration of one call in seconds."""
 
     wall: float
-    cpu: float  # of all threads of this process: what others took meanwhile is not in it
+    cpu: float  # of all threads of this process
 
 
 def take_turns(work: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[Turn]]:
-    """Do every piece of work once a round."""
+    """Call every function once per round."""
     turns: dict[str, list[Turn]] = {name: [] for name in work}
     for _ in range(rounds):
         for name, do in work.items():
@@ -26,10 +26,10 @@ def take_turns(work: Mapping[str, Callable[[], object]], rounds: int) -> dict[st
 
 
 def median(turns: Sequence[Turn]) -> Turn:
-    """Of the seconds by either clock."""
+    """Median durations, by wall time and by CPU time."""
     return Turn(statistics.median(turn.wall for turn in turns), statistics.median(turn.cpu for turn in turns))
 
 
 def ratio(turns: Sequence[Turn], to: Sequence[Turn]) -> Turn:
-    """How many times as long as the other one it takes, by either clock: the median over the rounds."""
+    """Median over the rounds of the ratio of two durations, by wall time and by CPU time."""
     return median([Turn(a.wall / b.wall, a.cpu / b.cpu) for a, b in zip(turns, to, strict=True)])

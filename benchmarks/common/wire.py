@@ -1,7 +1,7 @@
-"""An HTTP client that costs next to nothing: it shares the machine with the server that it measures.
+"""An HTTP client with little overhead, because it shares the machine with the server that it measures.
 
-httpx takes 14 ms of processor time a request where hundreds are open (its pool looks at every one of them), so that
-ten times a server's capacity drowned the client, and what was late was the client.
+With hundreds of open requests, httpx takes 14 ms of CPU time per request, because its pool examines all of them. At ten
+times the server's capacity, the client would be the bottleneck.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Of a server that says how long its answers are."""
+    """A response with Content-Length."""
 
     status: int
     head: bytes
@@ -41,28 +41,28 @@ def post(url: str, path: str, body: bytes, **headers: str) -> bytes:
 
 
 class Connection(asyncio.Protocol):
-    """A connection that is kept: one request at a time."""
+    """A persistent connection with one request at a time."""
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
-        self._ends: int | None = None  # of the answer in the buffer, once its head is there
+        self._ends: int | None = None  # end of the response in the buffer; None before its head is complete
         self._answer: asyncio.Future[Answer] | None = None
 
     @property
     def usable(self) -> bool:
-        """Whether it can be asked again."""
+        """True if the connection can send another request."""
         return self._transport is not None and not self._transport.is_closing()
 
     async def ask(self, request: bytes) -> Answer:
-        """Raises ConnectionError where the server hangs up without an answer."""
+        """Send a request and wait for its response. Raises ConnectionError if the server closes the connection."""
         assert self._transport is not None
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         return await self._answer
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self._transport is not None:
             self._transport.close()
 
@@ -91,7 +91,7 @@ class Connection(asyncio.Protocol):
 
 
 class Wire:
-    """As many connections to one server as there are requests at a time."""
+    """A pool of connections to one server, one for each concurrent request."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -99,14 +99,14 @@ class Wire:
         self._idle: list[Connection] = []
 
     async def ask(self, request: bytes) -> Answer:
-        """The answer to a request, on a connection that is idle or new. Raises OSError."""
+        """Send a request on an idle or new connection. Returns the response; raises OSError."""
         connection = await self._connection()
         answer = await connection.ask(request)
         self._idle.append(connection)
         return answer
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         for connection in self._idle:
             connection.close()
 
@@ -119,7 +119,7 @@ class Wire:
 
 
 async def watch_lag(samples: list[float], every: float = 0.01) -> None:
-    """Append by how many seconds this event loop is late, again and again, until cancelled."""
+    """Append the lateness of this event loop in seconds, repeatedly, until cancelled."""
     while True:
         due = time.monotonic() + every
         await asyncio.sleep(every)

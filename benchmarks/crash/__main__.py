@@ -1,14 +1,15 @@
-"""SIGKILL at random moments of enrolment and erasure, again and again over one data folder: is what was said true?
+"""SIGKILL at random times during enrolment and erasure, repeatedly on one data folder: are acknowledged writes kept?
 
     python -m benchmarks.crash [--rounds 200] [--seed 0] [--json]
 
-Each round starts the real server, compares all it holds with what its clients were told, lets them enrol vectors and
-pictures that are kept, delete entries, erase persons, purge what has expired and delete galleries at once, while a
-backup is made beside it; and kills both within 0.3 s. Afterwards every acknowledged operation must be there, nothing
-acknowledged as erased may be, and one whose answer was lost is there whole or not at all; a lost enrolment is sent
-again with its Idempotency-Key, and then is there once. The scores of a search prove the vectors. A backup is one that
-restores, or is not there. Exit status 1 where that does not hold. A killed process is not a power cut: the kernel still
-writes what it was given.
+Each round starts the server and compares its entries with the responses of earlier rounds. Clients concurrently enrol
+vectors and stored images, delete entries, erase persons, purge expired entries and delete galleries, while a backup
+runs. Server and backup are killed within 0.3 s.
+
+After a kill, acknowledged writes must exist, and erased entries must not. An operation without response is complete or
+absent; such an enrolment is repeated with its Idempotency-Key, and must then exist once. The scores of a search verify
+the vectors. A backup file restores, or does not exist. Otherwise the exit status is 1. A killed process is not a power
+failure: the kernel still writes its buffers.
 """
 
 import json
@@ -43,11 +44,11 @@ from tests.support.bundles import write_bundle
 WORKERS = 4
 LONGEST = 0.3  # seconds from the first request to the kill
 LONGEST_BACKUP = 0.1
-_ALIKE = 12  # levels of 255 between a picture full of noise and its kept JPEG
+_ALIKE = 12  # mean difference, in levels of 255, between a noise image and its stored JPEG
 
 
 def held_by(url: str) -> GalleryCatalog:
-    """All that a server holds, by gallery and tag. Raises Violation where a search does not agree with the list.
+    """All entries of a server, by gallery and tag. Raises Violation if a search disagrees with the list.
 
     A purge that was cut short is carried to its end first: until then a search knows less than the list.
     """
@@ -65,7 +66,7 @@ def held_by(url: str) -> GalleryCatalog:
                 for entry in entries
             }
             if len(found[gallery.name]) != len(entries):
-                raise Violation(f"gallery {gallery.name} holds an enrolment twice")
+                raise Violation(f"gallery {gallery.name} has an enrolment twice")
             hits = client.search_vector(gallery.name, query, top_k=5000).hits or []
             scores = {hit.entry_id: hit.score for hit in hits}
             if scores.keys() != tags.keys():
@@ -88,7 +89,7 @@ def _check_pictures(client: Client, gallery: str, entries: list[Entry], keeps: b
 
 
 def verify(url: str, workers: list[Worker]) -> None:
-    """Compare all that a server holds with what every client was told. Raises Violation."""
+    """Compare the entries of a server with the responses to every client. Raises Violation."""
     found = held_by(url)
     with httpx.Client(base_url=url, timeout=30) as http:
         for worker in workers:
@@ -100,33 +101,33 @@ def verify(url: str, workers: list[Worker]) -> None:
             worker.settle(own, http)
         owned = sum(len(entries) for worker in workers for entries in worker.told.values())
     if owned != sum(len(entries) for entries in held_by(url).values()):
-        raise Violation("the service holds entries that nobody enrolled")
+        raise Violation("the service has entries that no client enrolled")
 
 
 def check_backup(backup: Path, folder: Path, exit_code: int | None) -> str:
-    """What became of a backup that was killed. Raises Violation where it is neither whole nor absent."""
+    """The result of a killed backup. Raises Violation if the file is neither complete nor absent."""
     for unfinished in backup.parent.glob(f".{backup.name}.*"):
         unfinished.unlink()
     if not backup.exists():
         if exit_code == 0:
-            raise Violation("a backup said that it was made, and is not there")
+            raise Violation("a backup reported success, but its file is missing")
         return "not there"
     try:
         restore_backup(backup, folder / "restored", replace=True)
     except BackupError as error:
-        raise Violation(f"a backup has its name and is not whole: {error}") from error
+        raise Violation(f"a backup file is incomplete: {error}") from error
     backup.unlink()
     return "whole"
 
 
 def play(folder: Path, rounds: int, seed: int, progress: Console) -> dict[str, Any]:
-    """Kill `rounds` servers in a folder. Returns what was acknowledged and lost; raises Violation."""
+    """Kill `rounds` servers on a folder. Returns the numbers of acknowledged and lost writes; raises Violation."""
     bundle, data, log, backup = write_bundle(folder / "bundle"), folder / "data", folder / "log", folder / "backup"
     random = np.random.default_rng(seed)
     workers = [Worker(number, seed) for number in range(WORKERS)]
     backups: Counter[str] = Counter()
     forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload(["benchmarks.crash.client", "rich", "pan_reid", "typer"])  # or it takes a second
+    forks.set_forkserver_preload(["benchmarks.crash.client", "rich", "pan_reid", "typer"])  # saves a second per fork
     server = Served(bundle, data, log)
     with Client(server.url) as client:
         client.create_gallery(SHARED)
@@ -174,7 +175,7 @@ def main(
     seed: int = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Kill the server again and again, and compare what it holds with what it said."""
+    """Kill the server repeatedly, and compare its entries with its responses."""
     console = Console(stderr=True)
     with TemporaryDirectory() as folder:
         try:

@@ -1,4 +1,4 @@
-"""A client of `benchmarks.crash`: it asks at random, and knows what it was told and what it asked last."""
+"""A client of `benchmarks.crash`: sends random requests, and records all responses and the request in flight."""
 
 import base64
 import zlib
@@ -15,21 +15,21 @@ from bundle import PanError, resize_image
 from tests.support.bundles import DIM, HEIGHT, WIDTH, reference_embedding
 from tests.support.pictures import encode, person
 
-SHARED = "shared"  # the gallery that all clients write to at once, vectors only; in their own they enrol pictures
-_ENOUGH = 150  # entries of a client in a gallery, from which on it only erases there
+SHARED = "shared"  # gallery that all clients write vectors to; their own galleries have images
+_ENOUGH = 150  # entries of a client in a gallery; above it, the client only erases
 _LONG_AGO = "2020-01-01T00:00:00Z"
-_DAYS = 365  # of retention; entries of long ago are older, all others are not
+_DAYS = 365  # of retention; expired entries are older
 
 
 class Violation(PanError):
-    """The service holds something else than it said."""
+    """The entries of the service differ from its responses."""
 
     code = "violation"
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """An entry as its client knows it; the id of a lost enrolment is learnt later."""
+    """An entry of a client. The id of an enrolment without a response is found later."""
 
     person: str
     old: bool
@@ -41,7 +41,7 @@ GalleryCatalog = dict[str, dict[str, Kept]]  # gallery -> the entries' tags -> e
 
 @dataclass(frozen=True, slots=True)
 class _Enrolment:
-    """A request that can be sent again."""
+    """A request that can be repeated."""
 
     path: str
     key: str
@@ -49,13 +49,13 @@ class _Enrolment:
 
 
 def pixels(tag: str) -> npt.NDArray[np.uint8]:
-    """The picture of the entry with this tag."""
+    """The image of the entry with this tag."""
     return np.asarray(person(zlib.crc32(tag.encode())))
 
 
 @cache
 def vector(tag: str, pictured: bool = False) -> npt.NDArray[np.float32]:
-    """The (DIM,) unit vector of the entry with this tag; where pictured, as the model is defined."""
+    """The (DIM,) unit vector of the entry with this tag; for an image, the reference embedding."""
     if pictured:
         found = reference_embedding(resize_image(pixels(tag), HEIGHT, WIDTH)[None])[0]
     else:
@@ -66,7 +66,7 @@ def vector(tag: str, pictured: bool = False) -> npt.NDArray[np.float32]:
 
 
 class Worker:
-    """A client with entries of its own."""
+    """A client with its own entries."""
 
     def __init__(self, number: int, seed: int) -> None:
         self._name = f"w{number}"
@@ -80,7 +80,7 @@ class Worker:
         self.failure: Exception | None = None
 
     def work(self, http: httpx.Client) -> None:
-        """Send request after request until the server is gone."""
+        """Send requests until the server is killed."""
         try:
             while True:
                 self._step(http)
@@ -90,11 +90,11 @@ class Worker:
             self.failure = error
 
     def owns(self, gallery: str, tag: str) -> bool:
-        """Whether an entry is this client's, by gallery or tag."""
+        """True if the entry is of this client, by gallery or tag."""
         return gallery == self._name or tag.startswith(f"{self._name}.")
 
     def settle(self, found: GalleryCatalog, http: httpx.Client) -> None:
-        """Compare with what the restarted server holds of this client. Raises Violation."""
+        """Compare with this client's entries in the restarted server. Raises Violation."""
         if found not in (self.told, self.asked):
             raise Violation(f"{self._name} was told {self.told}, asked last for {self.asked}; the service has {found}")
         if self.asked is not None:
@@ -138,7 +138,7 @@ class Worker:
             self._ask(http, "delete gallery", rest, "DELETE", path)
 
     def _purge(self, http: httpx.Client, gallery: str, held: dict[str, Kept], path: str) -> None:
-        """From the first answer on, those of long ago answer nothing; from the second on they are gone."""
+        """Retention: after the first response, searches exclude expired entries; after the second, they are erased."""
         left = {**self.told, gallery: {tag: kept for tag, kept in held.items() if not kept.old}}
         before = self.told
         self._ask(http, "set retention", left, "PATCH", path, {"retention_days": _DAYS})

@@ -1,11 +1,11 @@
-"""SIGKILL at random moments of training, compaction and snapshots, again and again over one data folder.
+"""SIGKILL at random times during training, compaction and snapshots of an index, repeatedly on one data folder.
 
     python -m benchmarks.crash.index [--rounds 200] [--seed 0] [--json]
 
-Each round a process opens the data folder, looks after the index of its gallery (a graph, or inverted lists), and
-enrols and deletes so much that the index is trained, extended, compacted and saved over and over; it is killed within
-a second. Then the folder is opened again: whatever was acknowledged must be there, nothing that was deleted may be
-found, and a search must find what brute force over the database finds. Exit status 1 where that does not hold.
+Each round, a process opens the data folder and maintains the index of its gallery (a graph, or inverted lists). It
+enrols and deletes entries, so that the index is trained, extended, compacted and saved repeatedly, and is killed within
+a second. Then the folder is reopened: acknowledged entries must exist, searches must not return deleted entries, and
+must agree with brute force over the database. Otherwise the exit status is 1.
 """
 
 import asyncio
@@ -35,21 +35,21 @@ from service.storage.database import Database
 from service.workers.index_maintenance import IndexMaintainer
 
 DIM = 16
-_AT_FIRST = 3000  # enough for an index, when a quarter is deleted too
+_AT_FIRST = 3000  # enough for an index, also after the deletion of a quarter
 _QUERIES = 20
-_RECALL = 0.95  # of so few queries; single ones may miss one of their ten
-_LONGEST = 1.0  # seconds from the start of the work to the kill
+_RECALL = 0.95  # the minimum for so few queries
+_LONGEST = 1.0  # seconds from the start of the work to the SIGKILL
 _PERSONS = 100
 
 
 class Violation(PanError):
-    """The folder holds something else than was said, or the index something else than the database."""
+    """The folder differs from the acknowledged writes, or the index differs from the database."""
 
     code = "violation"
 
 
 def vectors_of(ids: list[int]) -> Vectors:
-    """(n, DIM) unit vectors, each of them known by its number."""
+    """(n, DIM) unit vectors, by number."""
     centres = np.random.default_rng(1).normal(size=(_PERSONS, DIM))
     noise = np.stack([np.random.default_rng(id_).normal(size=DIM) for id_ in ids])
     vectors = centres[np.asarray(ids) % _PERSONS] + 0.5 * noise
@@ -58,7 +58,7 @@ def vectors_of(ids: list[int]) -> Vectors:
 
 
 class Place:
-    """A data folder with one gallery, and what looks after its index."""
+    """A data folder with one gallery and its index maintainer."""
 
     def __init__(self, folder: Path, kind: IndexKind) -> None:
         self.metrics = Metrics()
@@ -78,7 +78,7 @@ class Place:
         return self.galleries.find("g")
 
     def enrol(self, ids: list[int]) -> None:
-        """Entries by number: each has its number as its person and is told by it."""
+        """Enrol entries by number; the person id is the number."""
         entries = [NewEntry(str(id_)) for id_ in ids]
         vectors = vectors_of(ids)
         own = self.database.submit_write(
@@ -87,7 +87,7 @@ class Place:
         self.held.memory.add(own, entries, vectors)
 
     def delete(self, persons: list[int]) -> None:
-        """The entries with these numbers."""
+        """Delete the entries with these numbers."""
 
         def apply(db: Any) -> list[int]:
             return [entry for one in persons for entry in records.delete_person(db, self.held.row.id, str(one))]
@@ -95,7 +95,7 @@ class Place:
         self.held.memory.remove(self.database.submit_write(apply).result())
 
     def there(self) -> dict[int, int]:
-        """The entry id of each number, as the database has them."""
+        """Entry ids in the database, by number."""
         rows = self.database.submit_read(
             lambda db: db.execute("SELECT person_id, id FROM entries ORDER BY id").fetchall()
         ).result()
@@ -103,7 +103,7 @@ class Place:
 
 
 def work(folder: Path, kind: IndexKind, first: int, seed: int) -> None:
-    """Enrol and delete from number `first` on, and tell each before and after, until killed."""
+    """Enrol and delete from number `first` on until killed. Prints each step before and after."""
     place = Place(folder, kind)
     random = np.random.default_rng(seed)
     there = sorted(place.there())
@@ -129,14 +129,14 @@ def work(folder: Path, kind: IndexKind, first: int, seed: int) -> None:
 
 
 def look(folder: Path, kind: IndexKind, sure: set[int], asked: tuple[str, set[int]]) -> tuple[set[int], str]:
-    """What is there, and what upkeep did first. Raises Violation."""
+    """Compare the folder with the acknowledged writes after a restart. Raises Violation."""
     place = Place(folder, kind)
     try:
         there = place.there()
         what, ids = asked
         allowed = [sure, sure | ids if what == "enrol" else sure - ids]
         if set(there) not in allowed:
-            raise Violation(f"{len(sure)} entries were acknowledged, {len(there)} are there")
+            raise Violation(f"{len(sure)} entries were acknowledged, {len(there)} exist")
         done = "nothing"
         while place.upkeep.run_once(place.held):
             samples = next(iter(place.metrics.upkeep_seconds.collect())).samples
@@ -147,7 +147,7 @@ def look(folder: Path, kind: IndexKind, sure: set[int], asked: tuple[str, set[in
         for query, scores in zip(queries, queries @ vectors.T, strict=True):
             found = {one.entry_id for one in place.held.memory.search([query[None]], 10, Filter())[0]}
             if not found <= set(there.values()):
-                raise Violation("a search finds what was deleted")
+                raise Violation("a search finds deleted entries")
             hit += len(found & {there[numbers[row]] for row in np.argsort(-scores)[:10]})
         if hit < _RECALL * 10 * _QUERIES:
             raise Violation(f"a search finds {hit} of {10 * _QUERIES} nearest entries")
@@ -157,7 +157,7 @@ def look(folder: Path, kind: IndexKind, sure: set[int], asked: tuple[str, set[in
 
 
 def play(folder: Path, rounds: int, seed: int, progress: Console) -> dict[str, Any]:
-    """Kill `rounds` processes for each kind. Returns what was seen; raises Violation."""
+    """Kill `rounds` processes for each kind of index. Returns the counts; raises Violation."""
     random = np.random.default_rng(seed)
     seen: dict[str, Any] = {"rounds": rounds, "seed": seed}
     kinds: tuple[IndexKind, ...] = ("hnsw", "ivf_sq8")
@@ -174,7 +174,7 @@ def play(folder: Path, rounds: int, seed: int, progress: Console) -> dict[str, A
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
             assert process.stdout is not None
             if process.stdout.readline() != "ready\n":
-                raise Violation("the folder could not be opened again")
+                raise Violation("the folder could not be reopened")
             time.sleep(random.uniform(0.0, _LONGEST))
             process.kill()
             asked: tuple[str, set[int]] = ("", set())
@@ -200,7 +200,7 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     work_at: Annotated[str | None, typer.Option("--work", hidden=True)] = None,
 ) -> None:
-    """Kill what looks after an index again and again."""
+    """Kill the index maintenance repeatedly."""
     if work_at is not None:
         folder, kind, first, own_seed = work_at.rsplit(":", 3)
         work(Path(folder), kind, int(first), int(own_seed))  # type: ignore[arg-type]

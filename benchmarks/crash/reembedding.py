@@ -1,11 +1,11 @@
-"""SIGKILL at random moments while a gallery goes from one model to another and back, and changes meanwhile.
+"""SIGKILL at random times during re-embedding from one model to another and back, with concurrent changes.
 
     python -m benchmarks.crash.reembedding [--rounds 60] [--seed 0] [--json]
 
-Each round starts the real server with the model that the gallery goes to, which goes on by itself, deletes and relabels
-entries, and kills it within 0.3 s. After every kill the gallery must be wholly of the one model or wholly of the other,
-with each vector the one that this model by its definition has of the entry's kept picture, with the entries that its
-client was told of and no others, and with no less done than before. Exit status 1 where that does not hold.
+Each round starts the server with the target model, which continues the re-embedding, deletes and relabels entries, and
+kills the server within 0.3 s. After a kill, all vectors must be of the same model and equal the reference embeddings of
+the stored images, the entries must be those of the responses, and the progress must not decrease. Otherwise the exit
+status is 1.
 """
 
 import base64
@@ -38,15 +38,15 @@ from pan_reid.schemas import EntryInfo
 from tests.support.bundles import DIM, HEIGHT, WIDTH, reference_embedding, write_bundle
 from tests.support.pictures import png
 
-LONGEST = 0.3  # seconds from the first change to the kill
+LONGEST = 0.3  # seconds from the first change to the SIGKILL
 PEOPLE = 250
-DIMS = (DIM, 32)  # of the two models
+DIMS = (DIM, 32)  # dimensions of the two models
 _CHANGES = 0.02  # seconds between two changes
-_SAME = 0.999  # cosine of the vectors of a picture and of its kept JPEG; those of the other model have another length
+_SAME = 0.999  # minimum cosine between the vectors of an image and of its stored JPEG
 
 
 class Played:
-    """A data folder, the server over it, and what its client knows: the persons by entry, one of which may be lost."""
+    """A data folder, its server, and the client's record of persons by entry; one request may be without response."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.bundles = [write_bundle(folder / f"model{n}", seed=n, dim=dim) for n, dim in enumerate(DIMS)]
@@ -56,16 +56,16 @@ class Played:
         self.asked: dict[int, str] | None = None
         self.pictures: dict[int, npt.NDArray[np.uint8]] = {}
         self.goal = 0
-        self.done = 0  # at the end of the round before, when there were so many entries:
+        self.done = 0  # re-embedded entries at the end of the previous round; `entries` is their total:
         self.entries = 0
         self.counts: Counter[str] = Counter()
 
     def serve(self) -> Served:
-        """The server with the model that the gallery goes to."""
+        """Start the server with the target model."""
         return Served(self.bundles[self.goal], self.folder / "data", self.folder / "log")
 
     def arrive(self, client: Client) -> None:
-        """The gallery is of the loaded model: fill it up, and learn what is kept of whom."""
+        """Refill the re-embedded gallery, and record its entries."""
         people = range(len(self.told), PEOPLE)
         crops = [Crop(png(n), EntryInfo(person_id=f"p{n}")) for n in people]
         if crops:
@@ -77,7 +77,7 @@ class Played:
         self.goal = 1 - self.goal
 
     def change(self, url: str) -> None:
-        """Delete and relabel entries until the server is gone."""
+        """Delete and relabel entries until the server is killed."""
         with (
             httpx.Client(base_url=f"{url}/v1/galleries/g/entries", timeout=30) as http,
             suppress(httpx.TransportError),
@@ -98,7 +98,7 @@ class Played:
                 time.sleep(_CHANGES)
 
     def verify(self, url: str) -> None:
-        """Compare all that the server holds with what the client was told. Raises Violation."""
+        """Compare the entries of the server with its responses. Raises Violation."""
         with Client(url) as client:
             file = exported(client)
             found = {entry.entry_id: str(entry.person_id) for entry in client.entries("g")}
@@ -111,11 +111,11 @@ class Played:
         vectors = np.stack([np.frombuffer(base64.b64decode(entry["vector"]), "<f4") for entry in entries])
         expected = reference_embedding(np.stack([self.pictures[id_] for id_ in found]), model, DIMS[model])
         if ((vectors * expected).sum(1) < _SAME).any():
-            raise Violation("an entry has a vector that is not of its picture")
+            raise Violation("the vector of an entry does not belong to its image")
 
 
 def exported(client: Client) -> BytesIO:
-    """The file of the gallery; again where it breaks off because the gallery goes over to the other model just then."""
+    """The exported file of the gallery. Retries if the change of the model interrupts the export."""
     for _ in range(2):
         file = BytesIO()
         try:
@@ -123,11 +123,11 @@ def exported(client: Client) -> BytesIO:
         except ClientError:
             continue
         return file
-    raise Violation("an export breaks off again and again")
+    raise Violation("the export fails repeatedly")
 
 
 def play(folder: Path, rounds: int, seed: int, progress: Console) -> dict[str, Any]:
-    """Kill `rounds` servers in a folder. Returns how often a gallery arrived; raises Violation."""
+    """Kill `rounds` servers on a folder. Returns the number of completed re-embeddings; raises Violation."""
     played = Played(folder, seed)
     server = played.serve()
     try:
@@ -168,7 +168,7 @@ def main(
     seed: int = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Kill the server again and again while a gallery goes to another model, and see what it holds."""
+    """Kill the server repeatedly while it re-embeds a gallery, and check the entries."""
     console = Console(stderr=True)
     with TemporaryDirectory() as folder:
         try:

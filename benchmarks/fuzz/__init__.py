@@ -1,7 +1,7 @@
-"""A stateful fuzz over the real REST API, compared with a model by brute force after every step.
+"""A stateful fuzz test of the REST API, which is compared with a reference model after every step.
 
-values     what is sent: good values, and the extremes of every kind
-model      what a gallery must hold and answer, computed by brute force
-api        HTTP calls, and what every answer must be whatever was sent
-machine    the rules: every call of the API, restarts, SIGKILL, another model, another service
+values     strategies for values in requests, valid and hostile
+model      the expected content and searches of a gallery, by brute force
+api        HTTP calls, and the checks that apply to every response
+machine    the rules: all calls of the API, restarts, SIGKILL, change of the model, transfer to another service
 """

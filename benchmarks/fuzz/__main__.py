@@ -1,4 +1,4 @@
-"""Ask the service anything, in any order, and compare it with a model after every step.
+"""Send random sequences of calls to the service, and compare it with a reference model after every step.
 
     python -m benchmarks.fuzz [--examples 100] [--steps 50] [--seed 0]
 
@@ -22,7 +22,7 @@ from benchmarks.fuzz.state import World
 
 
 def play(folder: Path, examples: int, steps: int, seed: int, shrink: bool = True) -> None:
-    """Run the machine over servers in a folder. Raises Fault for the first difference found."""
+    """Run the state machine against servers on a folder. Raises Fault for the first difference."""
     world = World(folder)
 
     class Machine(ServiceMachine):
@@ -53,7 +53,7 @@ def play(folder: Path, examples: int, steps: int, seed: int, shrink: bool = True
 def main(
     examples: Annotated[int, typer.Option(min=1)] = 100, steps: Annotated[int, typer.Option(min=1)] = 50, seed: int = 0
 ) -> None:
-    """Fuzz a real server for as many sequences of calls."""
+    """Fuzz a real server with random sequences of calls."""
     with TemporaryDirectory() as folder:
         try:
             play(Path(folder), examples, steps, seed)

@@ -1,4 +1,4 @@
-"""HTTP calls of the fuzz, and what every answer must be whatever was sent."""
+"""HTTP calls of the fuzz test, and the checks that apply to every response."""
 
 import json
 from dataclasses import dataclass
@@ -8,18 +8,18 @@ import httpx
 
 from bundle import PanError
 
-_LONGEST_PROBLEM = 100_000  # bytes; a refusal must not send back what it refuses
+_LONGEST_PROBLEM = 100_000  # bytes; an error must not repeat the request
 
 
 class Fault(PanError):
-    """The service answered something that it must not."""
+    """The service sent a wrong response."""
 
     code = "fault"
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Status and body of an answer."""
+    """Status and body of a response."""
 
     status: int
     content: bytes
@@ -27,12 +27,12 @@ class Reply:
 
     @property
     def ok(self) -> bool:
-        """Whether the request was carried out."""
+        """True if the request succeeded."""
         return self.status < 300
 
     @property
     def json(self) -> Any:
-        """The body, parsed."""
+        """The body as parsed JSON."""
         return json.loads(self.content)
 
     @property
@@ -48,17 +48,17 @@ class Reply:
 
 
 def segment(text: str) -> str:
-    """A path segment that nothing can fold or split: every byte that is no letter or digit is percent-encoded."""
+    """A path segment in which every byte but letters and digits is percent-encoded."""
     return "".join(chr(byte) if chr(byte).isalnum() and byte < 128 else f"%{byte:02X}" for byte in text.encode())
 
 
 def path(*parts: object) -> str:
-    """/v1/galleries/... of these parts."""
+    """The path /v1/galleries/... from these segments."""
     return "/".join(["/v1/galleries", *(segment(str(part)) for part in parts)])
 
 
 class Api:
-    """Calls of one server."""
+    """Calls to one server."""
 
     def __init__(self, url: str) -> None:
         self._http = httpx.Client(base_url=url, timeout=60)
@@ -68,7 +68,7 @@ class Api:
         self._http.close()
 
     def ask(self, method: str, where: str, body: Any = None, *, lines: list[Any] | None = None, **more: Any) -> Reply:
-        """Send JSON, lines of JSON, or what httpx takes. Raises Fault for an answer that no request may get."""
+        """Send JSON, JSON lines, or arguments of httpx. Raises Fault for a response that is never valid."""
         headers = more.pop("headers", {})
         if lines is not None:
             more["content"] = b"".join(_dumps(line) + b"\n" for line in lines)
@@ -86,7 +86,7 @@ class Api:
 
 
 def _dumps(value: Any) -> bytes:
-    """JSON as a careless client writes it: NaN and Infinity as words, lone surrogates escaped."""
+    """JSON with NaN and Infinity as words, and escaped lone surrogates."""
     return json.dumps(value).encode()
 
 

@@ -1,4 +1,4 @@
-"""Rules of the fuzz: crops are enrolled, entries changed and erased."""
+"""Rules: enrol crops, change and erase entries."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ from benchmarks.fuzz.state import State, picks
 
 
 class EnrolmentRules(State):
-    """Enrolment in requests and streams, and changes of entries and persons."""
+    """Enrolment by request and by stream, and changes of entries and persons."""
 
     @precondition(lambda self: self.galleries)
     @rule(
@@ -73,7 +73,7 @@ class EnrolmentRules(State):
     @precondition(lambda self: self.sent)
     @rule(pick=picks)
     def enrol_again(self, pick: int) -> None:
-        """The same request under its key enrols nothing, and is answered as before."""
+        """A repeated request with its key gets the same response and enrols nothing."""
         where, body, key, answer, gallery = self.sent[pick % len(self.sent)]
         if gallery not in self.galleries.values() or gallery.fingerprint != self.world.fingerprint:
             return
@@ -82,7 +82,7 @@ class EnrolmentRules(State):
             raise Fault(f"key {key} was answered {answer!r} first and then {again.content!r}")
 
     def _enrol(self, name: str, gallery: Gallery, items: list[Any], streamed: bool, key: str | None) -> str:
-        """Enrol, and bring the model up to date. Returns the refusals, if any."""
+        """Enrol, and update the model. Returns the refused items."""
         headers = {} if key is None else {"Idempotency-Key": key}
         if streamed:
             answer = self.api.ask("POST", path(name, "entries", "stream"), lines=items, headers=headers)

@@ -1,4 +1,4 @@
-"""Rules of the fuzz: galleries are made, changed and erased."""
+"""Rules: create, change and erase galleries."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ class GalleryRules(State):
         self._same_members(shown, body, answer)
         name = shown["name"]
         if name in self.galleries:
-            raise Fault(f"gallery {name!r} was made twice")
+            raise Fault(f"gallery {name!r} was created twice")
         self.galleries[name] = Gallery(
             self.world.fingerprint, shown["purpose"], shown["index"], shown["retention_days"], shown["keep_crops"]
         )
@@ -60,7 +60,7 @@ class GalleryRules(State):
             {"index": "hnsw", "purpose": "é"},
         ]
         change = changes[member]
-        self._purge(name, gallery)  # or what has expired could come back
+        self._purge(name, gallery)  # otherwise expired entries could reappear
         answer = self.api.ask("PATCH", path(name), change).expect(200)
         self._changed(gallery, answer, change)
 

@@ -1,4 +1,4 @@
-"""Rules of the fuzz: restarts, SIGKILL, another model, another service."""
+"""Rules: restart, SIGKILL, change the model, export to another service."""
 
 import base64
 import signal
@@ -17,13 +17,13 @@ from benchmarks.fuzz.model import Entry, copy_of
 from benchmarks.fuzz.state import State, picks
 from tests.support.bundles import DIM
 
-_ENOUGH = 2_100  # entries, from which on an index is built
+_ENOUGH = 2_100  # entries for which the service builds an index
 _BUILDING = 10.0  # seconds
-_BETWEEN_STARTS = 6  # steps; a start takes as long as a hundred calls
+_BETWEEN_STARTS = 6  # steps between restarts; a start takes as long as a hundred calls
 
 
 class LifecycleRules(State):
-    """What outlives a process: restarts, changes of the model, export and import."""
+    """Restarts, changes of the model, export and import."""
 
     @precondition(lambda self: self.since_start > _BETWEEN_STARTS)
     @rule(number=st.sampled_from([signal.SIGTERM, signal.SIGKILL]), model=st.integers(0, 3))
@@ -36,7 +36,7 @@ class LifecycleRules(State):
     @precondition(lambda self: self.since_start > _BETWEEN_STARTS and self.galleries)
     @rule(pick=picks, delay=st.floats(0, 0.02), good=values.good_vectors())
     def kill_during_enrolment(self, pick: int, delay: float, good: Any) -> None:
-        """What was not answered is there whole or not at all."""
+        """After SIGKILL, an enrolment without response is complete or absent."""
         name, _ = self._pick(pick)
         items = [{"vector": good, "person_id": "killed"}] * 3
         before = self._listed(name).keys()
@@ -58,7 +58,7 @@ class LifecycleRules(State):
         new = self._listed(name).keys() - before
         if len(new) not in (0, 3):
             raise Fault(f"{len(new)} of an enrolment of 3 are there after SIGKILL")
-        for entry_id in new:  # so that the sequence goes on alike when it is played again
+        for entry_id in new:  # so that a replay of the sequence is identical
             self.api.ask("DELETE", path(name, "entries", entry_id)).expect(204)
 
     @precondition(lambda self: any(one.fingerprint != self.world.fingerprint for one in self.galleries.values()))
@@ -75,7 +75,7 @@ class LifecycleRules(State):
                 raise Fault(f"{answer.sent} was refused with {answer.content!r}")
             return
         if without and not drop:
-            raise Fault(f"{name} went to another model although {len(without)} entries keep no picture")
+            raise Fault(f"{name} was re-embedded although {len(without)} entries have no stored image")
         self._wait(lambda: self.api.ask("GET", path(name, "re-embed")).expect(200).json["state"] == "current")
         gallery.fingerprint = self.world.fingerprint
         gallery.entries = {one: entry for one, entry in gallery.entries.items() if entry.pictured}
@@ -108,7 +108,7 @@ class LifecycleRules(State):
     @precondition(lambda self: self.galleries and not self.filled)
     @rule(pick=picks, kind=st.sampled_from(["hnsw", "ivf_sq8", "ivf_pq"]), seed=st.integers(0, 3))
     def fill(self, pick: int, kind: str, seed: int) -> None:
-        """So many entries that an index is built, once in a sequence."""
+        """Enrol enough entries for an index, once per sequence."""
         name, gallery = self._pick(pick)
         if gallery.fingerprint != self.world.fingerprint or gallery.retention_days is not None:
             return
@@ -122,4 +122,4 @@ class LifecycleRules(State):
         gallery.index = kind
         until = time.monotonic() + _BUILDING
         while self.api.ask("GET", path(name)).json["index_now"]["kind"] != kind and time.monotonic() < until:
-            time.sleep(0.1)  # where its recall is too low it stays exact, which is right as well
+            time.sleep(0.1)  # with a low recall, searches stay exact, which is also correct

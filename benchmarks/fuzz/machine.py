@@ -1,4 +1,4 @@
-"""The state machine: every rule of the fuzz over one state."""
+"""The state machine with all rules."""
 
 from benchmarks.fuzz.enrolment import EnrolmentRules
 from benchmarks.fuzz.galleries import GalleryRules
@@ -7,4 +7,4 @@ from benchmarks.fuzz.searches import SearchRules
 
 
 class ServiceMachine(GalleryRules, EnrolmentRules, SearchRules, LifecycleRules):
-    """Whatever is asked: no 5xx, and lists, counts, searches and receipts equal the model."""
+    """No call returns 5xx, and lists, counts, searches and receipts equal the model."""

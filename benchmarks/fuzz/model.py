@@ -1,4 +1,4 @@
-"""What the service must hold and answer, by brute force: every search is a loop over all entries in float64."""
+"""The reference model of the service: every search is a loop over all entries in float64."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -28,7 +28,7 @@ class Entry:
 
 @dataclass(slots=True)
 class Gallery:
-    """A gallery by what its clients were told."""
+    """A gallery according to the responses to its clients."""
 
     fingerprint: str
     purpose: str = ""
@@ -36,10 +36,10 @@ class Gallery:
     retention_days: float | None = None
     keep_crops: bool = False
     entries: dict[int | str, Entry] = field(default_factory=dict)
-    expired_ids: set[int | str] = field(default_factory=set)  # answer nothing; listed until they are erased
+    expired_ids: set[int | str] = field(default_factory=set)  # not searched; listed until they are erased
 
     def expired(self, entry: Entry) -> bool:
-        """Whether retention shuts an entry out of searches."""
+        """True if retention excludes an entry from searches."""
         if self.retention_days is None:
             return False
         since = min(entry.created_at, entry.captured_at or entry.created_at)
@@ -49,7 +49,7 @@ class Gallery:
             return False
 
     def drop_expired(self) -> None:
-        """Take out the entries that retention shuts out."""
+        """Remove the entries that retention excludes."""
         gone = {entry_id for entry_id, entry in self.entries.items() if self.expired(entry)}
         self.expired_ids |= gone
         self.entries = {entry_id: entry for entry_id, entry in self.entries.items() if entry_id not in gone}
@@ -57,7 +57,7 @@ class Gallery:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A direction and the filter of a search."""
+    """The vector and the filter of a search."""
 
     vector: Vector = field(repr=False)
     cameras: frozenset[str] | None = None
@@ -69,7 +69,7 @@ class Query:
     exclude_entries: frozenset[int | str] = frozenset()
 
     def admits(self, entry_id: int | str, entry: Entry) -> bool:
-        """Whether an entry passes every filter; what is unknown is never what is named."""
+        """True if an entry passes every filter. An unknown value matches no name."""
         if entry_id in self.exclude_entries:
             return False
         if self.cameras is not None and entry.camera_id not in self.cameras:
@@ -90,7 +90,7 @@ class Query:
 
 
 def alike(a: Any, b: Any) -> bool:
-    """Equal as attribute values: 1 and 1.0 are, true and 1 are not."""
+    """Equality of attribute values: 1 equals 1.0, true does not equal 1."""
     if isinstance(a, bool) or isinstance(b, bool):
         return a is b
     if isinstance(a, int | float) and isinstance(b, int | float):
@@ -99,7 +99,7 @@ def alike(a: Any, b: Any) -> bool:
 
 
 def scores(gallery: Gallery, query: Query) -> dict[int | str, float]:
-    """The cosine of every entry that may answer."""
+    """The cosine of every entry that passes the filter."""
     return {
         entry_id: float(entry.vector @ query.vector)
         for entry_id, entry in gallery.entries.items()
@@ -110,7 +110,7 @@ def scores(gallery: Gallery, query: Query) -> dict[int | str, float]:
 def ranking_faults(
     found: list[tuple[int | str, float]], expected: dict[Any, float], top_k: int, missing: int = 0
 ) -> list[str]:
-    """What is wrong with ranked ids and scores; ids whose scores differ by rounding may change places.
+    """Errors in ranked ids and scores. Ids with equal scores up to rounding may be in any order.
 
     `missing`: how many of the best may not be found, where the index is approximate.
     """
@@ -144,7 +144,7 @@ def persons(gallery: Gallery) -> dict[str, tuple[int, int]]:
 
 
 def best_by_person(gallery: Gallery, query: Query) -> dict[str, tuple[float, float, int]]:
-    """Best score, mean score and number of entries of each person that may answer."""
+    """Best score, mean score and number of entries of each person that passes the filter."""
     grouped: dict[str, list[float]] = {}
     for entry_id, score in scores(gallery, query).items():
         name = gallery.entries[entry_id].person_id
@@ -154,12 +154,12 @@ def best_by_person(gallery: Gallery, query: Query) -> dict[str, tuple[float, flo
 
 
 def same_attributes(a: dict[str, Any], b: dict[str, Any]) -> bool:
-    """Equal members, types included; JSON does not tell 1.0 from 1."""
+    """Equality of members and their types. JSON does not distinguish 1.0 from 1."""
     return a.keys() == b.keys() and all(alike(a[name], b[name]) for name in a)
 
 
 def parse_time(text: Any) -> datetime | None:
-    """The instant of a time, in UTC; None where Python has no such time."""
+    """A time in UTC; None if datetime cannot represent it."""
     try:
         moment = datetime.fromisoformat(text.upper())  # RFC 3339 also allows t and z
         return moment.astimezone(UTC) if moment.tzinfo is not None else None
@@ -168,7 +168,7 @@ def parse_time(text: Any) -> datetime | None:
 
 
 def copy_of(gallery: Gallery, ids: Iterable[int | str]) -> Gallery:
-    """The same gallery under other entry ids, in the same order."""
+    """The same gallery with other entry ids in the same order."""
     return Gallery(
         gallery.fingerprint,
         gallery.purpose,

@@ -1,4 +1,4 @@
-"""Rules of the fuzz: searches, embeddings, and any call at all."""
+"""Rules: searches, embeddings, and arbitrary calls."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from benchmarks.fuzz.state import State, picks
 
 
 class SearchRules(State):
-    """Searches are compared with brute force; other calls must only be answered well."""
+    """Searches are compared with brute force. Arbitrary calls must get a valid response."""
 
     @precondition(lambda self: self.galleries)
     @rule(pick=picks, seed=st.integers(0, 200), top_k=st.integers(1, 20), data=st.data())
@@ -127,7 +127,7 @@ class SearchRules(State):
 
 @st.composite
 def filters(draw: st.DrawFn, vector: values.Vector) -> tuple[Query, dict[str, Any]]:
-    """A query with some filters, and the members of the request that ask for it."""
+    """A query with some filters, and the members of its request."""
     kinds = ["cameras", "persons", "exclude_persons", "window", "attributes"]
     names = draw(st.sets(st.sampled_from(kinds), max_size=2))
     wanted: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What the fuzz knows: the servers, the model, and the comparison of both after every step."""
+"""State of the fuzz test: the servers, the model, and their comparison after every step."""
 
 import signal
 import time
@@ -18,14 +18,14 @@ from bundle import decode_image, resize_image
 from tests.support.bundles import HEIGHT, WIDTH, reference_embedding, write_bundle
 
 _PAGE = 7  # entries of a list, so that most lists have several pages
-_LARGE = 200  # entries, from which on a list is read in large pages
-_MISSING = 2  # of the best hits, where the index is approximate
+_LARGE = 200  # entries; longer lists are read in large pages
+_MISSING = 2  # best hits that an approximate index may miss
 
 picks = st.integers(0, 2**16)
 
 
 class World:
-    """Servers over temporary folders, kept from one example to the next: the service, and another to import into."""
+    """Servers on temporary folders, shared by the examples: the service, and another service for imports."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -69,22 +69,24 @@ class World:
 
 
 class State(RuleBasedStateMachine):
-    """Whatever is asked: no 5xx, and lists, counts, searches and receipts equal the model."""
+    """No call returns 5xx, and lists, counts, searches and receipts equal the model."""
 
-    world: World  # set by whoever runs the machine
+    world: World  # set by the runner
 
     def __init__(self) -> None:
         super().__init__()
         self.galleries: dict[str, Gallery] = {}
-        self.sent: list[tuple[str, dict[str, Any], str, bytes, Gallery]] = []  # keyed enrolments and their answers
+        self.sent: list[
+            tuple[str, dict[str, Any], str, bytes, Gallery]
+        ] = []  # enrolments with keys, and their responses
         self.since_start = 0
-        self.filled = False  # whether a gallery was made large
+        self.filled = False  # True after a gallery was made large
         for gallery in self.api.ask("GET", "/v1/galleries").expect(200).json["galleries"]:
             self.api.ask("DELETE", path(gallery["name"])).expect(200)
 
     @property
     def api(self) -> Api:
-        """Of the service as it runs now."""
+        """The client of the running service."""
         return self.world.api
 
     @invariant()
@@ -150,7 +152,7 @@ class State(RuleBasedStateMachine):
             time.sleep(0.02)
 
     def _same_members(self, shown: dict[str, Any], sent: dict[str, Any], answer: Reply) -> None:
-        """What was accepted is shown as it was sent, types included."""
+        """An accepted value is returned unchanged, with its type."""
         for member, value in sent.items():
             if isinstance(value, bool) != isinstance(shown.get(member), bool) or shown.get(member) != value:
                 raise Fault(f"{answer.sent} was accepted and shows {member} as {shown.get(member)!r}")
@@ -177,7 +179,7 @@ class State(RuleBasedStateMachine):
         return Entry(vector, person, camera, at, dict(item.get("attributes") or {}))
 
     def _embedding(self, picture: bytes) -> values.Vector:
-        """What the model gives by its definition, in float64."""
+        """The reference embedding in float64."""
         crop = resize_image(decode_image(picture), HEIGHT, WIDTH)
         return np.asarray(reference_embedding(crop[None], self.world.loaded)[0])
 

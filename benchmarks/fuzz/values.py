@@ -1,6 +1,6 @@
-"""Strategies for what a request carries. Each kind has good values, which must be accepted, and hostile ones.
+"""Strategies for values in requests. Each kind has valid values, which must be accepted, and hostile ones.
 
-A hostile value may be refused or accepted. Where it is accepted, the service must give it back unchanged.
+A hostile value may be refused or accepted. If it is accepted, the service must return it unchanged.
 """
 
 import base64
@@ -72,8 +72,8 @@ hostile_times = (
     | hostile_texts
     | wrong_types
 )  # fmt: skip
-# Values that come often, so that filters find something. They do not depend on what was enrolled: Hypothesis plays a
-# sequence again, and then must draw the same.
+# Frequent values, so that filters have matches. They must not depend on enrolled entries: Hypothesis replays a
+# sequence, and must then draw the same values.
 TIMES = ("2024-01-01T00:00:00Z", "2024-05-01T12:30:00+02:00", "1999-12-31T23:59:59.999999-11:30")
 PAIRS: tuple[tuple[str, Json], ...] = (("coat", "red"), ("bag", True), ("age", 1), ("age", 1.5), ("é", None))
 times = st.none() | st.sampled_from(TIMES) | good_times()
@@ -93,14 +93,14 @@ hostile_attributes: st.SearchStrategy[Json] = (
 
 
 def direction(seed: int) -> Vector:
-    """A (DIM,) vector with a direction of its own, of length 1."""
+    """A random (DIM,) unit vector."""
     vector = np.random.default_rng(seed).normal(size=DIM)
     return np.asarray(vector / np.linalg.norm(vector))
 
 
 @st.composite
 def good_vectors(draw: st.DrawFn) -> Json:
-    """Any length that a float32 can hold, as numbers or as base64."""
+    """The vector scaled to any length in float32, as numbers or in base64."""
     vector = direction(draw(st.integers(0, 200))) * 10.0 ** draw(st.integers(-25, 25))
     if draw(st.booleans()):
         return vector.tolist()
@@ -156,7 +156,7 @@ hostile_vectors = st.sampled_from(sorted(_VECTORS)).map(_VECTORS.__getitem__) | 
 
 
 def as_vector(sent: Json) -> Vector | None:
-    """What a vector that was accepted must be: the direction of the numbers that were sent, in float64."""
+    """The expected direction of an accepted vector, in float64."""
     try:
         if isinstance(sent, str):
             numbers = np.frombuffer(base64.b64decode(sent, validate=True), "<f4").astype(np.float64)

@@ -1,9 +1,9 @@
-"""Memory that decoding an image takes at its peak, beside the bound that is read from its header.
+"""Peak memory of decoding an image, compared with the bound that is computed from its header.
 
     python -m benchmarks.inference.decode_memory [--side 3000] [--json]
 
-Each image is decoded in a process of its own, and the kernel tells the most memory that process ever held. The bound
-must not be below what was measured; the service shares a budget by it (`pan-serve run --max-decode-mib`).
+Each image is decoded in its own process, whose peak memory the kernel reports. The bound must not be below the measured
+value, because the service divides its memory budget by the bound (`pan-serve run --max-decode-mib`).
 """
 
 import json
@@ -28,7 +28,7 @@ from pathlib import Path
 from benchmarks.inference.decode_memory import _LIMITS, peak
 from bundle import decode_image
 data = Path(sys.argv[1]).read_bytes()
-Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+Path("/proc/self/clear_refs").write_text("5")  # resets the peak
 before = peak()
 decode_image(data, _LIMITS)
 print(peak() - before)
@@ -36,13 +36,13 @@ print(peak() - before)
 
 
 def peak() -> int:
-    """The most bytes of memory that this process ever held."""
+    """Peak memory of this process in bytes."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
 
 
 def images(side: int) -> Iterator[tuple[str, str, Image.Image, dict[str, Any]]]:
-    """Name, format, pixels and options of encoding for every way in which a decoder takes memory."""
+    """Name, format, pixels and encoder options for each memory behaviour of the decoders."""
     coarse = np.random.default_rng(0).integers(0, 256, (50, 50, 3), dtype=np.uint8)
     colour = Image.fromarray(coarse).resize((side, side))
     turned = Image.Exif()
@@ -62,7 +62,7 @@ def images(side: int) -> Iterator[tuple[str, str, Image.Image, dict[str, Any]]]:
 
 
 def measure(folder: Path, side: int) -> list[dict[str, Any]]:
-    """Bytes a pixel, bound and measured, of each kind of image."""
+    """Bytes per pixel of each kind of image: bound and measured."""
     rows = []
     for name, kind, image, options in images(side):
         path = folder / "image"
@@ -74,10 +74,10 @@ def measure(folder: Path, side: int) -> list[dict[str, Any]]:
 
 
 def main(
-    side: Annotated[int, typer.Option(min=500, help="Pixels a side.")] = 3000,
+    side: Annotated[int, typer.Option(min=500, help="Pixels per side.")] = 3000,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Compare the bound with what decoding takes; exit status 1 where it takes more."""
+    """Compare the bound with the measured peak. The exit status is 1 if a peak exceeds its bound."""
     with TemporaryDirectory() as folder:
         rows = measure(Path(folder), side)
     if as_json:

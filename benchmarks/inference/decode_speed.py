@@ -1,10 +1,10 @@
-"""Milliseconds of one core from the bytes of a crop to the network's input, beside the same work by Pillow alone.
+"""CPU time from the encoded bytes of a crop to the input of the network, compared with Pillow alone.
 
     python -m benchmarks.inference.decode_speed [--data FOLDER] [--rounds 40] [--json]
 
-A picture of each kind is decoded in turns by `bundle.load_crop` and by plain Pillow, which gives the same pixels.
-`ratio` is Pillow's CPU time over ours, a median over the rounds. The crops are synthetic; with `--data`, the JPEG
-kinds are crops of a folder, resized and encoded to the same size in bytes. One thread decodes.
+Images of each kind are decoded in turns by `bundle.load_crop` and by Pillow, with equal pixels. `ratio` is the CPU time
+of Pillow over ours, the median over the rounds. The crops are synthetic; with `--data`, the JPEG kinds are crops of a
+folder, resized and encoded to the same number of bytes. Decoding uses one thread.
 """
 
 import json
@@ -25,13 +25,13 @@ from benchmarks.common.turns import median, ratio, take_turns
 from bundle import ImageArray, load_crop
 from training.synth import render, sample_camera, sample_person, sample_shot
 
-CROPS = 16  # pictures of a kind
-REPEATS = 8  # of all of them in a turn
+CROPS = 16  # images of each kind
+REPEATS = 8  # repetitions per turn
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of crop: its name, height and width in the file, and the size of the network's input."""
+    """A kind of crop: name, height and width of the image, and size of the network's input."""
 
     name: str
     height: int
@@ -51,7 +51,7 @@ KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Milliseconds of CPU time a crop."""
+    """CPU time in ms per crop."""
 
     kind: str
     bytes: int
@@ -61,7 +61,7 @@ class Speed:
 
 
 def by_pillow(data: bytes, height: int, width: int) -> ImageArray:
-    """The same steps by Pillow: open, decode, turn upright, convert, resize."""
+    """The same steps with Pillow: open, decode, rotate by EXIF, convert, resize."""
     with Image.open(BytesIO(data), formats=["JPEG", "PNG"]) as image:
         ImageOps.exif_transpose(image, in_place=True)
         upright = np.asarray(image.convert("RGB"))
@@ -71,7 +71,7 @@ def by_pillow(data: bytes, height: int, width: int) -> ImageArray:
 
 
 def sources(folder: Path | None) -> list[Image.Image]:
-    """Crops of the folder, or synthetic people."""
+    """Crops of the folder, or synthetic crops."""
     if folder is not None:
         paths = sorted(folder.rglob("*.jpg"))
         return [Image.open(path).convert("RGB") for path in paths[:: max(1, len(paths) // CROPS)][:CROPS]]
@@ -83,7 +83,7 @@ def sources(folder: Path | None) -> list[Image.Image]:
 
 
 def encode(image: Image.Image, kind: Kind) -> bytes:
-    """The picture in the size of the kind, in the quality that comes nearest to its bytes."""
+    """The image resized for the kind, with the JPEG quality that is closest to its number of bytes."""
     resized = image.resize((kind.width, kind.height), Image.Resampling.BICUBIC)
 
     def saved(form: str, **options: Any) -> bytes:
@@ -100,7 +100,7 @@ def encode(image: Image.Image, kind: Kind) -> bytes:
 
 
 def measure(kind: Kind, images: Sequence[Image.Image], rounds: int) -> Speed:
-    """Decode the pictures in turns by both; every result is compared once."""
+    """Decode the images with both in turns. Compares the results once."""
     files = [encode(image, kind) for image in images]
     for data in files:
         assert np.array_equal(load_crop(data, *kind.to), by_pillow(data, *kind.to))
@@ -121,7 +121,9 @@ def measure(kind: Kind, images: Sequence[Image.Image], rounds: int) -> Speed:
 
 
 def main(
-    data: Annotated[Path | None, typer.Option(exists=True, file_okay=False, help="Crops to encode anew.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Folder of crops to re-encode.")
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1)] = 40,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:

@@ -2,10 +2,10 @@
 
     python -m benchmarks.inference.engines [--variant pan_c --variant global_bnneck] [--threads 2] [--rounds 7] [--json]
 
-Milliseconds a crop (median over the rounds), how many times as fast as PyTorch eager and as ONNX Runtime float32
-(median of the ratios within a round), GFLOP/s, and per cent of the peak: the best of large matrix products of the same
-precision in PyTorch on the same threads, measured in the same run. `global_bnneck` is plain ResNet-50 with global
-pooling. Weights are random: time does not depend on them.
+Prints ms per crop (median over the rounds), the speed relative to PyTorch eager and to ONNX Runtime float32 (median of
+the ratios within a round), GFLOP/s, and per cent of the peak. The peak is the best large matrix product of the same
+precision in PyTorch with the same threads in the same run. `global_bnneck` is ResNet-50 with global pooling. Weights
+are random, because time does not depend on them.
 """
 
 import copy
@@ -50,20 +50,20 @@ PRECISIONS: dict[str, Precision] = {
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One engine on one network at one batch size."""
+    """Speed of an engine for a network and a batch size."""
 
     variant: str
     batch: int
     engine: str
-    milliseconds: float  # a crop
-    times_eager: float  # as fast as PyTorch eager
-    times_float32: float  # as fast as ONNX Runtime float32
+    milliseconds: float  # per crop
+    times_eager: float  # speed relative to PyTorch eager
+    times_float32: float  # speed relative to ONNX Runtime float32
     gflops: float  # GFLOP/s
     per_cent_of_peak: float
 
 
 def peak_gflops(precision: Precision, seconds: float = 1.0) -> float:
-    """GFLOP/s of square matrix products in PyTorch, the best of those that fit into the time."""
+    """Best GFLOP/s of square matrix products in PyTorch within the time limit."""
     shape = (PEAK_SIZE, PEAK_SIZE)
     product: Callable[[], object]
     if precision == "int8":
@@ -84,7 +84,7 @@ def peak_gflops(precision: Precision, seconds: float = 1.0) -> float:
 def open_engines(
     variant: str, backbone: BackboneConfig, spec: InputSpec, threads: int, folder: Path
 ) -> dict[str, Embed]:
-    """Every engine of a variant, by name."""
+    """All engines of a variant, by name."""
     torch.manual_seed(0)
     network = PAN(VARIANTS[variant].model_copy(update={"backbone": backbone})).eval()
     graph = onnx_graph(network, spec, {})
@@ -116,7 +116,7 @@ def measure(
     """Time all engines on one batch, in turns."""
     images = synthetic_samples(spec, batch).images_NHW3
     work = {name: partial(embed, images) for name, embed in engines.items()}
-    take_turns(work, 1)  # compiles, and fills every cache
+    take_turns(work, 1)  # compiles, and fills caches
     turns = take_turns(work, rounds)
     rows = []
     for name, taken in turns.items():
@@ -139,7 +139,7 @@ def measure(
 def main(
     variant: list[str] = ["pan_c", "global_bnneck"],  # noqa: B006  (typer reads it only)
     batch: list[int] = [1, 8, 32],  # noqa: B006
-    engine: Annotated[list[str] | None, typer.Option(help="Only these; all without.")] = None,
+    engine: Annotated[list[str] | None, typer.Option(help="Engines to time; default: all.")] = None,
     width: float = 1.0,
     height_pixels: int = 384,
     width_pixels: int = 128,
@@ -147,7 +147,7 @@ def main(
     rounds: int = 7,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """Time every engine on every variant at every batch size."""
+    """Time all engines for each variant and batch size."""
     torch.set_num_threads(threads)
     spec, backbone = InputSpec(height=height_pixels, width=width_pixels), BackboneConfig(width=width)
     peaks = {precision: peak_gflops(precision) for precision in dict.fromkeys(PRECISIONS.values())}
@@ -161,7 +161,7 @@ def main(
             }
             for size in batch:
                 rows += measure(name, engines, gflop, peaks, spec, size, rounds)
-                torch.compiler.reset()  # each batch size is compiled by itself
+                torch.compiler.reset()  # compile each batch size separately
     setting = {
         "backbone": backbone.name,
         "pixels": f"{height_pixels}x{width_pixels}",

@@ -1,11 +1,10 @@
-"""How far the float16 vectors of one crop lie apart when other kernels, batches and positions compute them.
+"""Differences between float16 vectors of one crop for different kernels, batch sizes and positions.
 
     python -m benchmarks.inference.float16_consistency RUN --data DIR
 
-A GPU library chooses its kernels by the size of the batch, so a crop's vector changes with its batch by as much as two
-kernels differ. Without a GPU other kernels can be had: the typed float16 graph in ONNX Runtime as it is and fused, and
-PyTorch under autocast, which rounds in other places. The gate of export.parity.gates has to leave room for what they
-differ by.
+A GPU library selects kernels by batch size, so the vector of a crop depends on its batch. Different kernels also exist
+on a CPU: the float16 graph in ONNX Runtime with and without fusion, and PyTorch with autocast, which rounds at other
+places. The gate in export.parity.gates must allow these differences.
 """
 
 import argparse
@@ -30,7 +29,7 @@ from training.model import PAN, Normalise, to_planes
 
 
 def main() -> None:
-    """Print the least and mean cosine of a crop with itself, for each pair of kernels and within each."""
+    """Print the smallest and mean cosine between vectors of a crop, for each kernel and each pair of kernels."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--data", type=Path)
@@ -83,7 +82,7 @@ def _session(path: Path, level: onnxruntime.GraphOptimizationLevel) -> Embed:
 
 
 def _autocast(network: PAN, spec: InputSpec) -> Embed:
-    """PyTorch's own float16: convolutions and products of rounded weights, batch norms apart and not folded."""
+    """PyTorch with autocast: float16 convolutions and products, separate batch norms."""
     normalise = Normalise(spec)
 
     def embed(images_BHW3: ImageArray) -> Floats:

@@ -1,17 +1,17 @@
-"""A gallery that changes under its index: new cameras, another season, another place, and old entries that go.
+"""Recall of an index while its gallery changes: new cameras, seasons and places, and deletion of old entries.
 
     python -m benchmarks.search.drift [--kind hnsw] [--json]
     python -m benchmarks.search.drift --checkpoint RUN --data DATA --data OTHER_DATA [--cache FILE.npz]
 
-An index is trained on the first cameras. Then crops come, up to 3,000 at a time; from the first other season on, the
-oldest entries go as new ones come. After each step `IndexMaintainer` does what it does in the service. Every tenth crop
-is never enrolled: by those, recall@10 is compared with brute force, of the newest group and of all entries, before and
-after maintenance, beside the recall that the service shows.
+An index is trained on the first cameras. Then crops are enrolled in steps of up to 3,000; from the second season, the
+oldest entries are deleted. `IndexMaintainer` runs after each step, as in the service. Every tenth crop is held out as a
+query: recall@10 against brute force is measured for the newest group and for all entries, before and after maintenance,
+and printed with the recall that the service reports.
 
-With a checkpoint and data in Market-1501's layout the vectors are embeddings of real crops: the cameras of the first
-data set one by one, its first ones once more as in the evening (darker and redder pictures), the cameras of the others.
-Without, they are made: clusters of 20 in 40 dimensions, of which each camera shares 20 with the others; seasons turn
-those 20, and another place shares none. The vectors never leave the process but for the cache file that was asked for.
+With a checkpoint and data in Market-1501's layout, the vectors are embeddings of real crops: the cameras of the first
+data set one by one, the first of them again in evening light (darker and redder), then the cameras of the other sets.
+Otherwise they are synthetic: clusters of 20 in 40 dimensions. Cameras share 20 dimensions, seasons rotate these, and
+another place shares none. The vectors are written to the cache file only.
 """
 
 import asyncio
@@ -44,16 +44,16 @@ from training.data import read_data
 from training.embed import embed_crops, torch_embedder
 
 _STEP = 3000
-_FIRST = 3  # cameras that an index is trained on
+_FIRST = 3  # cameras in the training of the index
 _QUERIES = 200
 _MOST = 2500  # crops of each camera
-_MADE = 3300  # crops of each made camera
+_MADE = 3300  # crops of each synthetic camera
 _EVENING = np.array([0.45, 0.35, 0.3])  # of red, green and blue
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Crops that come together: (n, D) to be enrolled, (m, D) that never are. `leaving`: the oldest entries go then."""
+    """Crops of one step: (n, D) to enrol, (m, D) held out. `leaving`: the step deletes the oldest entries."""
 
     name: str
     vectors: Vectors
@@ -62,7 +62,7 @@ class Group:
 
 
 def group(name: str, vectors: Vectors, leaving: bool = False) -> Group:
-    """Every tenth of these is not enrolled."""
+    """Split off every tenth crop as a query."""
     unseen = np.arange(len(vectors)) % 10 == 0
     return Group(name, vectors[~unseen], vectors[unseen], leaving)
 
@@ -113,7 +113,7 @@ def embedded(checkpoint: Path, folders: list[Path], console: Console) -> Iterato
 
 
 def cached(file: Path | None, groups: Iterator[Group]) -> list[Group]:
-    """These groups, or those that a file has of an earlier run."""
+    """The groups, or those in the cache file of an earlier run."""
     if file is not None and file.exists():
         with np.load(file) as held:
             count = len(held.files) // 4
@@ -131,7 +131,7 @@ def cached(file: Path | None, groups: Iterator[Group]) -> list[Group]:
 
 
 class Place:
-    """A gallery with its upkeep, and the vectors that it should hold."""
+    """A gallery with its maintenance, and the expected vectors."""
 
     def __init__(self, folder: Path, kind: IndexKind, dim: int) -> None:
         metrics = Metrics()
@@ -149,7 +149,7 @@ class Place:
         return self.galleries.find("lobby")
 
     def enrol(self, vectors: Vectors) -> None:
-        """Crops come."""
+        """Enrol crops."""
         known = [NewEntry() for _ in vectors]
         write = partial(records.insert_entries, gallery_id=self.held.row.id, entries=known, vectors=vectors)
         ids = self.database.submit_write(write).result()
@@ -157,12 +157,12 @@ class Place:
         self.ids, self.vectors = np.concatenate([self.ids, ids]), np.vstack([self.vectors, vectors])
 
     def drop_oldest(self, count: int) -> None:
-        """Entries go, from memory only: no database is read again here."""
+        """Delete entries in memory; the benchmark does not read the database again."""
         self.held.memory.remove(self.ids[:count].tolist())
         self.ids, self.vectors = self.ids[count:], self.vectors[count:]
 
     def run_once(self) -> tuple[list[str], float]:
-        """What upkeep did, in its order, and the seconds of a processor that it took."""
+        """Run the maintenance. Returns its actions in order, and its CPU time in seconds."""
         done: list[str] = []
         started = time.process_time()
         while True:
@@ -172,7 +172,7 @@ class Place:
             done += [name for name, count in self._counts().items() if count > before.get(name, 0.0)]
 
     def recall(self, queries: Vectors) -> float:
-        """Of the ten nearest by brute force."""
+        """Recall of the ten nearest against brute force."""
         nearest = self.ids[np.argpartition(-(queries @ self.vectors.T), 10, axis=1)[:, :10]]
         found = [self.held.memory.search([query[None]], 10, Filter())[0] for query in queries]
         pairs = zip(found, nearest.tolist(), strict=True)
@@ -185,7 +185,7 @@ class Place:
 
 
 def play(groups: list[Group], kind: IndexKind) -> list[dict[str, Any]]:
-    """What was seen after each step."""
+    """Run the steps. Returns the measurements after each."""
     rng = np.random.default_rng(0)
     lines: list[dict[str, Any]] = []
     numbers = {one.name: number for number, one in enumerate(groups)}
@@ -203,7 +203,7 @@ def play(groups: list[Group], kind: IndexKind) -> list[dict[str, Any]]:
                 place.drop_oldest(len(vectors))
                 of_rows = of_rows[len(vectors) :]
             newest = own[-1].unseen[:_QUERIES]
-            # Of all that is there now: as many of each group as it has entries.
+            # Queries for all entries: each group in proportion to its entries.
             shares = np.bincount(of_rows, minlength=len(groups)) / len(of_rows)
             unseen = [rng.permutation(one.unseen) for one in groups]
             every = np.vstack([some[: round(share * _QUERIES)] for some, share in zip(unseen, shares, strict=True)])
@@ -229,14 +229,14 @@ def play(groups: list[Group], kind: IndexKind) -> list[dict[str, Any]]:
 
 
 def main(
-    kind: Annotated[IndexKind, typer.Option(help="Of the index.")] = "ivf_sq8",
-    checkpoint: Annotated[Path | None, typer.Option(help="A run whose network embeds the crops.")] = None,
+    kind: Annotated[IndexKind, typer.Option(help="Kind of the index.")] = "ivf_sq8",
+    checkpoint: Annotated[Path | None, typer.Option(help="Run of the network that embeds the crops.")] = None,
     data: Annotated[list[Path] | None, typer.Option(help="Folders in Market-1501's layout.")] = None,
-    cache: Annotated[Path | None, typer.Option(help="Keeps the vectors from one run to the next.")] = None,
-    dim: Annotated[int, typer.Option(help="Of made vectors.")] = 1536,
+    cache: Annotated[Path | None, typer.Option(help="Cache file of the vectors.")] = None,
+    dim: Annotated[int, typer.Option(help="Dimension of synthetic vectors.")] = 1536,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure."""
+    """Measure the recall of an index in a changing gallery."""
     console = Console(stderr=True)
     if (checkpoint is None) != (not data):
         raise typer.BadParameter("--checkpoint and --data go together")

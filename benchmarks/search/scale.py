@@ -1,15 +1,14 @@
-"""Galleries in memory at scale: exact search against bare faiss, approximate search against exact, and a start.
+"""Large galleries: exact search against bare faiss, approximate search against exact search, and start-up time.
 
     python -m benchmarks.search.scale [--only exact|approximate] [--kind ivf_sq8] [--rows N] [--dim D] [--json]
 
 exact: `GalleryIndex.search` and its IndexFlatIP of faiss alone, with the same settings, in turns, over 100,000 x 1,536.
-approximate: 1,000,000 x 512, what `IndexMaintainer` makes of it; speed and recall@10 of new queries against exact
-search in the same gallery, and with a filter that keeps one camera of ten; how fast the database was filled, and how
-long a start takes without and with what an earlier one learnt.
+approximate: 1,000,000 x 512 with an index by `IndexMaintainer`: speed and recall@10 of new queries against exact search
+in the same gallery, also with a filter for one camera of ten; write throughput of the database; start-up time without
+and with a snapshot of the index.
 
-The vectors are made: persons with 20 crops each, whose variances in every principal component, among persons and
-among the crops of one, are those of embeddings of a half-width PAN_c of market751's crops. No vector of a real crop is
-in them.
+The vectors are synthetic: persons with 20 crops each. Their variances along the principal components, between and
+within persons, are those of embeddings of market751 by a half-width PAN_c. They contain no vector of a real crop.
 """
 
 import asyncio
@@ -39,9 +38,9 @@ from service.storage import entries as records
 from service.storage.database import Database
 from service.workers.index_maintenance import IndexMaintainer
 
-_PLACES = (1, 8, 16, 32, 64, 128, 256, 512, 1536)  # of principal components
-_VARIANCE = (1, 0.753, 0.592, 0.354, 0.0674, 0.01315, 0.002845, 0.000603, 0.00005)  # of all crops
-_WITHIN = (0.18, 0.226, 0.283, 0.443, 0.631, 0.770, 0.846, 0.908, 0.95)  # share of it among crops of one person
+_PLACES = (1, 8, 16, 32, 64, 128, 256, 512, 1536)  # ranks of principal components
+_VARIANCE = (1, 0.753, 0.592, 0.354, 0.0674, 0.01315, 0.002845, 0.000603, 0.00005)  # variances over all crops
+_WITHIN = (0.18, 0.226, 0.283, 0.443, 0.631, 0.770, 0.846, 0.908, 0.95)  # share of the variance within a person
 _CROPS = 20
 _QUERIES = 500
 _CAMERAS = 10
@@ -49,7 +48,7 @@ _CHUNK = 20_000
 
 
 class Crops:
-    """Unit vectors of crops of so many persons."""
+    """Unit vectors of crops of synthetic persons."""
 
     def __init__(self, persons: int, dim: int) -> None:
         self._rng = np.random.default_rng(0)
@@ -71,7 +70,7 @@ class Crops:
 
 
 def milliseconds(call: Callable[[int], object], times: int) -> float:
-    """Median of so many calls, which get 0, 1, ..."""
+    """Median duration of calls with the arguments 0, 1, ..."""
     seconds = []
     for number in range(times):
         started = time.perf_counter()
@@ -81,14 +80,14 @@ def milliseconds(call: Callable[[int], object], times: int) -> float:
 
 
 def exact(rows: int, dim: int) -> dict[str, Any]:
-    """Of a gallery and of bare faiss, in turns."""
+    """Durations of searches in a gallery and in bare faiss, in turns."""
     crops = Crops(rows // _CROPS, dim)
     gallery = GalleryIndex(dim)
     for start in range(0, rows, _CHUNK):
         vectors = crops.some(min(_CHUNK, rows - start))
         ids = range(start + 1, start + 1 + len(vectors))
         gallery.add(ids, [NewEntry(camera_id=f"c{entry % _CAMERAS}") for entry in ids], vectors)
-    # The very memory: where a copy comes to lie makes it slower or quicker by a quarter, by chance.
+    # Shares the memory: the address of a copy changes the speed by up to a quarter.
     bare = gallery.segment.exact._faiss
     queries = crops.some(32)
     found: dict[str, Any] = {"rows": rows, "dim": dim}
@@ -118,7 +117,7 @@ def exact(rows: int, dim: int) -> dict[str, Any]:
 
 
 def filled(folder: Path, rows: int, dim: int, crops: Crops, kind: IndexKind) -> float:
-    """A database with one gallery; the vectors a second that were kept, each 4,096 synchronised to the disk."""
+    """A database with one gallery, and the write throughput in vectors per second, with a commit per 4,096 vectors."""
     database, galleries, _ = opened(folder, dim)
     asyncio.run(galleries.create("benchmark", "lobby", "", kind))
     row = galleries.find("lobby").row
@@ -136,14 +135,14 @@ def filled(folder: Path, rows: int, dim: int, crops: Crops, kind: IndexKind) -> 
 
 
 def opened(folder: Path, dim: int) -> tuple[Database, GalleryCatalog, Metrics]:
-    """A database and its galleries, not loaded."""
+    """A database and its catalogue, without loaded galleries."""
     metrics = Metrics()
     database = Database(folder / "pan.sqlite3", metrics)
     return database, GalleryCatalog(database, "b" * 64, dim, metrics), metrics
 
 
 def approximate(rows: int, dim: int, kind: IndexKind) -> dict[str, Any]:
-    """Fill a database, start, train, compare; and start again with what was learnt."""
+    """Fill a database, start, train the index and compare; then start again from the snapshot."""
     crops = Crops(rows // _CROPS, dim)
     found: dict[str, Any] = {"rows": rows, "dim": dim, "kind": kind}
     with TemporaryDirectory() as name:
@@ -152,7 +151,7 @@ def approximate(rows: int, dim: int, kind: IndexKind) -> dict[str, Any]:
         for again in (False, True):
             database, galleries, metrics = opened(folder, dim)
             started = time.perf_counter()
-            gc.disable()  # as the server does
+            gc.disable()  # as in the server
             asyncio.run(galleries.load())
             gc.enable()
             gallery = galleries.find("lobby").memory
@@ -187,7 +186,7 @@ _ONE_CAMERA = Filter(cameras=frozenset({"c3"}))
 
 
 def measured(gallery: GalleryIndex, queries: Vectors, where: Filter) -> dict[str, Any]:
-    """Of one query at a time, and of 32."""
+    """Durations of searches with 1 and with 32 queries."""
 
     def one(number: int) -> None:
         gallery.search([queries[number : number + 1]], 10, where)
@@ -199,7 +198,7 @@ def measured(gallery: GalleryIndex, queries: Vectors, where: Filter) -> dict[str
 
 
 def answers(gallery: GalleryIndex, queries: Vectors, where: Filter) -> list[set[int]]:
-    """The ten entries found for each query."""
+    """The ten hits of each query."""
     found = []
     for start in range(0, len(queries), 32):
         found += gallery.search(list(queries[start : start + 32, None]), 10, where)
@@ -208,12 +207,12 @@ def answers(gallery: GalleryIndex, queries: Vectors, where: Filter) -> list[set[
 
 def main(
     only: Annotated[Literal["exact", "approximate"] | None, typer.Option()] = None,
-    kind: Annotated[IndexKind, typer.Option(help="Of the approximate index.")] = "auto",
+    kind: Annotated[IndexKind, typer.Option(help="Kind of the approximate index.")] = "auto",
     rows: Annotated[int | None, typer.Option()] = None,
     dim: Annotated[int | None, typer.Option()] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure."""
+    """Measure large galleries."""
     found: dict[str, Any] = {}
     if only in (None, "exact"):
         found["exact"] = exact(rows or 100_000, dim or 1536)

@@ -1,10 +1,10 @@
-"""How many ready vectors a second become durable: over REST as a stream and in requests of 256, and in bare SQLite.
+"""Throughput of durable enrolment of vectors: over REST as a stream and in requests of 256, and in bare SQLite.
 
     python -m benchmarks.service.enrolment [--entries 20000] [--dim 512] [--rounds 3] [--folder /var/tmp] [--json]
 
-Vectors are float32 in base64, with a person and a camera each. The service runs in a process of its own, the bodies are
-made before the clock starts, and a way ends when its last entry is on disk. Bare SQLite writes the same vectors into
-one table with the pragmas of the service, 256 a commit. The ways take turns; each round begins with empty galleries.
+Vectors are float32 in base64, each with a person and a camera. The service runs in a subprocess. Bodies are made before
+the measurement, which ends when the last entry is on disk. Bare SQLite writes the same vectors to one table with the
+pragmas of the service and 256 rows per commit. The methods run in turns; each round begins with empty galleries.
 """
 
 import base64
@@ -28,12 +28,12 @@ from rich.table import Table
 from benchmarks.common.served import Served
 from tests.support.bundles import write_bundle
 
-BATCH = 256  # the most that one request may bring
+BATCH = 256  # maximum per request
 _PIECE = 2**16  # bytes
 
 
 def lines_of(vectors: npt.NDArray[np.float32]) -> list[bytes]:
-    """An entry of the API for each."""
+    """The API entry of each vector."""
     return [
         orjson.dumps(
             {
@@ -47,7 +47,7 @@ def lines_of(vectors: npt.NDArray[np.float32]) -> list[bytes]:
 
 
 def streamed(http: httpx.Client, gallery: str, body: bytes) -> None:
-    """One request for all of them."""
+    """Enrol by one stream."""
 
     def pieces() -> Iterator[bytes]:
         for start in range(0, len(body), _PIECE):
@@ -60,7 +60,7 @@ def streamed(http: httpx.Client, gallery: str, body: bytes) -> None:
 
 
 def posted(http: httpx.Client, gallery: str, bodies: list[bytes]) -> None:
-    """A request for each batch, one after another."""
+    """Enrol by sequential requests, one per batch."""
     for body in bodies:
         answer = http.post(
             f"/v1/galleries/{gallery}/entries", content=body, headers={"Content-Type": "application/json"}
@@ -69,7 +69,7 @@ def posted(http: httpx.Client, gallery: str, bodies: list[bytes]) -> None:
 
 
 def bare(path: Path, vectors: npt.NDArray[np.float32]) -> None:
-    """Into one table."""
+    """Insert into one SQLite table."""
     db = sqlite3.connect(path, isolation_level=None)
     for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
         db.execute(f"PRAGMA {pragma}")
@@ -82,7 +82,7 @@ def bare(path: Path, vectors: npt.NDArray[np.float32]) -> None:
 
 
 def play(folder: Path, entries: int, dim: int, rounds: int) -> dict[str, list[float]]:
-    """Entries a second of each way, a round."""
+    """Entries per second of each method, per round."""
     vectors = np.random.default_rng(0).normal(size=(entries, dim)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     lines = lines_of(vectors)
@@ -114,13 +114,15 @@ def play(folder: Path, entries: int, dim: int, rounds: int) -> dict[str, list[fl
 
 
 def main(
-    entries: Annotated[int, typer.Option(min=BATCH, help="Of each way and round.")] = 20_000,
+    entries: Annotated[int, typer.Option(min=BATCH, help="Entries per method and round.")] = 20_000,
     dim: int = 512,
     rounds: Annotated[int, typer.Option(min=1)] = 3,
-    folder: Annotated[Path | None, typer.Option(help="On the disk to measure; a temporary one is made in it.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Folder on the disk to measure; a temporary folder is created in it.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """Enrol the same vectors in three ways."""
+    """Enrol the same vectors by three methods."""
     with TemporaryDirectory(dir=folder) as made:
         rates = play(Path(made), entries, dim, rounds)
     medians = {name: statistics.median(each) for name, each in rates.items()}

@@ -1,15 +1,14 @@
-"""Ten times as many requests as the service can answer, for a minute: what is accepted is answered in time.
+"""Overload: ten times the capacity of the service for a minute. Accepted requests must meet their deadline.
 
     python -m benchmarks.service.overload [--seconds 60] [--times 10] [--bundle BUNDLE] [--json]
 
-Capacity is what a closed loop gets out of the same server just before. Then requests start at `times` that rate whether
-or not others have been answered (an open loop). Each must be answered 200 within the deadline, 429 with Retry-After, or
-504 at the deadline, by the client's clock; the server's memory must stay flat. Exit status 1 where one of these does
-not hold.
+The capacity is measured first, with a closed loop on the same server. Then an open loop starts requests at `times` that
+rate. Each must get 200 within the deadline, 429 with Retry-After, or 504 at the deadline, by the client's clock, and
+the memory of the server must not grow. Otherwise the exit status is 1.
 
-Without a bundle the model is tiny and the picture takes long to decode; with one the picture is a crop, and the engine
-is the work. Client and server share the machine: how late the client's own event loop was, and how much of a processor
-it took, is among what is reported.
+Without a bundle, the model is tiny and the image is slow to decode; with a bundle, the image is a crop and the engine
+dominates. Client and server share the machine, so the report includes the lateness of the client's event loop and its
+CPU time.
 """
 
 import asyncio
@@ -34,27 +33,27 @@ from tests.support.bundles import write_bundle
 from tests.support.pictures import encode, person
 
 DEADLINE = 2  # seconds; given to the server as its --request-timeout
-GRACE = 0.25  # seconds on top: a client that shares the machine
-FLAT = 64 * MIB  # growth of the server's memory that is still called flat
-CLIENTS = 8  # of the closed loop
+GRACE = 0.25  # additional seconds, because the client shares the machine
+FLAT = 64 * MIB  # allowed growth of the server's memory
+CLIENTS = 8  # in the closed loop
 
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the requests."""
+    """Results of the requests."""
 
     sent: int = 0
     seconds: dict[int, list[float]] = field(default_factory=dict)  # by status
-    late: int = 0  # answers that came after deadline and grace
-    wrong: Counter[str] = field(default_factory=Counter)  # answers that should not have been given
+    late: int = 0  # responses after deadline and grace
+    wrong: Counter[str] = field(default_factory=Counter)  # invalid responses
 
     def answered(self, status: int = 200) -> list[float]:
-        """Seconds to each answer of this status."""
+        """Durations of the responses with this status, in seconds."""
         return self.seconds.get(status, [])
 
 
 async def send(wire: Wire, request: bytes, tally: Tally) -> None:
-    """One crop to be embedded."""
+    """A request to embed one crop."""
     tally.sent += 1
     started = time.monotonic()
     try:
@@ -72,7 +71,7 @@ async def send(wire: Wire, request: bytes, tally: Tally) -> None:
 
 
 async def capacity(wire: Wire, request: bytes, seconds: float) -> float:
-    """Requests a second that a few clients get answered, each of which waits for its answer."""
+    """Throughput of a closed loop with a few clients, in requests per second."""
     tally, end = Tally(), time.monotonic() + seconds
 
     async def client() -> None:
@@ -84,7 +83,7 @@ async def capacity(wire: Wire, request: bytes, seconds: float) -> float:
 
 
 async def flood(wire: Wire, request: bytes, rate: float, seconds: float) -> Tally:
-    """`rate` requests a second, whatever becomes of them."""
+    """An open loop with `rate` requests per second."""
     tally, started, begun = Tally(), time.monotonic(), 0
     async with asyncio.TaskGroup() as group:
         while (elapsed := time.monotonic() - started) < seconds:
@@ -96,8 +95,8 @@ async def flood(wire: Wire, request: bytes, rate: float, seconds: float) -> Tall
 
 
 async def play(folder: Path, bundle: Path | None, seconds: float, times: float) -> dict[str, Any]:
-    """Measure the capacity, then ask for `times` as much. What was seen; `faults` is empty where all was well."""
-    # A PNG of a few kilobytes that takes long to decode gives the server work, and the client nearly none.
+    """Measure the capacity, then send `times` as many requests. `faults` in the result is empty on success."""
+    # A small PNG that is slow to decode loads the server and not the client.
     picture = encode(Image.new("RGB", (2000, 2000))) if bundle is None else encode(person(1), "JPEG", quality=90)
     bundle = bundle or write_bundle(folder / "bundle")
     server = Served(bundle, folder / "data", folder / "log")
@@ -106,7 +105,7 @@ async def play(folder: Path, bundle: Path | None, seconds: float, times: float) 
     able = await capacity(wire, request, max(2.0, seconds / 10))
     wire.close()
     server.stop()
-    queue = max(CLIENTS, math.ceil(able * DEADLINE / 2))  # what can be answered in half of the deadline
+    queue = max(CLIENTS, math.ceil(able * DEADLINE / 2))  # served in half of the deadline
     options = ("--request-timeout", str(DEADLINE), "--max-queue", str(queue), "--max-images", "8")
     server = Served(bundle, folder / "data", folder / "log", *options)
     wire, request = _to(server, picture)
@@ -161,10 +160,10 @@ def _to(server: Served, picture: bytes) -> tuple[Wire, bytes]:
 def main(
     seconds: Annotated[float, typer.Option(min=5)] = 60.0,
     times: Annotated[float, typer.Option(min=2)] = 10.0,
-    bundle: Annotated[Path | None, typer.Option(help="In place of a tiny one.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Bundle; default: a tiny one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Ask for more than there is."""
+    """Overload a server."""
     with TemporaryDirectory() as folder:
         found = asyncio.run(play(Path(folder), bundle, seconds, times))
     print(json.dumps(found) if as_json else "\n".join(f"{name}: {value}" for name, value in found.items()))

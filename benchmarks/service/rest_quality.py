@@ -1,9 +1,9 @@
-"""Rank-1 and mAP as a user of the service gets them: every query sent over REST, scored by the official rules.
+"""Rank-1 and mAP through REST: every query is sent to the service, and the rankings are scored by the official rules.
 
     python -m benchmarks.service.rest_quality DATA --gallery NAME [--checkpoint RUN] [--url URL] [--json]
 
-The gallery must hold DATA's gallery crops (`pan-reid enrol DATA/bounding_box_test --gallery NAME`). With a
-checkpoint, the same is measured offline in PyTorch, and a difference of more than 0.1 points is a failure.
+The gallery must have the gallery crops of DATA (`pan-reid enrol DATA/bounding_box_test --gallery NAME`). With a
+checkpoint, PyTorch computes the same figures offline, and a difference of more than 0.1 points is an error.
 """
 
 import argparse
@@ -29,7 +29,7 @@ TOLERANCE = 0.1  # points
 
 
 def search_all(client: Client, gallery: str, data: ReidData, console: Console) -> Floats:
-    """Cosine of every query with every gallery crop as the service answers it, (Q, G); -2 where it did not."""
+    """Cosines of queries and gallery crops from the service, (Q, G); -2 if a crop is not among the hits."""
     column = {crop.path.name: index for index, crop in enumerate(data.gallery)}
     enrolled = {
         entry.entry_id: column.get(Path(str(entry.attributes["file"])).name) for entry in client.entries(gallery)
@@ -54,19 +54,19 @@ def search_all(client: Client, gallery: str, data: ReidData, console: Console) -
 
 
 def evaluate_rest(client: Client, gallery: str, data: ReidData, console: Console) -> tuple[Evaluation, Floats]:
-    """Search every query, score the rankings; also the (Q, G) scores."""
+    """Search by every query. Returns the evaluation of the rankings, and the (Q, G) scores."""
     scores = search_all(client, gallery, data, console)
     query, held = (Labels(persons(crops), cameras(crops)) for crops in (data.query, data.gallery))
     return evaluate_similarity(lambda rows: scores[rows], query, held, f"{data.name} through REST"), scores
 
 
 def agree(rest: Evaluation, offline: Evaluation) -> bool:
-    """Whether both rank-1 and mAP differ by no more than a tenth of a point."""
+    """True if rank-1 and mAP each differ by at most a tenth of a point."""
     return abs(rest.mAP - offline.mAP) <= TOLERANCE and abs(rest.cmc[1] - offline.cmc[1]) <= TOLERANCE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Command line; exit status 1 where REST and offline disagree."""
+    """Command line. The exit status is 1 if REST and offline disagree."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--gallery", required=True)

@@ -1,15 +1,15 @@
-"""What the service adds to its engine: throughput of eight clients, and the time of a search at low load.
+"""Overhead of the service over its engine: throughput with eight clients, and latency of a search at low load.
 
     python -m benchmarks.service.serving [--bundle BUNDLE] [--entries 100000] [--index auto] [--rounds 5] \
         [--turn 5] [--json]
 
-Throughput: the bare engine fed full batches, of the service's largest size and of eight, and eight clients in a closed
-loop, one JPEG crop a request over REST with a binary answer, in turns of so many seconds. Latency: one client searches
-by a crop, time after time, in turns with the bare engine on one crop. What the service adds to a request is its time
-as the client saw it, less the time of the engine on that very crop, which the answer tells (Server-Timing).
+Throughput: the bare engine with full batches of the service's largest size and of eight; and eight clients in a closed
+loop, one JPEG crop per request over REST with a binary response. Each runs for `--turn` seconds in turns. Latency: one
+client searches by a crop repeatedly, in turns with the bare engine on one crop. The overhead of a request is its time
+at the client minus the time of the engine for this crop (Server-Timing).
 
-The bare engine runs in the benchmark's process, as the service would load it; the client is there too, and its share of
-a processor is reported: it is taken from the service that it measures.
+The bare engine runs in the benchmark's process and is loaded as in the service. The client runs there as well; the
+report includes its CPU time, which the service lacks.
 """
 
 import asyncio
@@ -44,13 +44,13 @@ from tests.support.pictures import encode, person
 
 T = TypeVar("T")
 
-SEARCHES = 60  # of a turn
+SEARCHES = 60  # per turn
 _PART = re.compile(r"([a-z-]+);dur=([0-9.]+)")
 _CHUNK = 1000
 
 
 def crops_a_second(engine: Engine, batch: Any, seconds: float) -> float:
-    """Of the bare engine."""
+    """Throughput of the bare engine."""
     done, started = 0, time.perf_counter()
     while (took := time.perf_counter() - started) < seconds:
         engine.embed(batch)
@@ -59,13 +59,13 @@ def crops_a_second(engine: Engine, batch: Any, seconds: float) -> float:
 
 
 async def as_the_service(work: Callable[[], T]) -> T:
-    """Run on a thread like the one that the service gives its engine."""
+    """Run a function on a thread like the engine thread of the service."""
     with ThreadPoolExecutor(1, initializer=isolate_engine_driver) as thread:
         return await asyncio.get_running_loop().run_in_executor(thread, work)
 
 
 async def answers_a_second(wire: Wire, requests: list[bytes], seconds: float) -> float:
-    """Of the service, when each client waits for its answer before it sends the next crop."""
+    """Throughput of the service in a closed loop."""
     done, started = 0, time.perf_counter()
 
     async def client(number: int) -> None:
@@ -82,7 +82,7 @@ async def answers_a_second(wire: Wire, requests: list[bytes], seconds: float) ->
 async def throughput(
     engine: Engine, wire: Wire, batch: Any, requests: list[bytes], rounds: int, turn: float
 ) -> dict[str, Any]:
-    """All, in turns."""
+    """All throughputs, in turns."""
     await answers_a_second(wire, requests, turn / 2)
     await as_the_service(lambda: crops_a_second(engine, batch, turn / 2))
     full, eight, served, busy = [], [], [], []
@@ -103,13 +103,13 @@ async def throughput(
 
 
 def ratios(ours: list[float], theirs: list[float]) -> dict[str, float]:
-    """Of turns that followed each other: least, median, greatest."""
+    """Ratios of consecutive turns: minimum, median, maximum."""
     found = [one / other for one, other in zip(ours, theirs, strict=True)]
     return {name: round(of(found), 3) for name, of in (("least", min), ("median", statistics.median), ("most", max))}
 
 
 async def latency(engine: Engine, wire: Wire, crop: Any, requests: list[bytes], rounds: int) -> dict[str, Any]:
-    """Both, in turns; milliseconds."""
+    """Latencies of service and engine in turns, in ms."""
     bare: list[float] = []
     asked: list[float] = []
     told: list[dict[str, float]] = []
@@ -132,12 +132,12 @@ async def latency(engine: Engine, wire: Wire, crop: Any, requests: list[bytes], 
 
 
 def parts(answer: Answer) -> dict[str, float]:
-    """Seconds by the name of the part, as an answer tells."""
+    """Durations in seconds from the Server-Timing header, by name."""
     return {name: float(number) / 1000 for name, number in _PART.findall(answer.header("server-timing") or "")}
 
 
 def timed(call: Callable[[], object]) -> float:
-    """Seconds."""
+    """Duration of one call in seconds."""
     started = time.perf_counter()
     call()
     return time.perf_counter() - started
@@ -149,7 +149,7 @@ def milliseconds(seconds: list[float]) -> dict[str, float]:
 
 
 def fill(url: str, entries: int, dim: int, index: IndexKind) -> dict[str, Any]:
-    """Enrol made vectors; returns when the index of the gallery is there."""
+    """Enrol synthetic vectors, and wait until the index of the gallery is built."""
     crops = Crops(max(1, entries // 20), dim)
 
     def lines() -> Iterator[bytes]:
@@ -167,13 +167,13 @@ def fill(url: str, entries: int, dim: int, index: IndexKind) -> dict[str, Any]:
         end = time.monotonic() + 300
         settled: dict[str, Any] = {}
         while time.monotonic() < end and (now := http.get("/v1/galleries/town").json()["index_now"]) != settled:
-            settled = now  # it is learnt in the background; twice the same is taken for the last
+            settled = now  # the index is built in the background; two equal states mean that it is complete
             time.sleep(10)
         return settled
 
 
 async def play(folder: Path, bundle: Path, entries: int, index: IndexKind, rounds: int, turn: float) -> dict[str, Any]:
-    """Both measurements against one server."""
+    """Measure throughput and latency with one server."""
     settings = Settings(bundle=bundle, data=folder / "bare")
     settings.data.mkdir()
     engine = load_engine(load_bundle(bundle), settings).engine
@@ -197,14 +197,16 @@ async def play(folder: Path, bundle: Path, entries: int, index: IndexKind, round
 
 
 def main(
-    bundle: Annotated[Path | None, typer.Option(help="In place of a tiny one, of which the engine is no work.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Bundle; default: a tiny one with a trivial engine.")] = None,
     entries: Annotated[int, typer.Option(min=1)] = 100_000,
-    index: Annotated[IndexKind, typer.Option(help="Of the gallery.")] = "auto",
+    index: Annotated[IndexKind, typer.Option(help="Kind of the index.")] = "auto",
     rounds: Annotated[int, typer.Option(min=1)] = 5,
-    turn: Annotated[float, typer.Option(min=0.1, help="Seconds; ten times that of a full batch at least.")] = 5.0,
+    turn: Annotated[
+        float, typer.Option(min=0.1, help="Seconds per turn; at least ten times the duration of a full batch.")
+    ] = 5.0,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Measure the service against its engine."""
+    """Compare the service with its engine."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         used = bundle or write_bundle(folder / "bundle")

@@ -1,12 +1,12 @@
-"""Everyday work for half an hour: does the server's memory stay what it was after warming up?
+"""Soak test: half an hour of ordinary requests. The memory of the server must not grow after the warm-up.
 
     python -m benchmarks.service.soak [--minutes 30] [--bundle BUNDLE] [--json]
 
-Four clients enrol people in a gallery that keeps their pictures, find them again, send broken pictures among good ones,
-list and delete entries, and erase the people of some time ago, so that the gallery keeps its size. A fifth turns over a
-larger gallery by vectors, so that its index is compacted over and over. The first fifth of the time warms up; then the
-median memory of the second fifth is compared with that of the last. Exit status 1 where it grew by 2 % or more, or an
-answer was wrong.
+Four clients enrol people in a gallery with stored images, search for them, send invalid images too, list and
+delete entries, and erase earlier people, so that the size of the gallery is constant. A fifth client enrols and deletes
+vectors in a larger gallery, so that its index is compacted repeatedly. The first fifth of the time is the warm-up; the
+median memory of the second fifth is compared with that of the last. The exit status is 1 if it grew by 2 % or more, or
+if a response was wrong.
 """
 
 import asyncio
@@ -31,16 +31,16 @@ from tests.support.bundles import DIM, write_bundle
 from tests.support.pictures import hostile, png
 
 CLIENTS = 4
-REMEMBERED = 20  # people of a client who are in the gallery at a time
-PAUSE = 0.05  # seconds between the rounds of a client: work, not overload
+REMEMBERED = 20  # people of a client in the gallery
+PAUSE = 0.05  # seconds between the rounds of a client
 MOST = 2.0  # per cent
 GALLERY = "/v1/galleries/soak"
 LARGE = "/v1/galleries/large"
-PERSONS, OF_EACH = 120, 25  # of the large gallery
+PERSONS, OF_EACH = 120, 25  # in the large gallery
 
 
 class Client(ABC):
-    """Goes round after round, and notes each answer that is not the right one."""
+    """A client that runs rounds of requests, and records wrong responses."""
 
     pause = PAUSE
 
@@ -50,7 +50,7 @@ class Client(ABC):
         self.faults: Counter[str] = Counter()
 
     async def work(self, end: float) -> None:
-        """Until the clock says so."""
+        """Run rounds until the end time."""
         while time.monotonic() < end:
             await self._round()
             self.rounds += 1
@@ -67,7 +67,7 @@ class Client(ABC):
 
 
 class Visitor(Client):
-    """With pictures."""
+    """A client with images."""
 
     def __init__(self, number: int, http: httpx.AsyncClient) -> None:
         super().__init__(http)
@@ -94,7 +94,7 @@ class Visitor(Client):
 
 
 class Turnover(Client):
-    """With vectors, many at once: as many persons come as go."""
+    """A client with vectors: enrols and erases the same number of persons."""
 
     pause = 0.5
 
@@ -118,7 +118,7 @@ def _files(pictures: list[bytes]) -> list[tuple[str, tuple[str, bytes]]]:
 
 
 async def play(folder: Path, bundle: Path, seconds: float) -> dict[str, Any]:
-    """Work that long. What was seen."""
+    """Run the clients. Returns the measurements."""
     server = Served(bundle, folder / "data", folder / "log", "--log-level", "warning")
     samples: list[int] = []
     async with httpx.AsyncClient(base_url=server.url, timeout=60) as http:
@@ -151,10 +151,10 @@ async def play(folder: Path, bundle: Path, seconds: float) -> dict[str, Any]:
 
 def main(
     minutes: Annotated[float, typer.Option(min=0.1)] = 30.0,
-    bundle: Annotated[Path | None, typer.Option(help="In place of a tiny one.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Bundle; default: a tiny one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Work, and watch the memory."""
+    """Run the clients, and watch the memory of the server."""
     with TemporaryDirectory() as folder:
         found = asyncio.run(play(Path(folder), bundle or write_bundle(Path(folder) / "bundle"), 60 * minutes))
     print(json.dumps(found) if as_json else "\n".join(f"{name}: {value}" for name, value in found.items()))

@@ -1,10 +1,10 @@
-"""What an evaluation costs in seconds and memory at the sizes of Market-1501 and MSMT17.
+"""Time and memory of an evaluation at the sizes of Market-1501 and MSMT17.
 
     python -m benchmarks.training.evaluation_scale [--size market] [--size msmt17] [--measure ranking] [--json]
 
-Embeddings are random directions of people with noise about them, as much as gives a mAP of an ordinary model. Every
-measurement has a process to itself, so that its peak is its own; the peak holds the interpreter, PyTorch, and the
-embeddings themselves. `product` is the part of `seconds` that the matrix product of queries and gallery takes.
+Embeddings are random directions of people plus noise that gives the mAP of an ordinary model. Each measurement runs in
+its own process. The peak memory includes the interpreter, PyTorch, and the embeddings. `product` is the share of
+`seconds` in the matrix product of queries and gallery.
 """
 
 import json
@@ -29,7 +29,7 @@ from training.evaluation.reranking import rerank
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """A test set: rows on both sides, people (the first one of the gallery stands for all distractors), cameras."""
+    """A test set: numbers of queries, gallery crops, people (the first one is the distractors) and cameras."""
 
     queries: int
     gallery: int
@@ -57,7 +57,7 @@ class Cost:
 
 
 def embeddings(size: Size, dim: int) -> Embedded:
-    """Unit rows: a direction for each person, and noise of 2.9 times its length."""
+    """Unit rows: the direction of a person plus noise of 2.9 times its length."""
     rng = np.random.default_rng(0)
     centre = rng.standard_normal((size.people + 1, dim), np.float32)
 
@@ -124,12 +124,12 @@ def measure(size: str, name: str, dim: int) -> Cost:
 
 
 def main(
-    size: Annotated[list[str] | None, typer.Option(help="market or msmt17; both when none is given.")] = None,
-    only: Annotated[list[str] | None, typer.Option("--measure", help=f"{', '.join(MEASURES)}; all by default.")] = None,
+    size: Annotated[list[str] | None, typer.Option(help="market or msmt17; default: both.")] = None,
+    only: Annotated[list[str] | None, typer.Option("--measure", help=f"{', '.join(MEASURES)}; default: all.")] = None,
     dim: int = 1536,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """Measure each in its own process, one after another."""
+    """Run each measurement in its own process, sequentially."""
     costs = []
     for chosen in size or SIZES:
         for name in only or MEASURES:

@@ -1,12 +1,12 @@
-"""What part-aware attention costs: PAN_c against its baseline, milliseconds a crop, in PyTorch and in ONNX Runtime.
+"""Cost of part-aware attention: PAN_c against its baseline, in ms per crop, in PyTorch and in ONNX Runtime.
 
     python -m benchmarks.training.pam_cost [--only training] [--width 1.0] [--batch 8] [--threads 2] [--rounds 9] \
         [--json]
 
-`training` is a whole update by the learner: augmentation, forward, losses, backward, optimiser. Weights are random:
-time does not depend on them. All take turns; a ratio is the median over the rounds. By CPU time, what other processes
-take is left out: the better figure on a crowded machine, with one thread (and then a batch of 16: below that, PyTorch
-convolves on one thread in another, slower way).
+`training` is a complete update: augmentation, forward, losses, backward, optimiser. Weights are random, because time
+does not depend on them. All variants run in turns; a ratio is the median over the rounds. CPU time excludes other
+processes: use it on a busy machine, with one thread and a batch of 16 (for smaller batches on one thread, PyTorch
+uses a slower convolution).
 """
 
 import json
@@ -39,7 +39,7 @@ IDENTITIES = 751  # Market-1501's, for the classifiers
 
 
 def prepare(kinds: list[str], settings: list[str], folder: Path, images: ImageArray) -> dict[str, Callable[[], object]]:
-    """What is timed for one variant, by kind. Folder: for the ONNX file."""
+    """The timed functions of a variant, by kind. `folder` is for the ONNX file."""
     config = load_config(None, [*settings, "sampler.identities=2", f"sampler.crops={len(images) // 2}"])
     spec, threads = config.input_spec(), torch.get_num_threads()
     work: dict[str, Callable[[], object]] = {}
@@ -59,7 +59,7 @@ def prepare(kinds: list[str], settings: list[str], folder: Path, images: ImageAr
 def main(
     variant: str = "pan_c",
     baseline: str = "baseline",
-    only: Annotated[list[str] | None, typer.Option(help=f"{', '.join(KINDS)}; all by default.")] = None,
+    only: Annotated[list[str] | None, typer.Option(help=f"{', '.join(KINDS)}; default: all.")] = None,
     width: float = 1.0,
     height_pixels: int = 384,
     width_pixels: int = 128,

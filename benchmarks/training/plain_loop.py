@@ -1,4 +1,4 @@
-"""The training loop that a competent user writes in an afternoon: nothing of ours is in it.
+"""A plain PyTorch training loop without code of this project, as the reference of a benchmark.
 
 ResNet-50 as torchvision has it, global pooling, a linear classifier; a Dataset over Pillow, a DataLoader, SGD.
 """
@@ -42,7 +42,7 @@ class Bottleneck(nn.Module):
 
 
 def resnet50(classes: int, last_stride: int) -> nn.Module:
-    """`last_stride`: of the last stage; 2 as torchvision has it, 1 as re-identification uses it."""
+    """ResNet-50. `last_stride` is the stride of the last stage: 2 in torchvision, 1 in re-identification."""
     layers: list[nn.Module] = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(inplace=True)]
     layers.append(nn.MaxPool2d(3, 2, 1))
     c_in = 64
@@ -54,7 +54,7 @@ def resnet50(classes: int, last_stride: int) -> nn.Module:
 
 
 class Crops(Dataset[tuple[Tensor, int]]):
-    """Decodes, resizes, flips and normalises one crop at a time."""
+    """Decodes, resizes, flips and normalises each crop."""
 
     def __init__(self, paths: Sequence[Path], labels: Sequence[int], height: int, width: int) -> None:
         self.paths, self.labels, self.size = paths, labels, (width, height)
@@ -80,7 +80,7 @@ def plain_loop(
     memory_format: torch.memory_format = torch.contiguous_format,
     bfloat16: bool = False,
 ) -> Iterator[float]:
-    """One update of the weights for each item: the seconds that it waited for its batch."""
+    """Run one update per item. Yields the seconds of waiting for its batch."""
     loader = DataLoader(crops, batch, shuffle=True, drop_last=True, num_workers=workers, persistent_workers=workers > 0)
     model = resnet50(max(crops.labels) + 1, last_stride).train()
     model = model.to(memory_format=memory_format)  # type: ignore[call-overload]

@@ -1,14 +1,13 @@
-"""Training images a second: our loop against a plain PyTorch loop over ResNet-50, in turns on the same crops.
+"""Training throughput: our loop against a plain PyTorch loop with ResNet-50, in turns on the same crops.
 
     python -m benchmarks.training.speed [--loop plain --loop global_pool ...] [--threads 2] [--rounds 7] [--json]
 
 Ours is the trainer itself: sampler, store, augmentation, losses, clipped gradient, optimiser. The plain loop is
-`plain_loop.py`. `ratio` is how many images a loop learns from while `plain` learns from one, a median over the
-rounds. By CPU time, what other processes take is left out: the better figure on a crowded machine, with one thread.
+`plain_loop.py`. `ratio` is the throughput of a loop over that of `plain`, the median over the rounds. CPU time excludes
+other processes: use it on a busy machine, with one thread.
 
-`waits` is the share of the time in which a loop stands still because its batch is not there: in the first epoch, when
-every crop is decoded, and with the decoded crops in memory. The first batch of a run, which nothing can hide, is left
-out. `loader` is what our reading delivers when nobody learns.
+`waits` is the share of time that a loop waits for its batch: in the first epoch, which decodes all crops, and with
+decoded crops in memory. It excludes the first batch of a run. `loader` is the throughput of our data loader alone.
 """
 
 import json
@@ -35,10 +34,10 @@ from training.synth import generate
 from training.trainer import Trainer
 
 PEOPLE, CAMERAS, CROPS = 32, 2, 4
-FIRST_EPOCH = 2  # rounds in which our loops decode every crop, after one round to warm up and before one prefetched
-MOST = PEOPLE // (FIRST_EPOCH + 2)  # identities a batch, so that none comes twice in these rounds
+FIRST_EPOCH = 2  # rounds that decode every crop, after one warm-up round and before one prefetched round
+MOST = PEOPLE // (FIRST_EPOCH + 2)  # identities per batch, so that none occurs twice in these rounds
 
-Loops = dict[str, Iterator[float]]  # an update for each item: the seconds that it waited for its batch
+Loops = dict[str, Iterator[float]]  # one update per item: seconds of waiting for its batch
 
 # name -> keywords of the plain loop
 PLAIN: dict[str, dict[str, Any]] = {
@@ -72,7 +71,7 @@ class Speed:
 
 
 def our_loop(trainer: Trainer) -> Iterator[float]:
-    """One update for each item: the seconds that it waited for its batch."""
+    """Run one update per item. Yields the seconds of waiting for its batch."""
     with closing(trainer.batches()) as batches:
         for step in count():
             start = time.perf_counter()
@@ -83,7 +82,7 @@ def our_loop(trainer: Trainer) -> Iterator[float]:
 
 
 def loader_speed(trainer: Trainer) -> dict[str, float]:
-    """Images a second that our reading delivers alone; the trainer's crops are all in memory afterwards."""
+    """Throughput of our data loader alone, in images per second. Afterwards, all crops are in memory."""
     found = {}
     batches_a_round = len(trainer.sampler.members) // trainer.sampler.identities
     for name in ("first_epoch", "cached"):
@@ -96,7 +95,7 @@ def loader_speed(trainer: Trainer) -> dict[str, float]:
 
 
 def make_loops(names: list[str], data: Path, settings: list[str], workers: int) -> tuple[list[Trainer], Loops]:
-    """Our trainers, and every loop by its name."""
+    """Our trainers, and all loops by name."""
     crops, labels = trainable(read_data(data).train)
     trainers, loops = [], {}
     for name in names:
@@ -112,7 +111,7 @@ def make_loops(names: list[str], data: Path, settings: list[str], workers: int) 
 
 
 def measure(trainers: list[Trainer], loops: Loops, rounds: int, batch: int) -> list[Speed]:
-    """Train every loop one step a round."""
+    """Run one step of every loop per round."""
     waits: dict[str, list[float]] = {name: [] for name in loops}
 
     def step(name: str) -> None:
@@ -141,7 +140,7 @@ def measure(trainers: list[Trainer], loops: Loops, rounds: int, batch: int) -> l
 
 
 def main(
-    loop: Annotated[list[str] | None, typer.Option(help=f"{', '.join((*PLAIN, *OURS))}; all by default.")] = None,
+    loop: Annotated[list[str] | None, typer.Option(help=f"{', '.join((*PLAIN, *OURS))}; default: all.")] = None,
     height: int = 384,
     width: int = 128,
     identities: Annotated[int, typer.Option(min=2, max=MOST, help=f"A batch has {CROPS} crops of each.")] = 4,
@@ -150,7 +149,7 @@ def main(
     rounds: Annotated[int, typer.Option(min=1)] = 7,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """Train the loops in turns, and `plain` in any case."""
+    """Train the selected loops and `plain` in turns."""
     names = list(dict.fromkeys(["plain", *(loop or (*PLAIN, *OURS))]))
     if unknown := [name for name in names if name not in (*PLAIN, *OURS)]:
         raise typer.BadParameter(f"{unknown[0]} is unknown; known are: {', '.join((*PLAIN, *OURS))}")
