@@ -1,4 +1,8 @@
-"""The command `pan-serve`: run, config, keys, backup, restore, check, vacuum, re-embed.
+"""The command `pan-serve`: run, config, key, backup, restore, vacuum, check, re-embed, openapi.
 
-Each module holds the commands of one subject; `common` has what they share. `main` is the entry point.
+Each module has the commands of one subject; `common` is shared. `main` is the entry point.
+
+May import: api, auth, storage, observability, core.
 """
+
+__all__ = ["main"]
