@@ -10,8 +10,10 @@ import httpx
 import pytest
 
 from benchmarks.common.served import Served
+from pan_reid.schemas import IndexKind
 from service.core.settings import Settings
 from tests.support.bundles import write_bundle
+from tests.support.galleries import IndexRig, OpenRig
 from tests.support.servers import running
 
 
@@ -49,3 +51,19 @@ def launch(bundle: Path, tmp_path: Path) -> Iterator[Callable[..., Served]]:
     for process in processes:
         if process.running:
             process.stop(signal.SIGKILL)
+
+
+@pytest.fixture
+def open_rig(tmp_path: Path) -> Iterator[OpenRig]:
+    """Opens the data folder of the test. Each call closes the rig before it, like a restart of the service."""
+    opened: list[IndexRig] = []
+
+    def open_(kind: IndexKind, dim: int = 32) -> IndexRig:
+        for earlier in opened[-1:]:
+            earlier.database.close()
+        opened.append(IndexRig(tmp_path, kind, dim))
+        return opened[-1]
+
+    yield open_
+    for last in opened[-1:]:
+        last.database.close()

@@ -1,6 +1,7 @@
-"""A database with one gallery and what looks after its index, for tests; and brute force beside it."""
+"""A database with one gallery and its index maintenance, without a server."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,26 +10,28 @@ import numpy as np
 from pan_reid.schemas import IndexKind
 from service.core.models import NewEntry
 from service.galleries.catalog import GalleryCatalog, LoadedGallery
+from service.index.exact import limit_to_one_core
 from service.index.gallery_index import GalleryIndex, Hit
 from service.index.metadata import Filter
+from service.index.segment import Segment
 from service.observability.metrics import Metrics
 from service.storage import entries as records
 from service.storage.database import Database
 from service.workers.index_maintenance import IndexMaintainer
 
-ANYTHING = Filter()
+NO_FILTER = Filter()
 
 
-class Place:
-    """A database with one gallery, and what looks after its index; without a thread of its own."""
+class IndexRig:
+    """One gallery in a database. Tests call its index maintenance, which has no thread of its own here."""
 
     def __init__(self, folder: Path, kind: IndexKind, dim: int) -> None:
-        metrics = Metrics()
-        self.database = Database(folder / "pan.sqlite3", metrics)
-        self.galleries = GalleryCatalog(self.database, "f" * 64, dim, metrics)
-        self.folder = folder / "snapshots"
-        self.metrics = metrics
-        self.upkeep = IndexMaintainer(self.database, self.galleries, self.folder, metrics)
+        limit_to_one_core()  # as the maintenance thread of the service
+        self.metrics = Metrics()
+        self.database = Database(folder / "pan.sqlite3", self.metrics)
+        self.galleries = GalleryCatalog(self.database, "f" * 64, dim, self.metrics)
+        self.snapshots = folder / "snapshots"
+        self.maintainer = IndexMaintainer(self.database, self.galleries, self.snapshots, self.metrics)
         asyncio.run(self._open(kind))
 
     async def _open(self, kind: IndexKind) -> None:
@@ -37,59 +40,92 @@ class Place:
             await self.galleries.create("me", "lobby", "", kind)
 
     @property
-    def held(self) -> LoadedGallery:
+    def loaded(self) -> LoadedGallery:
         return self.galleries.find("lobby")
 
     @property
-    def memory(self) -> GalleryIndex:
-        return self.held.memory
+    def index(self) -> GalleryIndex:
+        return self.loaded.memory
+
+    @property
+    def segment(self) -> Segment:
+        return self.index.segment
+
+    @property
+    def snapshot_names(self) -> list[str]:
+        return sorted(file.name for file in self.snapshots.iterdir())
 
     def enrol(self, vectors: np.ndarray, cameras: int = 10) -> list[int]:
+        """Enrol (n, dim) vectors of 300 persons and some cameras. Returns the entry ids."""
         entries = [NewEntry(f"p{n % 300}", f"c{n % cameras}") for n in range(len(vectors))]
         ids = self.database.submit_write(
-            lambda db: records.insert_entries(db, self.held.row.id, entries, vectors)
+            lambda db: records.insert_entries(db, self.loaded.row.id, entries, vectors)
         ).result()
-        self.memory.add(ids, entries, vectors)
+        self.index.add(ids, entries, vectors)
         return ids
 
     def delete(self, ids: list[int]) -> None:
         def apply(db: Any) -> None:
             for entry in ids:
-                records.delete_entry(db, self.held.row.id, entry)
+                records.delete_entry(db, self.loaded.row.id, entry)
 
         self.database.submit_write(apply).result()
-        self.memory.remove(ids)
+        self.index.remove(ids)
 
-    def run_once(self) -> set[str]:
-        """What upkeep did until there was nothing left to do."""
-        done = set()
-        while what := self.tend_once():
-            done.add(what)
-        return done
+    def maintain(self) -> set[str]:
+        """Run index maintenance until there is nothing left to do. Returns what it did."""
+        actions = set()
+        while action := self.maintain_once():
+            actions.add(action)
+        return actions
 
-    def tend_once(self) -> str | None:
-        """What upkeep did first, if anything."""
-        before = self.done()
-        self.upkeep.run_once(self.held)
-        return next((name for name, count in self.done().items() if count > before.get(name, 0)), None)
+    def maintain_once(self) -> str | None:
+        """Run one step of index maintenance. Returns what it did."""
+        before = self._actions()
+        self.maintainer.run_once(self.loaded)
+        return next((name for name, count in self._actions().items() if count > before.get(name, 0)), None)
 
-    def done(self) -> dict[str, float]:
+    def _actions(self) -> dict[str, float]:
         samples = next(iter(self.metrics.upkeep_seconds.collect())).samples
         return {one.labels["done"]: one.value for one in samples if one.name.endswith("_count")}
 
-    def search(self, query: np.ndarray, where: Filter = ANYTHING, top_k: int = 10) -> list[Hit]:
-        return self.memory.search([query[None]], top_k, where)[0]
+    def search(self, query: np.ndarray, where: Filter = NO_FILTER, top_k: int = 10) -> list[Hit]:
+        """The hits of one (dim,) query."""
+        return self.index.search([query[None]], top_k, where)[0]
 
 
-def near_brute_force(place: Place, queries: np.ndarray) -> float:
-    """Share of the ten nearest by the vectors of the database that these queries find."""
-    stored = place.database.submit_read(
+OpenRig = Callable[..., IndexRig]
+
+
+def recall_at_10(
+    rig: IndexRig, queries: np.ndarray, where: Filter = NO_FILTER, among: list[int] | None = None
+) -> float:
+    """The share of the ten nearest stored vectors that searches with (Q, dim) queries find.
+
+    `among` are the ids of the entries that pass the filter. Checks that every score is the true cosine.
+    """
+    stored = rig.database.submit_read(
         lambda db: db.execute(
             f"SELECT id, {records.VECTOR} AS vector FROM {records.WITH_VECTORS} ORDER BY id"
         ).fetchall()
     ).result()
     ids = np.array([row["id"] for row in stored])
-    vectors = np.stack([np.frombuffer(row["vector"], "<f4") for row in stored])
-    nearest = ids[np.argsort(-(queries @ vectors.T), axis=1)[:, :10]]
-    found = [{hit.entry_id for hit in place.search(query)} for query in queries]
-    return sum(len(a & set(b)) for a, b in zip(found, nearest.tolist(), strict=True)) / nearest.size
+    cosines = queries @ np.frombuffer(b"".join(row["vector"] for row in stored), "<f4").reshape(len(ids), -1).T
+    passing = cosines if among is None else np.where(np.isin(ids, among), cosines, -np.inf)
+    nearest = ids[np.argpartition(-passing, 10, axis=1)[:, :10]]
+    found = 0
+    for query, truth, cosine in zip(queries, nearest, cosines, strict=True):
+        hits = rig.search(query, where)
+        entries = np.array([hit.entry_id for hit in hits])
+        np.testing.assert_allclose([hit.score for hit in hits], cosine[np.searchsorted(ids, entries)], atol=1e-5)
+        found += len(np.intersect1d(entries, truth))
+    return found / nearest.size
+
+
+def clustered(count: int, seed: int = 0, dim: int = 32) -> np.ndarray:
+    """(count, dim) unit vectors like those of crops: 300 persons, whose differences lie in a few dimensions."""
+    rng = np.random.default_rng(seed)
+    spread = np.exp(-np.arange(dim) / 8)
+    centres = np.random.default_rng(99).normal(size=(300, dim)) * spread
+    vectors = centres[rng.integers(0, 300, count)] + 0.5 * rng.normal(size=(count, dim)) * spread
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)

@@ -13,7 +13,7 @@ import pytest
 from bundle import load_crop
 from pan_reid import schemas
 from service.core.settings import Settings
-from tests.service.index.test_reranking import written_out
+from tests.service.index.test_reranking import reference_distances
 from tests.support.bundles import HEIGHT, WIDTH, reference_embedding
 from tests.support.pictures import png
 from tests.support.servers import running
@@ -207,7 +207,7 @@ def test_the_best_hits_are_ordered_anew_by_their_neighbours(town: httpx.Client) 
     answer = town.post(PATH, json={"vector": query.tolist(), "top_k": 12, "rerank": how})
     found = schemas.SearchAnswer.model_validate_json(answer.content).hits
     nearest = [entry - 1 for entry, _ in brute_force(query)[:30]]
-    distance = written_out(np.stack([query, *VECTORS[nearest]]), 6, 3, 0.2)
+    distance = reference_distances(np.stack([query, *VECTORS[nearest]]), 6, 3, 0.2)
     truth = sorted(zip(distance, nearest, strict=True))[:12]
     assert found is not None
     assert [hit.entry_id for hit in found] == [n + 1 for _, n in truth]

@@ -1,4 +1,4 @@
-"""The gallery in memory against brute force: every search, with every filter, after any history."""
+"""Searches of a gallery against brute force, with random filters after random changes."""
 
 import json
 import pickle
@@ -28,24 +28,24 @@ def unit(seed: int | tuple[int, int], count: int = 1) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
-def some_known(rng: np.random.Generator) -> NewEntry:
-    def one(values: list[Any]) -> Any:
+def random_metadata(rng: np.random.Generator) -> NewEntry:
+    def pick(values: list[Any]) -> Any:
         return values[rng.integers(len(values))]
 
-    return NewEntry(one(PERSONS), one(CAMERAS), one(TIMES), json.dumps(one(ATTRIBUTES)))
+    return NewEntry(pick(PERSONS), pick(CAMERAS), pick(TIMES), json.dumps(pick(ATTRIBUTES)))
 
 
 Wanted = list[tuple[str, list[Any]]]
 
 
-class Model:
-    """What a gallery is: a dictionary, searched by looking at everything."""
+class BruteForce:
+    """The reference: a dictionary of entries, searched one by one."""
 
     def __init__(self) -> None:
         self.entries: dict[int, tuple[NewEntry, np.ndarray]] = {}
 
     def allowed(self, where: Filter, wanted: Wanted) -> list[int]:
-        kept = []
+        passing = []
         for entry, (known, _) in self.entries.items():
             person, camera, at = known.person_id, known.camera_id, known.captured_at
             if where.cameras is not None and camera not in where.cameras:
@@ -67,8 +67,8 @@ class Model:
                 continue
             if where.has_person and person is None:
                 continue
-            kept.append(entry)
-        return kept
+            passing.append(entry)
+        return passing
 
     def search(self, query: np.ndarray, top_k: int, where: Filter, wanted: Wanted) -> list[tuple[int, float]]:
         scored = [(entry, float((query @ self.entries[entry][1]).max())) for entry in self.allowed(where, wanted)]
@@ -87,7 +87,7 @@ class Model:
 
 
 def same(a: Any, b: Any) -> bool:
-    """Equal as JSON is: 1 and 1.0 are, true and 1 are not."""
+    """Equality in JSON: 1 equals 1.0, but not true."""
     return isinstance(a, bool) == isinstance(b, bool) and a == b
 
 
@@ -116,7 +116,7 @@ steps = st.lists(
     st.one_of(
         st.tuples(st.just("add"), st.integers(1, 120), st.integers(0, 10**6)),
         st.tuples(st.just("remove"), st.integers(1, 90), st.integers(0, 10**6)),
-        st.tuples(st.just("relabel"), st.integers(1, 5), st.integers(0, 10**6)),
+        st.tuples(st.just("update"), st.integers(1, 5), st.integers(0, 10**6)),
     ),
     min_size=1,
     max_size=8,
@@ -128,7 +128,7 @@ steps = st.lists(
     steps=steps, where=filters, wanted=wanted_attributes, top_k=st.integers(1, 50), seed=st.integers(0, 10**6),
     by=st.sampled_from(["best", "mean"])
 )  # fmt: skip
-def test_any_history_and_filter_answers_as_brute_force(
+def test_searches_agree_with_brute_force_after_any_changes_with_any_filter(
     steps: list[tuple[str, int, int]],
     where: Filter,
     wanted: Wanted,
@@ -136,14 +136,14 @@ def test_any_history_and_filter_answers_as_brute_force(
     seed: int,
     by: Literal["best", "mean"],
 ) -> None:
-    gallery, model, last = GalleryIndex(DIM), Model(), 0
+    gallery, model, last = GalleryIndex(DIM), BruteForce(), 0
     for kind, count, step_seed in steps:
         rng = np.random.default_rng(step_seed)
         if kind == "add":
             ids = list(range(last + 1, last + 1 + count))
             last += count
-            known = [some_known(rng) for _ in ids]
-            vectors = unit((step_seed, last), count)  # never twice the same: ties have no order to compare
+            known = [random_metadata(rng) for _ in ids]
+            vectors = unit((step_seed, last), count)  # all distinct, because ties have no defined order
             gallery.add(ids, known, vectors)
             model.entries |= dict(zip(ids, zip(known, vectors, strict=True), strict=True))
         elif model.entries:
@@ -154,14 +154,14 @@ def test_any_history_and_filter_answers_as_brute_force(
                     del model.entries[id_]
             else:
                 for id_ in chosen:
-                    known_now = some_known(rng)
-                    gallery.update_metadata(id_, known_now)
-                    model.entries[id_] = (known_now, model.entries[id_][1])
+                    metadata = random_metadata(rng)
+                    gallery.update_metadata(id_, metadata)
+                    model.entries[id_] = (metadata, model.entries[id_][1])
     assert len(gallery) == len(model.entries)
     where = replace(
         where, attributes=frozenset(frozenset(attribute_key(name, v) for v in values) for name, values in wanted)
     )
-    queries = [unit((seed, n), n) for n in (1, 1, 3, 2)]  # of several vectors: the best match
+    queries = [unit((seed, n), n) for n in (1, 1, 3, 2)]  # the score is the best of several vectors
     for query, hits in zip(queries, gallery.search(queries, top_k, where), strict=True):
         truth = model.search(query, top_k, where, wanted)
         assert sorted(hit.entry_id for hit in hits) == sorted(entry for entry, _ in truth)
@@ -179,8 +179,8 @@ def test_any_history_and_filter_answers_as_brute_force(
             assert group.examples[0].score == group.best
 
 
-def test_people_with_many_entries_do_not_hide_the_others() -> None:
-    """The nearest thousand entries are one person's; the second person must still be found."""
+def test_a_person_with_many_entries_does_not_hide_other_persons() -> None:
+    """The nearest thousand entries belong to one person; the search must go deeper to find the others."""
     gallery = GalleryIndex(DIM)
     query = unit(1)[0]
     near = query + 0.01 * unit(2, 1000)
@@ -194,7 +194,7 @@ def test_people_with_many_entries_do_not_hide_the_others() -> None:
     assert {person.person_id for person in found} == {"crowd", "x", "y", "z"}
 
 
-def test_searches_go_on_beside_adds_and_removals() -> None:
+def test_searches_run_during_additions_and_removals() -> None:
     gallery = GalleryIndex(DIM)
     gallery.add([1], [NewEntry("keep", "c1")], unit(0))
     stop, failures = threading.Event(), []
@@ -219,7 +219,7 @@ def test_searches_go_on_beside_adds_and_removals() -> None:
     assert len(gallery) == 501
 
 
-def test_nothing_of_a_person_stays_in_memory_who_has_no_entry_left() -> None:
+def test_memory_holds_no_data_of_a_person_without_entries() -> None:
     gallery = GalleryIndex(DIM)
     vectors = unit(5, 4)
 
@@ -231,16 +231,16 @@ def test_nothing_of_a_person_stays_in_memory_who_has_no_entry_left() -> None:
     digests = gallery.segment.metadata._attributes._hashes.values.tolist()
     gallery.remove([1])
     gallery.update_metadata(4, NewEntry("dan"))
-    assert b"ann" in held()  # of the third entry
+    assert b"ann" in held()  # the third entry is hers as well
     assert b"cat" not in held()
     gallery.remove([3])
     assert b"ann" not in held()
     assert [vector.tobytes() in held() for vector in vectors] == [False, True, False, True]
     assert [np.int64(10**15 + n).tobytes() in held() for n in range(4)] == [False, True, False, False]
-    assert len(set(digests)) == 1  # all have the same badge, and now one
+    assert len(set(digests)) == 1  # all four had the same badge; only one entry is left with it
     assert gallery.segment.metadata._attributes._hashes.values.tolist().count(digests[0]) == 1
     assert b"4711" not in held()
-    gallery.add([5, 6], [NewEntry("ann"), NewEntry("eve")], unit(6, 2))  # a name that comes back is as any other
+    gallery.add([5, 6], [NewEntry("ann"), NewEntry("eve")], unit(6, 2))  # a name may return after it was dropped
     groups = gallery.search_persons(vectors[1:2], 9, Filter(has_person=True), Grouping("best", 1))
     assert {group.person_id: group.examples[0].entry_id for group in groups} == {"ben": 2, "dan": 4, "ann": 5, "eve": 6}
     assert groups[0].person_id == "ben"
