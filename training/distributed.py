@@ -91,10 +91,10 @@ def init_process_group(device: str) -> tuple[World, torch.device]:
     """Join the process group if torchrun started several processes, and choose the device. Raises ConfigError."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        return SINGLE_PROCESS, _device(device)
+        return SINGLE_PROCESS, choose_device(device)
     if ":" in device:
         raise ConfigError(f"device={device} names one GPU for all {size} processes; use device=cuda or auto")
-    chosen = _device(device)
+    chosen = choose_device(device)
     if chosen.type == "cuda":
         local, here = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
         if local >= here:
@@ -112,7 +112,8 @@ def shutdown() -> None:
         dist.destroy_process_group()
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """The device of a setting: auto, cpu, cuda or cuda:N. Raises ConfigError."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -55,3 +55,13 @@ def test_cuda_and_cpu_compute_the_same_vectors(tmp_path: Path) -> None:
         images = rng.integers(0, 256, (batch, cpu.height, cpu.width, 3), np.uint8)
         cosine = (cpu.embed(images) * cuda.embed(images)).sum(1)
         assert cosine.min() > 0.9999
+
+
+def test_inspect_measures_the_memory_of_training() -> None:
+    """Activations alone are less than the measured peak, which has weights, gradients and momentum too."""
+    arguments = ["--depth", "18", "--width", "0.25", "--size", "128x64", "--measure", "--json", "--device", "cuda"]
+    baseline, pan = json.loads(pan_train("inspect", "baseline", "pan_c", *arguments).stdout)
+    for row in (baseline, pan):
+        assert row["ms_per_crop"] > 0
+        assert row["activation_gib"] < row["training_gib"] < 3 * row["activation_gib"] + 1
+    assert pan["training_gib"] / baseline["training_gib"] < 1.2

@@ -3,10 +3,12 @@
 from training.synth.baseline import histogram_features
 from training.synth.camera import Camera, sample_camera
 from training.synth.generate import SynthError, SynthSummary, generate
+from training.synth.layouts import LAYOUTS
 from training.synth.person import Person, sample_person
 from training.synth.scene import Shot, render, sample_shot
 
 __all__ = [
+    "LAYOUTS",
     "Camera",
     "Person",
     "Shot",

@@ -1,4 +1,4 @@
-"""A data set of synthetic people in the Market-1501 layout, rendered by several processes.
+"""A data set of synthetic people in the layout of a public one, rendered by several processes. In Market-1501's:
 
     out/bounding_box_train/  out/query/  out/bounding_box_test/
     0001_c1s1_000001_00.jpg: person 1, camera 1, sequence 1, frame 1, box 0
@@ -20,10 +20,9 @@ from PIL import Image
 
 from bundle import PanError
 from training.synth.camera import sample_camera
+from training.synth.layouts import GALLERY, LAYOUTS, QUERY, TRAIN, CropId, complete
 from training.synth.person import sample_person
 from training.synth.scene import render, sample_shot
-
-TRAIN, QUERY, GALLERY = "bounding_box_train", "query", "bounding_box_test"
 
 
 class SynthError(PanError):
@@ -53,6 +52,16 @@ class _Plan:
     height: int
     width: int
     seed: int
+    layout: str
+
+    def crops(self, identity: int) -> list[CropId]:
+        """All crops of a person; of a test person, the first one in each camera is the query."""
+        test = identity > self.train_identities
+        return [
+            CropId((QUERY if index == 1 else GALLERY) if test else TRAIN, identity, camera, index)
+            for camera in range(1, self.cameras + 1)
+            for index in range(1, self.crops_per_camera + 1)
+        ]
 
 
 def generate(
@@ -65,29 +74,33 @@ def generate(
     height: int = 128,
     width: int = 64,
     seed: int = 0,
+    layout: str = "market1501",
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> SynthSummary:
     """Render a data set into `out`, which must not exist or be empty; it appears there only when it is complete.
 
     Identities 1..train_identities are for training, the next test_identities for the test; of these the first crop in
-    each camera is the query and the others are the gallery. `progress(done, total)` counts crops.
+    each camera is the query and the others are the gallery. `layout` is one of LAYOUTS. `progress(done, total)` counts
+    crops.
 
     Raises SynthError where `out` is not empty or a number is out of range.
     """
     _check(train_identities, test_identities, cameras, crops_per_camera, height, width, workers)
+    if layout not in LAYOUTS:
+        raise SynthError(f"layout {layout} is unknown; choose one of {', '.join(LAYOUTS)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise SynthError(f"{out} already holds something; name another folder, or delete it first")
     partial_folder = out.absolute().with_name(f".{out.name}.partial-{os.getpid()}")
-    plan = _Plan(partial_folder, train_identities, cameras, crops_per_camera, height, width, seed)
+    plan = _Plan(partial_folder, train_identities, cameras, crops_per_camera, height, width, seed, layout)
     people = train_identities + test_identities
     each = cameras * crops_per_camera
     try:
-        for name in (TRAIN, QUERY, GALLERY):
-            (partial_folder / name).mkdir(parents=True)
+        partial_folder.mkdir(parents=True)
         for done, _ in enumerate(_everybody(plan, people, workers), 1):
             if progress:
                 progress(done * each, people * each)
+        complete(layout, partial_folder, [crop for identity in range(1, people + 1) for crop in plan.crops(identity)])
         partial_folder.replace(out)
     finally:
         shutil.rmtree(partial_folder, ignore_errors=True)
@@ -128,11 +141,11 @@ def _everybody(plan: _Plan, people: int, workers: int) -> Iterator[None]:
 def _render_person(plan: _Plan, identity: int) -> None:
     """Write every crop of one person."""
     person = sample_person(plan.seed, identity)
-    for number in range(1, plan.cameras + 1):
-        camera = sample_camera(plan.seed, number)
-        for index in range(plan.crops_per_camera):
-            crop = render(person, camera, sample_shot(plan.seed, identity, camera, index), plan.height, plan.width)
-            test = QUERY if index == 0 else GALLERY
-            folder = plan.folder / (TRAIN if identity <= plan.train_identities else test)
-            name = f"{identity:04d}_c{number}s1_{index + 1:06d}_00.jpg"
-            Image.fromarray(crop).save(folder / name, quality=camera.jpeg_quality)
+    for crop in plan.crops(identity):
+        camera = sample_camera(plan.seed, crop.camera)
+        shot = sample_shot(plan.seed, identity, camera, crop.index - 1)
+        pixels_HW3 = render(person, camera, shot, plan.height, plan.width)
+        for name in LAYOUTS[plan.layout](crop):
+            file = plan.folder / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels_HW3).save(file, quality=camera.jpeg_quality)

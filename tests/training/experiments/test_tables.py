@@ -51,7 +51,21 @@ def test_counted_activations_are_those_that_autograd_keeps() -> None:
     assert inspect_variant("pan_c", backbone, 64, 32).activation_gib * 2**30 == pytest.approx(real, rel=0.02)
 
 
-def test_inspect_prints_the_papers_columns_beside_ours() -> None:
+def test_inspect_prints_the_figures_of_the_paper_in_a_table_of_their_own() -> None:
+    ours, paper = pan_train("inspect", "pan_c", "global_bnneck").stdout.split("Printed in the paper")
+    assert "global_bnneck" in ours
+    assert "17.83" not in ours
+    assert "17.83" in paper
+
+
+def test_inspect_measures_time() -> None:
+    small = ["--depth", "18", "--width", "0.125", "--size", "64x32", "--device", "cpu"]
+    (row,) = json.loads(pan_train("inspect", "pan_c", *small, "--measure", "--json").stdout)
+    assert row["ms_per_crop"] > 0
+    assert row["training_gib"] is None
+
+
+def test_inspect_gives_the_columns_of_the_paper() -> None:
     rows = json.loads(pan_train("inspect", "pan_c", "global_bnneck", "--json").stdout)
     assert rows[0]["paper"] == {"parameters": 33.9, "memory": 17.83, "seconds": 76}
     assert rows[1]["paper"] is None
