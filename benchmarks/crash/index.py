@@ -28,6 +28,8 @@ from pan_reid.schemas import IndexKind
 from service.core.models import NewEntry
 from service.core.types import Vectors
 from service.galleries.catalog import GalleryCatalog, LoadedGallery
+from service.galleries.commands import CreateGallery
+from service.galleries.management import Galleries
 from service.index.metadata import Filter
 from service.observability.metrics import Metrics
 from service.storage import entries as records
@@ -70,7 +72,7 @@ class Place:
     async def _open(self, kind: IndexKind) -> None:
         await self.galleries.load()
         if not self.galleries.all():
-            await self.galleries.create("crash", "g", "", kind)
+            await Galleries(self.database, self.galleries).create(CreateGallery("crash", "g", index_kind=kind))
 
     @property
     def held(self) -> LoadedGallery:

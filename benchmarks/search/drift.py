@@ -30,10 +30,11 @@ from rich.console import Console
 from rich.table import Table
 
 from pan_reid.schemas import IndexKind
-from service.api.routes.galleries import index_view
 from service.core.models import NewEntry
 from service.core.types import Vectors
 from service.galleries.catalog import GalleryCatalog, LoadedGallery
+from service.galleries.commands import CreateGallery
+from service.galleries.management import Galleries, index_status
 from service.index.metadata import Filter
 from service.observability.metrics import Metrics
 from service.storage import entries as records
@@ -139,7 +140,9 @@ class Place:
         self.galleries = GalleryCatalog(self.database, "b" * 64, dim, metrics)
         self.upkeep = IndexMaintainer(self.database, self.galleries, folder / "snapshots", metrics)
         self.metrics = metrics
-        asyncio.run(self.galleries.create("benchmark", "lobby", "", kind))
+        asyncio.run(
+            Galleries(self.database, self.galleries).create(CreateGallery("benchmark", "lobby", index_kind=kind))
+        )
         self.ids = np.empty(0, np.int64)
         self.vectors = np.empty((0, dim), np.float32)
 
@@ -209,16 +212,16 @@ def play(groups: list[Group], kind: IndexKind) -> list[dict[str, Any]]:
             every = np.vstack([some[: round(share * _QUERIES)] for some, share in zip(unseen, shares, strict=True)])
             before = place.recall(newest)
             done, seconds = place.run_once()
-            now = index_view(place.held.memory)
+            now = index_status(place.held.memory)
             lines.append(
                 {
                     "group": own[-1].name if len(own) == 1 else f"first {_FIRST} cameras",
                     "entries": len(place.ids),
                     "done": done,
                     "cpu_s": round(seconds, 1),
-                    "exact": now["exact"],
-                    "shown": round(now["recall"], 4),
-                    "shown_newest": round(now["recall_recent"], 4),
+                    "exact": now.exact,
+                    "shown": round(now.recall, 4),
+                    "shown_newest": round(now.recall_recent, 4),
                     "unseen": place.recall(every),
                     "unseen_newest": place.recall(newest),
                     "unseen_newest_before": before,

@@ -31,6 +31,8 @@ from pan_reid.schemas import IndexKind
 from service.core.models import NewEntry
 from service.core.types import Vectors
 from service.galleries.catalog import GalleryCatalog
+from service.galleries.commands import CreateGallery
+from service.galleries.management import Galleries
 from service.index.gallery_index import GalleryIndex
 from service.index.metadata import Filter
 from service.observability.metrics import Metrics
@@ -119,7 +121,7 @@ def exact(rows: int, dim: int) -> dict[str, Any]:
 def filled(folder: Path, rows: int, dim: int, crops: Crops, kind: IndexKind) -> float:
     """A database with one gallery, and the write throughput in vectors per second, with a commit per 4,096 vectors."""
     database, galleries, _ = opened(folder, dim)
-    asyncio.run(galleries.create("benchmark", "lobby", "", kind))
+    asyncio.run(Galleries(database, galleries).create(CreateGallery("benchmark", "lobby", index_kind=kind)))
     row = galleries.find("lobby").row
     seconds = 0.0
     for start in range(0, rows, 4096):

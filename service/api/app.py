@@ -1,4 +1,4 @@
-"""The web application: routes, and errors as problems."""
+"""The web application: routes, middleware, and errors as problem documents."""
 
 from importlib.metadata import version
 from typing import Any
@@ -11,9 +11,9 @@ from starlette.requests import ClientDisconnect
 
 from bundle import PanError
 from pan_reid.schemas import EnrolSummary, Problem, Rerank
-from service.api import swagger_ui as pages
-from service.api.dependencies import plain_request
-from service.api.methods import HeadAsGet, allowed
+from service.api import swagger_ui
+from service.api.auth import require_plain_request
+from service.api.methods import HeadAsGet, allowed_methods
 from service.api.middleware.body_budget import BodyBudget
 from service.api.middleware.load_shedding import LoadSheddingMiddleware
 from service.api.middleware.request_context import RequestContextMiddleware
@@ -37,19 +37,17 @@ from service.batching.limiter import ConcurrencyLimiter
 from service.container import Container
 from service.core.errors import ClientDisconnected
 
-_DESCRIPTION = """Person re-identification: enrol crops of people in galleries, and ask where else a person was seen.
+_DESCRIPTION = """Person re-identification: enrol crops in galleries, and search for other images of a person.
 
-Errors are problem documents (RFC 9457) with a stable `code`. Every answer carries `X-Request-ID` and, saying where its
-time went, `Server-Timing`."""
+Errors are problem documents (RFC 9457) with a stable `code`. Every response has the headers `X-Request-ID` and
+`Server-Timing`."""
 
-
-_NO_TELEMETRY: TelemetryConfig = {  # of FastAPI's own: its spans hold URLs, and a query may name a person
+_NO_TELEMETRY: TelemetryConfig = {  # FastAPI's own spans contain URLs, and a query may contain a person id
     "tracing": False,
     "metrics": False,
     "logs": False,
     "auto_configure": False,
 }
-
 
 _ROUTERS = [
     module.router
@@ -66,24 +64,26 @@ _ROUTERS = [
         transfer,
         reembedding,
         system,
-        pages,
+        swagger_ui,
     )
 ]
 
 
-def create_app(service: Container) -> FastAPI:
-    """The application over a service that is open; both live on one event loop."""
-    app = _routes()
-    app.openapi()  # every query is held to it; made by the first of them, it would stop all other requests meanwhile
-    app.state.service = service
+def create_app(container: Container) -> FastAPI:
+    """The application of an open service. Both run on one event loop."""
+    app = _application()
+    app.openapi()  # queries are checked against it; building it later would delay all requests
+    app.state.container = container
+    settings, metrics = container.settings, container.metrics
     app.add_middleware(HeadAsGet)
-    # A request that asks for work brings one picture at least, or searches: there is no use for more than these.
-    places = ConcurrencyLimiter("requests", service.settings.max_queue, service.metrics.requests_admitted)
-    max_streams = max(1, service.settings.max_queue // 2)
-    streams = ConcurrencyLimiter("streams", max_streams, service.metrics.streams_admitted)
-    budget = BodyBudget(service.settings.max_bodies, max_streams, service.metrics.body_bytes)
-    app.add_middleware(LoadSheddingMiddleware, budget=budget, places=places, streams=streams)
-    app.add_middleware(RequestContextMiddleware, metrics=service.metrics)  # the last one added is the outermost
+    # Each request has at least one image or one search, so the limit on images also limits requests.
+    requests = ConcurrencyLimiter("requests", settings.max_queue, metrics.requests_admitted)
+    max_streams = max(1, settings.max_queue // 2)
+    streams = ConcurrencyLimiter("streams", max_streams, metrics.streams_admitted)
+    budget = BodyBudget(settings.max_bodies, max_streams, metrics.body_bytes)
+    app.add_middleware(LoadSheddingMiddleware, budget=budget, requests=requests, streams=streams)
+    # The last middleware added is the outermost one.
+    app.add_middleware(RequestContextMiddleware, metrics=metrics, request_timeout=settings.request_timeout)
     app.add_exception_handler(PanError, _on_pan_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_error)
@@ -92,21 +92,21 @@ def create_app(service: Container) -> FastAPI:
 
 
 def openapi_document() -> dict[str, Any]:
-    """The OpenAPI document, without a service."""
-    return _routes().openapi()
+    """The OpenAPI document. It needs no running service."""
+    return _application().openapi()
 
 
-def _routes() -> FastAPI:
+def _application() -> FastAPI:
     app = FastAPI(
         title="PAN Re-ID",
         version=version("pan-reid"),
         description=_DESCRIPTION,
-        openapi_url=None,  # it is among the pages
+        openapi_url=None,  # a route of `swagger_ui`
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         telemetry=_NO_TELEMETRY,
-        dependencies=[Depends(plain_request)],
+        dependencies=[Depends(require_plain_request)],
         generate_unique_id_function=lambda route: route.name,
     )
     for router in _ROUTERS:
@@ -116,7 +116,7 @@ def _routes() -> FastAPI:
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's document, with the schemas that problems and the bodies read by hand refer to."""
+    """FastAPI's document, with the schemas that problems and manually parsed bodies refer to."""
     if app.openapi_schema is None:
         document = FastAPI.openapi(app)
         schemas = document["components"]["schemas"]
@@ -138,18 +138,18 @@ async def _on_validation_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_disconnect(request: Request, error: Exception) -> Response:
-    """The body will not arrive: its client hung up, or sent something that is no HTTP and was told so already."""
+    """The body is incomplete: the client disconnected, or sent invalid HTTP and has got a response already."""
     assert isinstance(error, ClientDisconnect)
-    answer = problem_response(ClientDisconnected("the client closed the connection"), request.state.request_id)
-    answer.status_code = getattr(request.state, "refused", answer.status_code)
-    return answer
+    response = problem_response(ClientDisconnected("the client closed the connection"), request.state.request_id)
+    response.status_code = getattr(request.state, "refused", response.status_code)
+    return response
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = {404: "not-found", 405: "method-not-allowed"}.get(error.status_code, "bad-request")
-    answer = problem(error.status_code, code, str(error.detail), request.state.request_id)
-    answer.headers.update(error.headers or {})
+    response = problem(error.status_code, code, str(error.detail), request.state.request_id)
+    response.headers.update(error.headers or {})
     if error.status_code == 405:  # Starlette names the methods of one route only
-        answer.headers["Allow"] = allowed(_ROUTERS, request.scope)
-    return answer
+        response.headers["Allow"] = allowed_methods(_ROUTERS, request.scope)
+    return response

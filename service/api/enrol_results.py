@@ -1,16 +1,30 @@
-"""The lines that a stream of enrolments is answered with."""
+"""The results of an enrolment as JSON: of a plain call in one object, of a stream in lines."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from bundle import PanError
 from service.api.responses import dumps
 from service.core.errors import item_error
-from service.galleries.enrolment_results import Failure, Range
+from service.galleries.enrolment_results import Batch, EnrolledRange, Failure
+
+
+def enrolled_view(batch: Batch) -> dict[str, Any]:
+    """The schema Enrolled."""
+    results: list[dict[str, Any]] = []
+    for outcome in batch.outcomes(0, batch.count):
+        if isinstance(outcome, EnrolledRange):
+            places = range(outcome.count)
+            results += ({"index": outcome.index + n, "entry_id": outcome.entry_id + n} for n in places)
+        else:
+            results.append({"index": outcome.index, "error": outcome.error})
+    failed = len(batch.failures)
+    return {"enrolled": batch.count - failed, "failed": failed, "results": results}
 
 
 @dataclass(slots=True)
 class Summary:
-    """How many lines were enrolled and how many were not; and the error that ended the stream before its lines did."""
+    """The numbers of enrolled and failed lines, and the error that ended the stream early."""
 
     enrolled: int = 0
     failed: int = 0
@@ -21,23 +35,23 @@ class Summary:
         """Lines that have a result."""
         return self.enrolled + self.failed
 
-    def add(self, outcome: Range | Failure) -> None:
+    def add(self, outcome: EnrolledRange | Failure) -> None:
         """Count an outcome."""
-        if isinstance(outcome, Range):
+        if isinstance(outcome, EnrolledRange):
             self.enrolled += outcome.count
         else:
             self.failed += 1
 
 
-Result = Range | Failure | Summary
+StreamResult = EnrolledRange | Failure | Summary
 
 
-def result_text(result: Result) -> bytes:
-    """A line for each crop of a range, one of a failure, and the last one of a summary."""
-    if isinstance(result, Range):
+def result_lines(result: StreamResult) -> bytes:
+    """The lines of the response: one for each crop of a range, one for a failure or the summary."""
+    if isinstance(result, EnrolledRange):
         places = range(result.count)
         return b"".join(b'{"index":%d,"entry_id":%d}\n' % (result.index + n, result.entry_id + n) for n in places)
     if isinstance(result, Failure):
         return dumps({"index": result.index, "error": result.error}) + b"\n"
-    why = {} if result.error is None else {"error": item_error(result.error)}
-    return dumps({"enrolled": result.enrolled, "failed": result.failed, **why}) + b"\n"
+    error = {} if result.error is None else {"error": item_error(result.error)}
+    return dumps({"enrolled": result.enrolled, "failed": result.failed, **error}) + b"\n"

@@ -93,7 +93,7 @@ class Connections:
         for connection in connected:
             connection.check(now)
         unsent = sum(connection.unsent for connection in connected)
-        for connection in sorted(connected, key=lambda connection: connection.taken_at):
+        for connection in sorted(connected, key=lambda connection: connection.read_at):
             if unsent <= self._most_unsent:
                 break
             if connection.unsent:

@@ -26,8 +26,38 @@ _BOXES = {
     "minItems": 1,
 }
 _ENTRY_ID = {"type": "integer", "minimum": 1}
+_PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+_PROBLEM_TITLES = {
+    401: "The API key is missing or not valid",
+    403: "The API key lacks the scope of this call; or no key is required, and a page of another site calls",
+    404: "There is no such gallery, entry or person",
+    409: "The request conflicts with the state of the service",
+    413: "The request exceeds a size limit",
+    414: "Path and query are too long; send the options in the body",
+    415: "The content type or image format is not supported",
+    422: "The request is not valid",
+    429: "The service is overloaded, or the key has exceeded its rate; Retry-After gives the seconds to wait",
+    500: "The service has a fault",
+    503: "The engine or the database fails",
+    504: "The deadline was exceeded",
+    507: "The disk is full",
+}
+EMBEDDING_PROBLEMS = (413, 414, 415, 429, 503, 504)
 _QUERIES = "`images`, `vector`, `vectors`, `entry_id` and `entry_ids`"
 _RAW = "application/octet-stream"
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that requires a key: these problems, and those that every such route has."""
+    return open_problems(401, 403, 429, *statuses)
+
+
+def open_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route that requires no key."""
+    return {
+        status: {"description": _PROBLEM_TITLES[status], "content": _PROBLEM}
+        for status in sorted({*statuses, 422, 500})
+    }
 
 
 def json_body(model: type[BaseModel]) -> dict[str, Any]:

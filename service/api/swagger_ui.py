@@ -7,7 +7,7 @@ import fastapi_offline
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 
-from service.api.dependencies import KnownQuery
+from service.api.auth import KnownQuery
 from service.api.responses import JsonResponse, dumps
 
 router = APIRouter(include_in_schema=False, dependencies=[KnownQuery])

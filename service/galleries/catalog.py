@@ -1,7 +1,7 @@
-"""Which galleries there are: their rows in the database, and their vectors in memory.
+"""The galleries in memory: their rows, and an index of their vectors that follows every commit.
 
-The database is the truth and is written first. The galleries in memory follow each commit, each in the order of the
-commits and on a thread that may wait for its searches: no other gallery and no other write waits for them.
+The database is the truth and is written first. Each gallery applies its commits in their order, on a thread that may
+wait for searches of this gallery. Other galleries and other writes do not wait for it.
 """
 
 import asyncio
@@ -14,19 +14,15 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
-from pan_reid.schemas import IndexKind
 from service.core.clock import now
-from service.core.errors import Conflict, ModelMismatch, NotFound
+from service.core.errors import ModelMismatch, NotFound
 from service.core.serial_executor import SerialExecutor
 from service.galleries.loader import load_gallery
 from service.index.gallery_index import Change, GalleryIndex
 from service.observability.metrics import Metrics
 from service.observability.worker import Worker
-from service.storage import crops as kept_records
 from service.storage import entries as records
 from service.storage import galleries as gallery_records
-from service.storage import reembedding as reembedding_records
-from service.storage.audit import insert_audit
 from service.storage.connection import read_transaction
 from service.storage.database import Database
 from service.storage.entry_integrity import most_common_dim
@@ -35,306 +31,208 @@ from service.storage.gallery_integrity import examine_gallery
 
 log = logging.getLogger(__name__)
 
-_EVERY = 5.0  # seconds
+_INTERVAL = 5.0  # seconds between attempts to reload an index that is behind the database
 
 
 @dataclass(slots=True)
 class LoadedGallery:
-    """A gallery: what it is, its vectors in memory, and what brings both up to date."""
+    """A gallery: its row, the index of its vectors, and the executor that applies its commits."""
 
     row: GalleryRow
     memory: GalleryIndex
     follower: SerialExecutor
-    stale: bool = False  # memory could not follow a commit, nor be made anew; it is tried again
+    stale: bool = False  # the index is behind the database, and could not be reloaded yet
 
     @property
     def entries(self) -> int:
-        """How many there are, those that are set aside among them."""
+        """The number of entries, including damaged ones."""
         return len(self.memory) + len(self.memory.set_aside)
 
 
-@dataclass(frozen=True, slots=True)
-class Erasure:
-    """How many entries were erased, and whether nothing of them is left in the database's files."""
-
-    entries: int
-    overwritten: bool
-
-
 class GalleryCatalog:
-    """The galleries of one database. Those of another model than the loaded one are searched by their own vectors only.
-    Every change says who made it.
-    """
+    """The galleries of one database, by name. Lookups are safe on any thread."""
 
     def __init__(
         self, database: Database, fingerprint: str, dim: int, metrics: Metrics, clock: Callable[[], int] = now
     ) -> None:
-        self.clock = clock  # of retention; microseconds since 1970
+        """`fingerprint` and `dim` are those of the loaded model. `clock` gives microseconds since 1970."""
+        self.clock = clock
+        self.fingerprint = fingerprint
+        self.dim = dim
+        self.set_aside: dict[str, str] = {}  # damaged galleries that are not served: name to damage
         self._database = database
-        self._fingerprint = fingerprint
-        self._dim = dim
-        self._held: dict[str, LoadedGallery] = {}  # by name; replaced, never changed, so that others may go through it
-        metrics.watch_galleries(
-            lambda: {held.row.name: (held.entries, len(held.memory.set_aside)) for held in self.all()}
-        )
-        self.set_aside: dict[str, str] = {}  # damaged galleries by name, with what is wrong; none of them is served
-        metrics.galleries_set_aside.set_function(lambda: len(self.set_aside))
-        self._exchanging = threading.Lock()
-        self._worker = Worker("galleries in memory", self._refresh_stale, _EVERY, metrics)
+        self._loaded: dict[str, LoadedGallery] = {}  # replaced as a whole, so that other threads can iterate over it
+        self._swap_lock = threading.Lock()
+        self._worker = Worker("galleries in memory", self._refresh_stale, _INTERVAL, metrics)
         self.health = self._worker.health
+        metrics.watch_galleries(
+            lambda: {loaded.row.name: (loaded.entries, len(loaded.memory.set_aside)) for loaded in self.all()}
+        )
+        metrics.galleries_set_aside.set_function(lambda: len(self.set_aside))
 
     def running(self) -> AbstractAsyncContextManager[None]:
-        """Try again to make those anew that could not follow a commit."""
+        """Reload indexes that are behind the database while the context is open."""
         return self._worker.running()
 
     async def load(self) -> None:
-        """Rebuild every gallery in memory; galleries and entries that are damaged are set aside."""
+        """Build the index of every gallery. Damaged galleries and entries are set aside, unfinished imports deleted."""
         for row in await self._database.read(gallery_records.select_galleries):
             if row.name.startswith(gallery_records.IMPORT_PREFIX):
-                self.drop_import(row)
+                self._database.submit_write(partial(gallery_records.delete_gallery, gallery_id=row.id))
                 continue
             numbers = await self._database.read(partial(most_common_dim, gallery_id=row.id, dim=row.dim))
             if (damage := examine_gallery(asdict(row), numbers)) is not None:
                 self.set_aside[row.name] = damage.problem
                 log.error(
-                    "a gallery is damaged and not served; stop the service and see `pan-serve check`",
+                    "a gallery is damaged and not served; stop the service and run `pan-serve check`",
                     extra={"gallery": row.name, "damage": damage.problem},
                 )
                 continue
-            self._hold(row, await self._database.read(partial(self.rebuilt, row)))
-
-    async def begin_import(
-        self, hidden: str, name: str, purpose: str, retention: int | None, keep_crops: bool
-    ) -> GalleryRow:
-        """A gallery of this model that nobody sees. Raises Conflict when the name it is to have is taken."""
-        if name in self._held:
-            raise _taken(name)
-        return await self._database.write(
-            lambda db: gallery_records.insert_gallery(
-                db, hidden, purpose, "auto", self._fingerprint, self._dim, retention, keep_crops
-            )
-        )
-
-    async def finish_import(self, who: str, name: str, row: GalleryRow) -> None:
-        """Give it its name, and its place among the others. Raises Conflict when the name is taken."""
-        memory = await self._database.read(partial(self.rebuilt, row))
-
-        def apply(db: sqlite3.Connection) -> GalleryRow:
-            try:
-                gallery_records.rename_gallery(db, row.id, name)
-            except sqlite3.IntegrityError:
-                raise _taken(name) from None
-            insert_audit(db, who, "import", name, len(memory))
-            return replace(row, name=name)
-
-        await self._database.write(apply, lambda named: self._hold(named, memory))
-
-    def drop_import(self, row: GalleryRow) -> None:
-        """Delete what came of it; should that fail, the next start does so."""
-
-        def apply(db: sqlite3.Connection) -> None:
-            left = gallery_records.select_gallery(db, row.id)
-            if left is not None and left.name.startswith(gallery_records.IMPORT_PREFIX):
-                gallery_records.delete_gallery(db, row.id)
-
-        self._database.submit_write(apply)
+            self.add(row, await self._database.read(partial(self.rebuilt, row)))
 
     def all(self) -> list[LoadedGallery]:
-        """Every gallery, by name. Any of them may be deleted meanwhile."""
-        return list(self._held.values())
+        """Every gallery, sorted by name."""
+        return list(self._loaded.values())
 
-    def is_current(self, row: GalleryRow) -> bool:
-        """Whether its vectors are of the loaded model."""
-        return (row.fingerprint, row.dim) == (self._fingerprint, self._dim)
-
-    def require_current(self, row: GalleryRow) -> None:
-        """Raises ModelMismatch where its vectors are of another model than the loaded one."""
-        if not self.is_current(row):
-            raise ModelMismatch(
-                f"gallery {row.name} was enrolled with model {row.fingerprint[:12]}, and {self._fingerprint[:12]} "
-                "is loaded: vectors of two models cannot be compared; start the service with the gallery's bundle, "
-                f"or let `pan-serve re-embed {row.name}` bring its kept crops to the loaded model"
-            )
-
-    def for_search(self, name: str) -> tuple[GalleryRow, GalleryIndex]:
-        """A gallery as it is and its vectors, both of one model. Raises NotFound."""
-        held = self.snapshot(name)
-        return held.row, held.memory
-
-    def snapshot(self, name: str) -> LoadedGallery:
-        """As `for_search`, for what looks after the gallery."""
-        held = self.find(name)
-        with self._exchanging:
-            return replace(held)
-
-    async def create(
-        self,
-        who: str,
-        name: str,
-        purpose: str,
-        index_kind: IndexKind,
-        retention: int | None = None,
-        keep_crops: bool = False,
-    ) -> LoadedGallery:
-        """Raises Conflict when the name is taken."""
-
-        def apply(db: sqlite3.Connection) -> GalleryRow:
-            try:
-                row = gallery_records.insert_gallery(
-                    db, name, purpose, index_kind, self._fingerprint, self._dim, retention, keep_crops
-                )
-            except sqlite3.IntegrityError:
-                raise _taken(name) from None
-            insert_audit(db, who, "create-gallery", name, 0)
-            return row
-
-        await self._database.write(apply, lambda row: self._hold(row, GalleryIndex(self._dim, retention, self.clock)))
-        return self.find(name)
-
-    async def update(self, who: str, name: str, change: Callable[[GalleryRow], GalleryRow]) -> LoadedGallery:
-        """Change the purpose, the index, the retention, or whether crops are kept; those that were are erased where
-        they are to be no more. Raises NotFound.
-        """
-        held = self.find(name)
-
-        def apply(db: sqlite3.Connection) -> GalleryRow:
-            before = require(db, held.row)
-            row = change(before)
-            if before.keep_crops and not row.keep_crops:
-                insert_audit(db, who, "erase-crops", name, kept_records.delete_crops(db, row.id))
-                reembedding_records.delete_unfinished(db, row.id)
-            gallery_records.update_gallery(db, row)
-            insert_audit(db, who, "update-gallery", name, 0)
-            return row
-
-        kept = held.row.keep_crops
-        row = await self._database.write(
-            apply, lambda row: held.follower.submit(lambda: self._guarded(held, lambda: self._describe(held, row)))
-        )
-        if kept and not row.keep_crops:
-            await self._database.truncate_wal()
-        return held
-
-    async def delete(self, who: str, name: str) -> Erasure:
-        """Erase a gallery with all it holds. Raises NotFound."""
-        row = self.find(name).row
-
-        def apply(db: sqlite3.Connection) -> int:
-            require(db, row)
-            count = gallery_records.delete_gallery(db, row.id)
-            insert_audit(db, who, "delete-gallery", name, count)
-            return count
-
-        def committed(_: int) -> None:
-            self._held = {name: held for name, held in self._held.items() if held.row.id != row.id}
-
-        count = await self._database.write(apply, committed)
-        return Erasure(count, await self._database.truncate_wal())
+    def __contains__(self, name: str) -> bool:
+        return name in self._loaded
 
     def find(self, name: str) -> LoadedGallery:
-        """Raises NotFound."""
+        """The gallery of this name. Raises NotFound."""
         try:
-            return self._held[name]
+            return self._loaded[name]
         except KeyError:
             if name in self.set_aside:
                 raise NotFound(
-                    f"gallery {name} is damaged and not served ({self.set_aside[name]}); stop the service and see "
+                    f"gallery {name} is damaged and not served ({self.set_aside[name]}); stop the service and run "
                     "`pan-serve check`"
                 ) from None
-            raise NotFound(f"there is no gallery {name}; GET /v1/galleries lists those there are") from None
+            raise NotFound(f"there is no gallery {name}; GET /v1/galleries lists the galleries") from None
+
+    def snapshot(self, name: str) -> LoadedGallery:
+        """A copy of the gallery of this name, whose row and index are of the same model. Raises NotFound."""
+        loaded = self.find(name)
+        with self._swap_lock:
+            return replace(loaded)
+
+    def is_current(self, row: GalleryRow) -> bool:
+        """Whether the vectors of a gallery are of the loaded model."""
+        return (row.fingerprint, row.dim) == (self.fingerprint, self.dim)
+
+    def require_current(self, row: GalleryRow) -> None:
+        """Raises ModelMismatch if the vectors of a gallery are of another model than the loaded one."""
+        if not self.is_current(row):
+            raise ModelMismatch(
+                f"gallery {row.name} was enrolled with model {row.fingerprint[:12]}, and {self.fingerprint[:12]} "
+                "is loaded: vectors of two models cannot be compared; start the service with the gallery's bundle, "
+                f"or run `pan-serve re-embed {row.name}` to embed its kept crops with the loaded model"
+            )
+
+    def add(self, row: GalleryRow, memory: GalleryIndex) -> None:
+        """Serve a gallery. Call it after its commit, on the writer's thread."""
+        loaded = {**self._loaded, row.name: LoadedGallery(row, memory, self._database.post_commit_executor())}
+        self._loaded = dict(sorted(loaded.items()))
+
+    def remove(self, gallery_id: int) -> None:
+        """Stop serving a gallery. Call it after the commit of its deletion, on the writer's thread."""
+        self._loaded = {name: loaded for name, loaded in self._loaded.items() if loaded.row.id != gallery_id}
 
     def rebuilt(self, row: GalleryRow, db: sqlite3.Connection, *, new_vectors: bool = False) -> GalleryIndex:
-        """The vectors of a gallery in memory, as this connection sees them in one moment; see `load_gallery`."""
+        """The index of a gallery in the state that this connection sees; see `load_gallery`."""
         with read_transaction(db):
-            return self._loaded(row, db, new_vectors=new_vectors)
+            return self._rebuilt(row, db, new_vectors=new_vectors)
 
-    def follow(self, held: LoadedGallery, change: Callable[[GalleryIndex], None]) -> "Future[None]":
-        """Bring memory up to date with a commit, in its turn; where that fails, it is made anew from the database.
+    def apply_committed(self, loaded: LoadedGallery, change: Callable[[GalleryIndex], None]) -> "Future[None]":
+        """Apply a commit to the index, after the commits before it. If that fails, reload it from the database.
 
-        For the writer's thread: it waits for nothing.
+        Call it on the writer's thread. It does not wait.
         """
-        return held.follower.submit(lambda: self._guarded(held, lambda: change(held.memory)))
+        return loaded.follower.submit(lambda: self._apply_or_reload(loaded, lambda: change(loaded.memory)))
+
+    def apply_settings(self, loaded: LoadedGallery, row: GalleryRow) -> "Future[None]":
+        """As `apply_committed`, for a commit that changed the settings of a gallery."""
+
+        def apply() -> None:
+            with self._swap_lock:  # the model stays the one of the index in memory
+                loaded.row = replace(row, fingerprint=loaded.row.fingerprint, dim=loaded.row.dim)
+            loaded.memory.retention = row.retention
+
+        return loaded.follower.submit(lambda: self._apply_or_reload(loaded, apply))
 
     def swap(
         self,
-        held: LoadedGallery,
+        loaded: LoadedGallery,
         row: GalleryRow,
         memory: GalleryIndex,
         before: GalleryIndex,
         changes: Sequence[Change],
     ) -> "Future[None]":
-        """As `follow`: from its turn on the gallery is this, with `memory`, which `changes` bring up to date, recorded
-        in `before`. Searches that run end in the former memory.
+        """As `apply_committed`, for a commit that replaced all vectors: serve `row` and `memory` instead of `before`.
+
+        `changes` were recorded in `before` while `memory` was built, and are applied to it. Running searches finish on
+        the old index.
         """
 
-        def install() -> None:
-            if held.memory is not before:
-                raise RuntimeError("the changes were recorded in memory that was given up meanwhile")
+        def apply() -> None:
+            if loaded.memory is not before:
+                raise RuntimeError("the index in which the changes were recorded has been replaced meanwhile")
             memory.catch_up(changes)
             memory.retention = row.retention
-            self._install(held, row, memory)
+            self._install(loaded, row, memory)
 
-        return held.follower.submit(lambda: self._guarded(held, install))
+        return loaded.follower.submit(lambda: self._apply_or_reload(loaded, apply))
 
     async def _refresh_stale(self) -> bool:
-        stale = [held for held in self.all() if held.stale]
-        for held in stale:
+        stale = [loaded for loaded in self.all() if loaded.stale]
+        for loaded in stale:
             try:
-                await asyncio.wrap_future(held.follower.submit(partial(self._guarded, held, lambda: None)))
-            except Exception:  # the others are made anew all the same
-                log.exception("gallery in memory is behind the database", extra={"gallery": held.row.name})
-        return not any(held.stale for held in stale)
+                await asyncio.wrap_future(
+                    loaded.follower.submit(partial(self._apply_or_reload, loaded, lambda: None)),
+                )
+            except Exception:  # the other galleries are reloaded all the same
+                log.exception("the index of a gallery is behind the database", extra={"gallery": loaded.row.name})
+        return not any(loaded.stale for loaded in stale)
 
-    def _guarded(self, held: LoadedGallery, change: Callable[[], None]) -> None:
+    def _apply_or_reload(self, loaded: LoadedGallery, apply: Callable[[], None]) -> None:
         try:
-            if not held.stale:
-                change()
+            if not loaded.stale:
+                apply()
                 return
         except Exception:
-            log.exception(
-                "gallery in memory could not follow a commit; rebuilding it", extra={"gallery": held.row.name}
-            )
-            held.stale = True
-        self._reload(held)
-        held.stale = False
+            log.exception("a commit was not applied to the index; reloading it", extra={"gallery": loaded.row.name})
+            loaded.stale = True
+        self._reload(loaded)
+        loaded.stale = False
 
-    def _reload(self, held: LoadedGallery) -> None:
-        """Make a gallery anew from the database, also with what was committed since and is still to be followed."""
+    def _reload(self, loaded: LoadedGallery) -> None:
+        """Build the index from the database. It includes commits that are still to be applied."""
 
         def load(db: sqlite3.Connection) -> tuple[GalleryRow, GalleryIndex] | None:
             with read_transaction(db):
-                row = gallery_records.select_gallery(db, held.row.id)
-                return None if row is None else (row, self._loaded(row, db))
+                row = gallery_records.select_gallery(db, loaded.row.id)
+                return None if row is None else (row, self._rebuilt(row, db))
 
         if (found := self._database.submit_read(load).result()) is not None:
-            self._install(held, *found)
+            self._install(loaded, *found)
 
-    def _loaded(self, row: GalleryRow, db: sqlite3.Connection, *, new_vectors: bool = False) -> GalleryIndex:
+    def _rebuilt(self, row: GalleryRow, db: sqlite3.Connection, *, new_vectors: bool = False) -> GalleryIndex:
         memory = load_gallery(row, self.clock, db, new_vectors=new_vectors)
         memory.segment.metadata.last = records.last_assigned_id(db)
         return memory
 
-    def _install(self, held: LoadedGallery, row: GalleryRow, memory: GalleryIndex) -> None:
-        with self._exchanging:
-            held.row, held.memory = row, memory
-
-    def _describe(self, held: LoadedGallery, row: GalleryRow) -> None:
-        with self._exchanging:  # the model is that of the vectors in memory
-            held.row = replace(row, fingerprint=held.row.fingerprint, dim=held.row.dim)
-        held.memory.retention = row.retention
-
-    def _hold(self, row: GalleryRow, memory: GalleryIndex) -> None:
-        held = {**self._held, row.name: LoadedGallery(row, memory, self._database.post_commit_executor())}
-        self._held = dict(sorted(held.items()))
+    def _install(self, loaded: LoadedGallery, row: GalleryRow, memory: GalleryIndex) -> None:
+        with self._swap_lock:
+            loaded.row, loaded.memory = row, memory
 
 
-def _taken(name: str) -> Conflict:
-    return Conflict(f"there is a gallery {name} already; choose another name or delete it first")
-
-
-def require(db: sqlite3.Connection, row: GalleryRow) -> GalleryRow:
-    """What the gallery is now: another request may have changed or deleted it while this one waited."""
+def require_gallery(db: sqlite3.Connection, row: GalleryRow) -> GalleryRow:
+    """The current row of a gallery. Raises NotFound if it was deleted after `row` was read."""
     current = gallery_records.select_gallery(db, row.id)
     if current is None:
-        raise NotFound(f"gallery {row.name} was deleted meanwhile")
+        raise deleted_meanwhile(row.name)
     return current
+
+
+def deleted_meanwhile(name: str) -> NotFound:
+    """The error of a command whose gallery was deleted while it ran."""
+    return NotFound(f"gallery {name} was deleted meanwhile")

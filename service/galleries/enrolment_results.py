@@ -1,4 +1,4 @@
-"""What became of crops that were enrolled together: as it is kept under an Idempotency-Key, and in order."""
+"""The results of crops that were committed together: as stored under an idempotency key, and as outcomes in order."""
 
 import base64
 import hashlib
@@ -8,12 +8,12 @@ from typing import Any
 
 import orjson
 
-_DIGEST = 8  # bytes of each line; a client that finds two lines of one digest deceives only itself
+_DIGEST_SIZE = 8  # bytes for each line; a client that finds a collision harms only itself
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
-    """Crops in a row that were enrolled; so are their ids. `index` is the place of the first in the request."""
+class EnrolledRange:
+    """Consecutive crops that were enrolled with consecutive ids. `index` is the position of the first crop."""
 
     index: int
     entry_id: int
@@ -22,7 +22,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A crop that was not."""
+    """A crop that was not enrolled."""
 
     index: int
     error: dict[str, str]
@@ -30,8 +30,9 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Crops that were committed together: how many, by their place those that failed, and the id of the first of the
-    others. Of the lines of a stream that has a key also the digests, so that they are known when they come again.
+    """Crops that were committed together: their number, the errors of failed crops by position, and the first id.
+
+    `digests` has a digest of each line of a stream with an idempotency key, to recognise lines that are sent again.
     """
 
     count: int = 0
@@ -39,37 +40,37 @@ class Batch:
     digests: bytes = b""
     first_id: int = 0
 
-    def outcomes(self, begin: int, end: int, index: int = 0) -> Iterator[Range | Failure]:
-        """Those of the places from `begin` to before `end`, in order; `index` is that of the place `begin`."""
+    def outcomes(self, begin: int, end: int, index: int = 0) -> Iterator[EnrolledRange | Failure]:
+        """The outcomes of the positions `begin` to `end` (exclusive), in order. Position `begin` gets index `index`."""
         entry_id = self.first_id + begin - sum(failed < begin for failed in self.failures)
         place = begin
         for failed in [*sorted(one for one in self.failures if begin <= one < end), end]:
             if failed > place:
-                yield Range(index + place - begin, entry_id, failed - place)
+                yield EnrolledRange(index + place - begin, entry_id, failed - place)
                 entry_id += failed - place
             if failed < end:
                 yield Failure(index + failed - begin, self.failures[failed])
             place = failed + 1
 
     def count_same(self, place: int, lines: Sequence[bytes | None]) -> int:
-        """How many of these lines, from the first, are those that the batch had from `place` on."""
+        """The number of lines, from the first, that equal the lines of the batch from position `place`."""
         if not self.digests:
             return len(lines)
-        begin = place * _DIGEST
-        given, known = digest_lines(lines), self.digests[begin : begin + len(lines) * _DIGEST]
-        for at in range(0, len(given), _DIGEST):
-            if given[at : at + _DIGEST] != known[at : at + _DIGEST]:
-                return at // _DIGEST
+        begin = place * _DIGEST_SIZE
+        given, known = digest_lines(lines), self.digests[begin : begin + len(lines) * _DIGEST_SIZE]
+        for at in range(0, len(given), _DIGEST_SIZE):
+            if given[at : at + _DIGEST_SIZE] != known[at : at + _DIGEST_SIZE]:
+                return at // _DIGEST_SIZE
         return len(lines)
 
     def dumps(self) -> bytes:
-        """For the database."""
+        """Encode for the database."""
         digests = base64.b64encode(self.digests).decode()
         return orjson.dumps([self.count, self.first_id, list(self.failures.items()), digests])
 
     @staticmethod
     def loads(data: bytes) -> "Batch":
-        """Out of the database."""
+        """Decode from the database."""
         value = orjson.loads(data)
         if isinstance(value, dict) or isinstance(value[1], str):
             return _from_earlier_version(value)
@@ -78,12 +79,14 @@ class Batch:
 
 
 def digest_lines(lines: Sequence[bytes | None]) -> bytes:
-    """A digest of each, one after another."""
-    return b"".join(hashlib.blake2b(b"\n" if line is None else line, digest_size=_DIGEST).digest() for line in lines)
+    """The digests of lines, concatenated. None is a line that was too long."""
+    return b"".join(
+        hashlib.blake2b(b"\n" if line is None else line, digest_size=_DIGEST_SIZE).digest() for line in lines
+    )
 
 
 def _from_earlier_version(value: Any) -> Batch:
-    """What was kept before an update: the JSON of an answer, or a batch of a stream without digests of lines."""
+    """Decode what an earlier version stored: the JSON of a response, or a batch of a stream without digests."""
     if isinstance(value, list):
         count, _, first_id, failures = value
         return Batch(count, dict(failures), first_id=first_id)

@@ -1,67 +1,66 @@
-"""Is it the same person? From a cosine to a probability and a verdict, by the bundle's calibration.
+"""From a cosine to a probability and a verdict, by the calibration of the bundle.
 
-The calibration was measured on pairs of single crops. A stated false-positive rate is that of one pair of strangers:
-a search in a gallery of N of them meets N such pairs.
+The calibration was measured on pairs of single crops. A false-positive rate is that of one pair of different persons:
+a search in a gallery of N entries compares N pairs.
 """
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 from bundle import Calibration
 from service.core.errors import InvalidRequest, NotCalibrated
 
 
 @dataclass(frozen=True, slots=True)
-class MatchPolicy:
-    """How cosines are judged: by which threshold, if one was asked for, and by which calibration, if there is one.
+class Classification:
+    """The probability that a pair shows one person, and the verdict. None if there is no calibration or threshold."""
 
-    `threshold` and `false_positive_rate` are None where no verdict was asked for; the rate also where the caller gave
-    the threshold.
+    probability: float | None
+    verdict: Literal["match", "unknown"] | None
+
+
+@dataclass(frozen=True, slots=True)
+class MatchPolicy:
+    """How cosines are classified. `threshold` is None if no verdict was requested.
+
+    `false_positive_rate` is None as well if the caller gave the threshold.
     """
 
     calibration: Calibration | None
     threshold: float | None = None
     false_positive_rate: float | None = None
 
-    def classify(self, cosine: float) -> dict[str, Any]:
-        """The members `probability` and `verdict` of an answer, as far as they can be said."""
-        said: dict[str, Any] = {}
+    def classify(self, cosine: float) -> Classification:
+        """Probability = sigmoid(slope * cosine + intercept); a match if the cosine reaches the threshold."""
+        probability = None
         if self.calibration is not None:
             logit = self.calibration.slope * cosine + self.calibration.intercept
-            said["probability"] = 0.5 * (1.0 + math.tanh(0.5 * logit))  # 1 / (1 + exp(-logit)), without overflow
-        if self.threshold is not None:
-            said["verdict"] = "match" if cosine >= self.threshold else "unknown"
-        return said
-
-    def view(self) -> dict[str, Any]:
-        """The member `decision` of an answer, where a verdict was asked for."""
+            probability = 0.5 * (1.0 + math.tanh(0.5 * logit))  # 1 / (1 + exp(-logit)), without overflow
         if self.threshold is None:
-            return {}
-        decision: dict[str, Any] = {"threshold": self.threshold}
-        if self.calibration is not None and self.false_positive_rate is not None:
-            decision |= {"false_positive_rate": self.false_positive_rate, "calibrated_on": self.calibration.data}
-        return {"decision": decision}
+            return Classification(probability, None)
+        return Classification(probability, "match" if cosine >= self.threshold else "unknown")
 
 
 def resolve_threshold(
     calibration: Calibration | None, false_positive_rate: float | None, threshold: float | None
 ) -> MatchPolicy:
-    """The decision that a caller asked for, by a rate, by a threshold, or not at all.
+    """The policy for a requested false-positive rate, for a threshold, or without a verdict.
 
-    Raises NotCalibrated where the bundle states no thresholds, InvalidRequest for a rate that it does not state.
+    Raises NotCalibrated if the bundle has no calibration, InvalidRequest for a rate that it does not list.
     """
     if false_positive_rate is None:
         return MatchPolicy(calibration, threshold)
     if calibration is None:
         raise NotCalibrated(
-            "the bundle has no calibration, so it states no threshold for any false-positive rate: train on a data set "
-            "with query and gallery and export again, or take a `threshold` from `pan-train evaluate --full` on yours"
+            "the bundle has no calibration, so it has no threshold for any false-positive rate: train on a data set "
+            "with query and gallery and export again, or give a `threshold` from `pan-train evaluate --full` on your "
+            "data"
         )
     for rate, cosine in calibration.thresholds.items():
         if math.isclose(float(rate), false_positive_rate):
             return MatchPolicy(calibration, cosine, false_positive_rate)
-    stated = ", ".join(sorted(calibration.thresholds, key=float)) or "none"
+    known = ", ".join(sorted(calibration.thresholds, key=float)) or "none"
     raise InvalidRequest(
-        f"false_positive_rate: the bundle states no threshold at {false_positive_rate:g}; those it states: {stated}"
+        f"false_positive_rate: the bundle has no threshold for {false_positive_rate:g}; it has thresholds for: {known}"
     )

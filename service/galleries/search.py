@@ -1,107 +1,149 @@
-"""Searches on threads, those that ask alike in one pass over the index."""
+"""The search use case: from a query to vectors, to hits of the index, to entries of the database."""
 
-import asyncio
-import os
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
-from typing import TypeVar
+import sqlite3
+from collections.abc import Sequence
 
-from service.batching.batcher import Batcher
-from service.batching.thread_priority import lower_priority
+import numpy as np
+
+from bundle import Calibration
+from service.core.errors import BodyTooLarge, Conflict, EntryDamaged, ModelMismatch
+from service.core.models import EntryRow
 from service.core.types import Vectors
-from service.index.gallery_index import GalleryIndex, Grouping, Hit, PersonHit
-from service.index.metadata import Filter
+from service.galleries.audit import Audit
+from service.galleries.catalog import GalleryCatalog, require_gallery
+from service.galleries.commands import EntryQuery, Images, SearchGallery, VectorQuery
+from service.galleries.entries import no_entry
+from service.galleries.match_policy import MatchPolicy, resolve_threshold
+from service.galleries.outcomes import require_all
+from service.galleries.results import FoundEntry, FoundPerson, SearchResult
+from service.galleries.search_filter import search_filter
+from service.galleries.searcher import IndexQuery, Searcher
+from service.galleries.vectors import mean_direction, unit_vector
+from service.index.gallery_index import Grouping, Hit
 from service.index.reranking import Reranking
-from service.observability import tracing
-from service.observability.metrics import Metrics
-from service.observability.worker import WorkerHealth
+from service.inference.embedder import Embedder
+from service.storage import entries as records
+from service.storage.connection import read_transaction
+from service.storage.database import Database
+from service.storage.galleries import GalleryRow
 
-T = TypeVar("T")
-
-_MAX_BATCH = 32
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Query:
-    gallery: GalleryIndex
-    vectors: Vectors
-    top_k: int
-    where: Filter
+_FEW = 100  # entries: reading them takes less time than waking a reader thread
 
 
-class Searcher:
-    """Lives on one event loop; every core may search. A query is (n, D) unit vectors of one person."""
+class Search:
+    """Every search is in the audit log before its result is returned."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
-        cores = os.cpu_count() or 1
-        self.health = WorkerHealth("search", metrics)
-        self._batcher: Batcher[_Query, list[Hit]] = Batcher(
-            self._run,
-            name="search",
-            max_batch=_MAX_BATCH,
-            max_delay=0.0,
-            workers=cores,
-            on_thread_failure=partial(self.health.report, failed=True),
+    def __init__(
+        self,
+        database: Database,
+        catalog: GalleryCatalog,
+        embedder: Embedder,
+        searcher: Searcher,
+        audit: Audit,
+        calibration: Calibration | None,
+        max_top_k: int,
+    ) -> None:
+        """`calibration` is that of the loaded model."""
+        self._database = database
+        self._catalog = catalog
+        self._embedder = embedder
+        self._searcher = searcher
+        self._audit = audit
+        self._calibration = calibration
+        self._max_top_k = max_top_k
+
+    async def search(self, command: SearchGallery) -> SearchResult:
+        """The best entries or persons.
+
+        Raises NotFound for the gallery or an entry of the query, BodyTooLarge for a `top_k` over the limit,
+        ModelMismatch, NotCalibrated, InvalidRequest, EntryDamaged, Conflict, a storage error, or the errors of
+        `Embedder.embed`.
+        """
+        options = command.options
+        if options.top_k > self._max_top_k:
+            raise BodyTooLarge(f"top_k is {options.top_k}; at most {self._max_top_k} results are given")
+        gallery = self._catalog.snapshot(command.gallery)
+        policy = self._policy(gallery.row, command)
+        async with self._audit.record_concurrently(command.caller, "search", gallery.row.name, len(command.query)):
+            vectors, own_entries = await self._query_vectors(gallery.row, command.query)
+            fused = vectors if options.fuse == "best" else mean_direction(list(vectors))[None]
+            query = IndexQuery(gallery.memory, fused, options.top_k, search_filter(options, own_entries))
+            found = await self._find(gallery.row, query, command)
+        return SearchResult(gallery.row.name, len(vectors), found, options.group_by is not None, policy)
+
+    def _policy(self, row: GalleryRow, command: SearchGallery) -> MatchPolicy:
+        """The policy of the gallery's model. Raises ModelMismatch if the query or the rate is of another model."""
+        options, query = command.options, command.query
+        of_loaded_model = isinstance(query, Images) or (isinstance(query, VectorQuery) and options.fingerprint is None)
+        if of_loaded_model or options.false_positive_rate is not None:
+            self._catalog.require_current(row)
+        if options.fingerprint is not None and options.fingerprint != row.fingerprint:
+            raise ModelMismatch(
+                f"the query is of model {options.fingerprint[:12]}, and gallery {row.name} is of model "
+                f"{row.fingerprint[:12]}: vectors of two models cannot be compared"
+            )
+        calibration = self._calibration if self._catalog.is_current(row) else None
+        return resolve_threshold(calibration, options.false_positive_rate, options.threshold)
+
+    async def _query_vectors(
+        self, row: GalleryRow, query: Images | VectorQuery | EntryQuery
+    ) -> tuple[Vectors, Sequence[EntryRow]]:
+        """(n, D) unit vectors, and the entries they are taken from."""
+        if isinstance(query, Images):
+            outcomes = await self._embedder.embed(query.images, query.boxes)
+            return np.stack(require_all(outcomes, query.names)), ()
+        if isinstance(query, VectorQuery):
+            return np.stack([unit_vector(one, row.dim) for one in query.vectors]), ()
+        entries, vectors = await self._database.read(lambda db: _select_with_vectors(db, row, query.ids))
+        return np.stack(vectors), entries
+
+    async def _find(
+        self, row: GalleryRow, query: IndexQuery, command: SearchGallery
+    ) -> tuple[FoundEntry, ...] | tuple[FoundPerson, ...]:
+        options = command.options
+        if options.group_by is None:
+            if options.rerank is None:
+                hits = await self._searcher.entries(query)
+            else:
+                hits = await self._searcher.reranked(query, Reranking(**dict(options.rerank)))
+            rows = await self._entries(row, [hit.entry_id for hit in hits])
+            return _found_entries(hits, rows)
+        persons = await self._searcher.persons(query, Grouping(options.group_score, options.examples))
+        rows = await self._entries(row, [hit.entry_id for one in persons for hit in one.examples])
+        return tuple(
+            FoundPerson(one.person_id, one.score, one.best, one.mean, one.entries, _found_entries(one.examples, rows))
+            for one in persons
         )
-        # What looks at more than the index gives at once runs beside it, so that no quick search waits for it.
-        self._alone = ThreadPoolExecutor(cores, thread_name_prefix="search-alone", initializer=lower_priority)
 
-    def require_running(self) -> None:
-        """Raises NotReady where a search thread ended."""
-        self._batcher.require_running()
+    async def _entries(self, row: GalleryRow, ids: Sequence[int]) -> dict[int, EntryRow]:
+        def query(db: sqlite3.Connection) -> dict[int, EntryRow]:
+            return records.select_entries_by_id(db, row.id, ids)
 
-    async def hits(self, gallery: GalleryIndex, query: Vectors, top_k: int, where: Filter) -> list[Hit]:
-        """The best entries."""
-        if len(query) > 1:
-            return await self._run_alone(lambda: gallery.search([query], top_k, where)[0])
-        return await self._batcher.submit(_Query(gallery, query, top_k, where))
+        return self._database.read_inline(query) if len(ids) <= _FEW else await self._database.read(query)
 
-    async def reranked(
-        self, gallery: GalleryIndex, query: Vectors, top_k: int, where: Filter, how: Reranking
-    ) -> list[Hit]:
-        """The best entries after re-ranking."""
-        return await self._run_alone(lambda: gallery.search_reranked(query, top_k, where, how))
 
-    async def persons(
-        self, gallery: GalleryIndex, query: Vectors, top_k: int, where: Filter, how: Grouping
-    ) -> list[PersonHit]:
-        """The best persons."""
-        named = replace(where, has_person=True)
-        return await self._run_alone(lambda: gallery.search_persons(query, top_k, named, how))
+def _found_entries(hits: Sequence[Hit], rows: dict[int, EntryRow]) -> tuple[FoundEntry, ...]:
+    """The hits with their metadata. Entries that were deleted after the search are left out."""
+    return tuple(FoundEntry(rows[hit.entry_id], hit.score, hit.distance) for hit in hits if hit.entry_id in rows)
 
-    async def close(self) -> None:
-        """Stop; waiting searches are cancelled."""
-        await self._batcher.close()
-        await asyncio.to_thread(self._alone.shutdown, cancel_futures=True)
 
-    async def _run_alone(self, search: Callable[[], T]) -> T:
-        def run() -> T:
-            with self._timed():
-                return search()
+def _select_with_vectors(
+    db: sqlite3.Connection, row: GalleryRow, ids: Sequence[int]
+) -> tuple[list[EntryRow], list[Vectors]]:
+    """Entries and their (D,) unit vectors, of the model that `row` names.
 
-        with tracing.stage("search"):
-            return await asyncio.get_running_loop().run_in_executor(self._alone, run)
-
-    def _run(self, queries: list[_Query]) -> list[list[Hit]]:
-        answers: dict[int, list[Hit]] = {}
-        alike: dict[tuple[int, Filter], list[int]] = {}
-        for place, query in enumerate(queries):
-            alike.setdefault((id(query.gallery), query.where), []).append(place)
-        with self._timed():
-            for places in alike.values():
-                group = [queries[place] for place in places]
-                deepest = max(query.top_k for query in group)
-                found = group[0].gallery.search([query.vectors for query in group], deepest, group[0].where)
-                answers |= {place: hits[: queries[place].top_k] for place, hits in zip(places, found, strict=True)}
-        return [answers[place] for place in range(len(queries))]
-
-    @contextmanager
-    def _timed(self) -> Iterator[None]:
-        started = time.monotonic()
-        yield
-        self._metrics.search_seconds.observe(time.monotonic() - started)
+    Raises NotFound for a missing entry, EntryDamaged, and Conflict if the gallery has changed its model.
+    """
+    with read_transaction(db):
+        if require_gallery(db, row).fingerprint != row.fingerprint:
+            raise Conflict(f"gallery {row.name} has just changed to another model; send the request again")
+        entries, vectors = records.select_entries_by_id(db, row.id, ids), records.select_vectors(db, ids, row.dim)
+    for entry_id in ids:
+        if entry_id not in entries:
+            raise no_entry(row.name, entry_id)
+        if entry_id not in vectors:
+            raise EntryDamaged(
+                f"the vector of entry {entry_id} of gallery {row.name} is damaged; delete the entry and enrol its crop "
+                "again, or stop the service and run `pan-serve check --repair`"
+            )
+    return [entries[entry_id] for entry_id in ids], [vectors[entry_id] for entry_id in ids]

@@ -1,15 +1,23 @@
-"""Whole galleries out of the database and into it, a batch at a time: little memory, and others go on meanwhile."""
+"""Use cases on gallery files: export and import, a batch at a time, so that memory stays small and others can work."""
 
 import sqlite3
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from dataclasses import replace
 
-from service.core.errors import Conflict
+import numpy as np
+
+from bundle import ImageError
+from service.core.clock import now
+from service.core.errors import Conflict, InvalidRequest, ModelMismatch
 from service.core.models import EntryRow, since
 from service.core.types import Vectors
-from service.galleries.catalog import GalleryCatalog, LoadedGallery, require
-from service.storage import crops as kept_records
+from service.galleries.catalog import GalleryCatalog, LoadedGallery, require_gallery
+from service.galleries.commands import BeginImport, ExportGallery, FinishImport, ImportedEntry, ImportEntries
+from service.galleries.management import gallery_info, name_taken
+from service.galleries.results import ExportCursor, ExportPage, GalleryInfo
+from service.galleries.vectors import unit_vector
+from service.inference.embedder import Embedder
+from service.storage import crops as crop_records
 from service.storage import entries as records
 from service.storage import galleries as gallery_records
 from service.storage.audit import insert_audit
@@ -18,70 +26,135 @@ from service.storage.database import Database
 from service.storage.entries import ExportedRow
 from service.storage.galleries import GalleryRow
 
-BATCH = 500  # entries of one read, or of one commit
-BATCH_BYTES = 4 * 2**20  # and no more of their vectors and pictures than this and one entry's
-
-WriteBatch = Callable[[Sequence[EntryRow], Vectors, Sequence[bytes | None]], Awaitable[None]]
+_BATCH = 500  # entries of one export page
+_BATCH_BYTES = 4 * 2**20  # of vectors and images in one export page; one entry more may exceed it
 
 
 class Transfer:
-    """The way out and the way in. An import is a gallery under a name that none can have until all of it is there."""
+    """An import is stored under a hidden name, which no caller can give, until it is finished."""
 
-    def __init__(self, database: Database, galleries: GalleryCatalog) -> None:
+    def __init__(self, database: Database, catalog: GalleryCatalog, embedder: Embedder) -> None:
         self._database = database
-        self._galleries = galleries
+        self._catalog = catalog
+        self._embedder = embedder
 
-    async def export(self, who: str, name: str) -> tuple[GalleryRow, AsyncIterator[list[ExportedRow]]]:
-        """A gallery and its entries: those that were enrolled by now and are neither deleted, expired nor damaged
-        when it is their turn. Raises NotFound or a storage error.
-        """
-        held = self._galleries.find(name)
-        row = held.row
+    async def begin_export(self, command: ExportGallery) -> ExportCursor:
+        """Start an export of the entries that are enrolled now. It is in the audit log. Raises NotFound."""
+        row = self._catalog.find(command.gallery).row
 
-        def begin(db: sqlite3.Connection) -> int:
-            insert_audit(db, who, "export", name, records.count_entries(db, row.id))
+        def apply(db: sqlite3.Connection) -> int:
+            insert_audit(db, command.caller, "export", row.name, records.count_entries(db, row.id))
             return records.max_entry_id(db, row.id)
 
-        return row, self._batches(held, row, await self._database.write(begin))
+        return ExportCursor(row, await self._database.write(apply))
 
-    async def _batches(self, held: LoadedGallery, row: GalleryRow, last: int) -> AsyncIterator[list[ExportedRow]]:
-        def page(db: sqlite3.Connection) -> list[ExportedRow]:
+    async def export_page(self, cursor: ExportCursor) -> ExportPage:
+        """The next entries of an export. Raises NotFound, and Conflict if the gallery has changed its model."""
+        row = cursor.gallery
+
+        def query(db: sqlite3.Connection) -> list[ExportedRow]:
             with read_transaction(db):
-                if require(db, row).fingerprint != row.fingerprint:
-                    raise Conflict(f"gallery {row.name} has gone over to another model meanwhile; export it again")
-                return records.select_for_export(db, row.id, after=after, last=last, limit=BATCH, size=BATCH_BYTES)
+                if require_gallery(db, row).fingerprint != row.fingerprint:
+                    raise Conflict(f"gallery {row.name} has changed to another model meanwhile; export it again")
+                return records.select_for_export(
+                    db, row.id, after=cursor.after, last=cursor.last, limit=_BATCH, size=_BATCH_BYTES
+                )
 
-        after = 0
-        while batch := await self._database.read(page):
-            after = batch[-1].row.id
-            oldest = None if row.retention is None else self._galleries.clock() - row.retention
-            yield [
-                one
-                for one in batch
-                if one.row.id not in held.memory.set_aside and (oldest is None or since(one.row) > oldest)
-            ]
+        loaded = self._catalog.find(row.name)
+        page = await self._database.read(query)
+        if not page:
+            return ExportPage((), None)
+        entries = tuple(one for one in page if self._is_exported(loaded, row, one.row))
+        return ExportPage(entries, replace(cursor, after=page[-1].row.id))
 
-    @asynccontextmanager
-    async def incoming(
-        self, who: str, name: str, purpose: str, retention: int | None, keep_crops: bool
-    ) -> AsyncIterator[WriteBatch]:
-        """Within it entries are kept that nobody sees; at its end there is the gallery, or after an error nothing.
+    def _is_exported(self, loaded: LoadedGallery, row: GalleryRow, entry: EntryRow) -> bool:
+        if entry.id in loaded.memory.set_aside:
+            return False
+        return row.retention is None or since(entry) > self._catalog.clock() - row.retention
 
-        Raises Conflict where the name is taken, or a storage error.
-        """
-        row = await self._galleries.begin_import(
-            f"{gallery_records.IMPORT_PREFIX}{uuid.uuid4().hex}", name, purpose, retention, keep_crops
+    async def begin_import(self, command: BeginImport) -> int:
+        """Create a hidden gallery and return its id. Raises ModelMismatch, and Conflict if the name is taken."""
+        catalog = self._catalog
+        if (command.fingerprint, command.dim) != (catalog.fingerprint, catalog.dim):
+            raise ModelMismatch(
+                f"the export is of model {command.fingerprint[:12]}, and {catalog.fingerprint[:12]} is loaded: start "
+                "the service with the bundle of the export to import it, or enrol its crops in a new gallery"
+            )
+        if command.gallery in catalog:
+            raise name_taken(command.gallery)
+        row = await self._database.write(
+            lambda db: gallery_records.insert_gallery(
+                db,
+                f"{gallery_records.IMPORT_PREFIX}{uuid.uuid4().hex}",
+                command.purpose,
+                "auto",
+                command.fingerprint,
+                command.dim,
+                command.retention,
+                command.keep_crops,
+            )
         )
+        return row.id
 
-        async def keep(entries: Sequence[EntryRow], vectors: Vectors, images: Sequence[bytes | None]) -> None:
-            def apply(db: sqlite3.Connection) -> None:
-                kept_records.insert_crops(db, records.insert_entries(db, row.id, entries, vectors), images)
+    async def import_entries(self, command: ImportEntries) -> None:
+        """Add entries to a hidden gallery.
 
-            await self._database.write(apply)
+        Raises InvalidRequest with the line of an entry whose vector or image cannot be used, or a storage error.
+        """
+        images = [await self._reencoded(one) for one in command.entries]
+        vectors = np.stack([self._vector(one) for one in command.entries])
+        # The clock of another machine may be ahead. An entry from the future would never expire.
+        entries = [replace(one.entry, created_at=min(one.entry.created_at, now())) for one in command.entries]
 
+        def apply(db: sqlite3.Connection) -> None:
+            ids = records.insert_entries(db, command.gallery_id, entries, vectors)
+            crop_records.insert_crops(db, ids, images)
+
+        await self._database.write(apply)
+
+    async def finish_import(self, command: FinishImport) -> GalleryInfo:
+        """Serve a hidden gallery under its name. It is in the audit log. Raises Conflict if the name is taken."""
+        catalog, name = self._catalog, command.gallery
+        hidden = await self._database.read(lambda db: _hidden_gallery(db, command.gallery_id))
+        assert hidden is not None
+        memory = await self._database.read(lambda db: catalog.rebuilt(hidden, db))
+
+        def apply(db: sqlite3.Connection) -> GalleryRow:
+            try:
+                gallery_records.rename_gallery(db, hidden.id, name)
+            except sqlite3.IntegrityError:
+                raise name_taken(name) from None
+            insert_audit(db, command.caller, "import", name, len(memory))
+            return replace(hidden, name=name)
+
+        await self._database.write(apply, lambda row: catalog.add(row, memory))
+        return gallery_info(catalog, catalog.find(name))
+
+    async def abort_import(self, gallery_id: int) -> None:
+        """Queue the deletion of a hidden gallery. If it fails, the next start of the service deletes it."""
+
+        def apply(db: sqlite3.Connection) -> None:
+            if _hidden_gallery(db, gallery_id) is not None:
+                gallery_records.delete_gallery(db, gallery_id)
+
+        self._database.submit_write(apply)
+
+    async def _reencoded(self, one: ImportedEntry) -> bytes | None:
+        """The image as this service encodes it. No bytes of a foreign image are stored."""
+        if one.image is None:
+            return None
         try:
-            yield keep
-            await self._galleries.finish_import(who, name, row)
-        except BaseException:
-            self._galleries.drop_import(row)
-            raise
+            return await self._embedder.reencode(one.image)
+        except ImageError as error:
+            raise InvalidRequest(f"line {one.line}: {error}") from None
+
+    def _vector(self, one: ImportedEntry) -> Vectors:
+        try:
+            return unit_vector(one.vector, self._catalog.dim)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"line {one.line}: {error}") from None
+
+
+def _hidden_gallery(db: sqlite3.Connection, gallery_id: int) -> GalleryRow | None:
+    row = gallery_records.select_gallery(db, gallery_id)
+    return row if row is not None and row.name.startswith(gallery_records.IMPORT_PREFIX) else None

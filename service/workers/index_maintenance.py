@@ -38,7 +38,7 @@ from service.workers.index_snapshots import Snapshots
 
 log = logging.getLogger(__name__)
 
-_EVERY = 1.0  # seconds
+_INTERVAL = 1.0  # seconds
 _AFTER_FAILURE = 60.0
 _PAUSE = 4.0  # after work on a gallery, times as long as that took, so that it takes a fifth of a core at most
 _LONGEST_PAUSE = 30.0
@@ -74,7 +74,7 @@ class IndexMaintainer:
         self._snapshots = Snapshots(folder, database)
         self._stopping = threading.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="upkeep", initializer=_lower_priority)
-        self._worker = Worker("index upkeep", self._tend_all_beside, _EVERY, metrics)
+        self._worker = Worker("index upkeep", self._tend_all_beside, _INTERVAL, metrics)
         self.health = self._worker.health
         self._not_before: dict[int, float] = {}  # by gallery
         self._failed: set[int] = set()

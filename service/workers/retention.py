@@ -1,99 +1,92 @@
-"""Retention: what has been kept for as long as it may be is erased, by the minute and without being asked."""
+"""Retention: erases expired entries every minute, and idempotency keys that are too old to be used again."""
 
 import logging
 import sqlite3
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager
 
-from service.core.errors import InvalidRequest
-from service.core.models import NewEntry, since
-from service.galleries.catalog import Erasure, GalleryCatalog, LoadedGallery
+from service.core.clock import now
+from service.galleries.catalog import GalleryCatalog, LoadedGallery
+from service.galleries.commands import PurgeGallery
+from service.galleries.results import Erasure
 from service.observability.metrics import Metrics
 from service.observability.worker import Worker
 from service.storage import entries as records
 from service.storage import galleries as gallery_records
-from service.storage import idempotency as answered_records
+from service.storage import idempotency as idempotency_records
 from service.storage.audit import insert_audit
 from service.storage.database import Database
 
 log = logging.getLogger(__name__)
 
-DAY = 86_400_000_000  # microseconds
-_EVERY = 60.0  # seconds
-_NOBODY = "(service)"  # in the audit; no key has such a name
-_BATCH = 1000  # rows a transaction, so that other writes wait for a moment only
+_INTERVAL = 60.0  # seconds
+_CALLER = "(service)"  # in the audit log; no key has such a name
+_BATCH = 1000  # rows of a transaction, so that other writes wait for a short time only
 
 
 class Purger:
-    """Lives on one event loop. What has expired answers no search already before it is erased here."""
+    """Use it on one event loop. Searches do not find expired entries even before they are erased."""
 
-    def __init__(self, database: Database, galleries: GalleryCatalog, metrics: Metrics) -> None:
+    def __init__(self, database: Database, catalog: GalleryCatalog, metrics: Metrics) -> None:
         self._database = database
-        self._galleries = galleries
+        self._catalog = catalog
         self._metrics = metrics
-        self._worker = Worker("retention", self._purge_all, _EVERY, metrics)
+        self._worker = Worker("retention", self._purge_all, _INTERVAL, metrics)
         self.health = self._worker.health
 
     def running(self) -> AbstractAsyncContextManager[None]:
-        """Purge every gallery now and each minute."""
+        """Purge every gallery now and each minute while the context is open."""
         return self._worker.running()
 
-    async def purge(self, who: str, name: str) -> Erasure:
-        """Erase what has expired in a gallery. Raises NotFound or a storage error."""
-        count = await self._erase(who, self._galleries.find(name))
-        return Erasure(count, await self._database.truncate_wal())
+    async def purge(self, command: PurgeGallery) -> Erasure:
+        """Erase the expired entries of a gallery. Raises NotFound or a storage error."""
+        count = await self._erase(command.caller, self._catalog.find(command.gallery))
+        return Erasure(count, await self._database.truncate_wal(), now())
 
     async def _purge_all(self) -> bool:
-        all_well = True
-        for held in self._galleries.all():
+        succeeded = True
+        for loaded in self._catalog.all():
             try:
-                if held.row.retention is not None and await self._erase(_NOBODY, held):
+                if loaded.row.retention is not None and await self._erase(_CALLER, loaded):
                     await self._database.truncate_wal()
-            except Exception:  # the other galleries' are erased all the same
-                all_well = False
-                log.exception("expired entries were not erased", extra={"gallery": held.row.name})
+            except Exception:  # the other galleries are purged all the same
+                succeeded = False
+                log.exception("expired entries were not erased", extra={"gallery": loaded.row.name})
         try:
-            await self._forget_answers()
+            await self._delete_old_keys()
         except Exception:
-            all_well = False
-            log.exception("answers to requests with an Idempotency-Key were not forgotten")
-        return all_well
+            succeeded = False
+            log.exception("old idempotency keys were not deleted")
+        return succeeded
 
-    async def _forget_answers(self) -> None:
-        oldest = self._galleries.clock() - answered_records.RETENTION
-        while await self._database.write(lambda db: answered_records.delete_responses(db, oldest=oldest, limit=_BATCH)):
+    async def _delete_old_keys(self) -> None:
+        oldest = self._catalog.clock() - idempotency_records.RETENTION
+        while await self._database.write(
+            lambda db: idempotency_records.delete_responses(db, oldest=oldest, limit=_BATCH)
+        ):
             pass
 
-    async def _erase(self, who: str, held: LoadedGallery) -> int:
+    async def _erase(self, caller: str, loaded: LoadedGallery) -> int:
         count = 0
-        while batch := await self._erase_oldest(who, held):
+        while batch := await self._erase_batch(caller, loaded):
             count += batch
         return count
 
-    async def _erase_oldest(self, who: str, held: LoadedGallery) -> int:
+    async def _erase_batch(self, caller: str, loaded: LoadedGallery) -> int:
         def apply(db: sqlite3.Connection) -> list[int]:
-            row = gallery_records.select_gallery(db, held.row.id)
+            row = gallery_records.select_gallery(db, loaded.row.id)
             if row is None or row.retention is None:
                 return []
-            ids = records.delete_expired(db, row.id, self._galleries.clock() - row.retention, _BATCH)
+            ids = records.delete_expired(db, row.id, self._catalog.clock() - row.retention, _BATCH)
             if ids:
-                insert_audit(db, who, "purge", row.name, len(ids))
+                insert_audit(db, caller, "purge", row.name, len(ids))
             return ids
 
-        def committed(ids: list[int]) -> Future[None] | None:
+        def committed(ids: list[int]) -> "Future[None] | None":
             self._metrics.entries_purged.inc(len(ids))
-            return self._galleries.follow(held, lambda memory: memory.remove(ids)) if ids else None
+            if not ids:
+                return None
+            return self._catalog.apply_committed(loaded, lambda memory: memory.remove(ids))
 
         ids = await self._database.write(apply, committed)
         return len(ids)
-
-
-def refuse_expired(entry: NewEntry, held: LoadedGallery, clock: int) -> None:
-    """Raises InvalidRequest for a crop that is older than the gallery keeps: it would be erased at once."""
-    retention = held.row.retention
-    if retention is not None and clock - since(entry) >= retention:
-        days = f"{retention / DAY:g} days"
-        raise InvalidRequest(
-            f"the crop was captured longer ago than the {days} that gallery {held.row.name} keeps; leave it out",
-            [{"at": "captured_at", "problem": f"longer ago than {days}"}],
-        )

@@ -16,7 +16,7 @@ from service.container import Container, open_service
 from service.core.errors import EngineFailed, NotReady
 from service.core.models import NewEntry
 from service.core.settings import Settings
-from service.galleries.enrolment_results import Batch
+from service.galleries.commands import CreateGallery, Crop, EnrolCrops
 from service.index.gallery_index import GalleryIndex
 from service.index.metadata import Filter
 from tests.support.bundles import DIM
@@ -82,7 +82,7 @@ def with_service(bundle: Path, data: Path, play) -> None:
 
 def test_readiness_follows_the_engine(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def play(service: Container) -> None:
-        await service.health()  # warmed up
+        await service.use_cases.status.readiness()  # warmed up
         engine = service.embedder._engine
         works = engine.embed
 
@@ -90,12 +90,12 @@ def test_readiness_follows_the_engine(bundle: Path, tmp_path: Path, monkeypatch:
             raise EngineFailed("out of memory")
 
         monkeypatch.setattr(engine, "embed", fails)
-        await service.health()  # one embedding went through lately
-        monkeypatch.setattr("service.container._READY_FOR", 0.0)
+        await service.use_cases.status.readiness()  # one embedding went through lately
+        monkeypatch.setattr("service.galleries.status._PROBE_VALID_FOR", 0.0)
         with pytest.raises(NotReady, match="out of memory"):
-            await service.health()
+            await service.use_cases.status.readiness()
         monkeypatch.setattr(engine, "embed", works)
-        await service.health()
+        await service.use_cases.status.readiness()
 
     with_service(bundle, tmp_path, play)
 
@@ -135,12 +135,12 @@ def test_a_gallery_that_could_not_follow_a_commit_is_made_anew(
     vectors = np.eye(3, DIM, dtype=np.float32)
 
     async def play(service: Container) -> None:
-        galleries, entries = service.galleries, service.entries
-        await galleries.create("me", "lobby", "", "flat")
+        galleries = service.catalog
+        await service.use_cases.galleries.create(CreateGallery("me", "lobby"))
 
         async def enrol(row: int) -> None:
-            new, held = [NewEntry(f"p{row}")], galleries.find("lobby")
-            await entries.enrol("me", held, new, vectors[row : row + 1], Batch(1), None)
+            crop = Crop(NewEntry(f"p{row}"), vectors[row])
+            await service.use_cases.enrolment.enrol(EnrolCrops("me", "lobby", (crop,)))
 
         await enrol(0)
 

@@ -10,6 +10,8 @@ import numpy as np
 from pan_reid.schemas import IndexKind
 from service.core.models import NewEntry
 from service.galleries.catalog import GalleryCatalog, LoadedGallery
+from service.galleries.commands import CreateGallery
+from service.galleries.management import Galleries
 from service.index.exact import limit_to_one_core
 from service.index.gallery_index import GalleryIndex, Hit
 from service.index.metadata import Filter
@@ -37,7 +39,7 @@ class IndexRig:
     async def _open(self, kind: IndexKind) -> None:
         await self.galleries.load()
         if not self.galleries.all():
-            await self.galleries.create("me", "lobby", "", kind)
+            await Galleries(self.database, self.galleries).create(CreateGallery("me", "lobby", index_kind=kind))
 
     @property
     def loaded(self) -> LoadedGallery:

@@ -1,7 +1,7 @@
-"""What is let in: so many requests that ask for work, and a budget over the bodies of all requests together.
+"""Limits the requests in progress, and the memory of all request bodies.
 
-A refusal must cost next to nothing, so it is given before the request is read: a service that is asked for ten times
-what it can do would else spend its time on saying so. And many bodies at once must not take all memory.
+A refusal is sent before the body is read, so that it costs little: under ten times the load that a service can handle
+it would otherwise spend its time on refusals.
 """
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -11,42 +11,45 @@ from service.api.problems import problem_response
 from service.batching.limiter import ConcurrencyLimiter
 from service.core.errors import Overloaded
 
-# How the paths of calls end.
-WORK = frozenset({"embeddings", "compare", "explain", "search", "entries"})
-STREAMS = frozenset({"stream", "import"})
+# The limited calls: method, and last segment of the path.
+_REQUESTS = frozenset(
+    {("POST", "embeddings"), ("POST", "compare"), ("POST", "explain"), ("POST", "search"), ("POST", "entries")}
+    | {("GET", "entries"), ("GET", "persons")}
+)
+_STREAMS = frozenset({("POST", "stream"), ("POST", "import")})
 
 
 class LoadSheddingMiddleware:
-    """ASGI middleware. A request that embeds or searches holds a place until it is answered, and so does a stream; they
-    have places of their own, as a stream may stay for hours.
+    """ASGI middleware. A limited request counts until its response is sent.
 
-    So do those whose caller turns out to have no key, but not for long: keys are looked at before bodies are read.
+    Streams have a limit of their own, because a stream may last for hours. Requests without a valid key count as well,
+    but only shortly: keys are checked before bodies are read.
     """
 
     def __init__(
-        self, app: ASGIApp, budget: BodyBudget, places: ConcurrencyLimiter, streams: ConcurrencyLimiter
+        self, app: ASGIApp, budget: BodyBudget, requests: ConcurrencyLimiter, streams: ConcurrencyLimiter
     ) -> None:
-        """`places` are of requests that are answered within their time, `streams` of those that may take longer."""
+        """`requests` limits the calls that must finish before their deadline, `streams` the others."""
         self._app = app
         self._budget = budget
-        self._admissions = {**dict.fromkeys(WORK, places), **dict.fromkeys(STREAMS, streams)}
+        self._limiters = {**dict.fromkeys(_REQUESTS, requests), **dict.fromkeys(_STREAMS, streams)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request, or refuse it."""
-        admission = self._admissions.get(scope["path"].rpartition("/")[2]) if scope["method"] == "POST" else None
-        if admission is None:
-            await self._within_budget(scope, receive, send)
+        """Serve or refuse one request."""
+        limiter = self._limiters.get((scope["method"], scope["path"].rpartition("/")[2]))
+        if limiter is None:
+            await self._serve(scope, receive, send)
             return
         try:
-            admission.check_capacity()
+            limiter.check_capacity()
         except Overloaded as refusal:
             await problem_response(refusal, scope["state"]["request_id"])(scope, receive, send)
         else:
-            with admission.admit():
-                await self._within_budget(scope, receive, send)
+            with limiter.admit():
+                await self._serve(scope, receive, send)
 
-    async def _within_budget(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A request holds what was read of its body until it is answered; reading it raises Overloaded."""
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Count the bytes of the body until the response is sent. Reading the body raises Overloaded."""
         with self._budget.share() as share:
 
             async def receive_within_budget() -> Message:

@@ -1,50 +1,49 @@
-"""/v1/galleries/{gallery}/persons: who is in a gallery, and erasing someone from it."""
+"""/v1/galleries/{gallery}/persons: list the persons of a gallery, and erase one."""
 
-from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 
 from pan_reid.schemas import ErasureReceipt, Identifier, PersonPage
-from service.api.dependencies import EraseCaller, ExportCaller, GalleryPath, Limit, ServiceDep, problems, respond
-from service.api.mapping import moment
-from service.api.responses import JsonResponse
-from service.core.clock import now
+from service.api.auth import EraseCaller, ExportCaller
+from service.api.dependencies import GalleryPath, Limit, UseCasesDep
+from service.api.mapping import receipt_view
+from service.api.openapi import problems
+from service.api.responses import JsonResponse, respond
+from service.galleries.commands import ErasePerson, ListPersons
 
 router = APIRouter(prefix="/v1/galleries/{gallery}/persons", tags=["persons"])
 
-# An id is any text, so it is never a part of the path: HTTP clients and proxies fold `/persons/..`, and many of them
-# `/persons/%2E%2E` as well, into the path of the gallery.
-PersonQuery = Annotated[Identifier, Query(description="the id, in full")]
+# An id can be any text, so it is never a part of the path: HTTP clients and proxies normalise `/persons/..`, and many
+# of them `/persons/%2E%2E` as well, to the path of the gallery.
+PersonQuery = Annotated[Identifier, Query(description="the complete id")]
 
 
 @router.get("", summary="List persons", responses={200: {"model": PersonPage}, **problems(404, 503)})
 async def list_persons(
     gallery: GalleryPath,
-    service: ServiceDep,
+    use_cases: UseCasesDep,
     _: ExportCaller,
-    cursor: Annotated[str, Query(max_length=128, description="`next_cursor` of the page before")] = "",
+    cursor: Annotated[str, Query(max_length=128, description="`next_cursor` of the previous page")] = "",
     limit: Limit = 100,
 ) -> Response:
-    """By id, with how many entries there are of each and from how many cameras."""
-    rows = await service.entries.persons(gallery, after=cursor, limit=limit + 1)
-    more = len(rows) > limit
-    cursor_after = rows[limit - 1].person_id if more else None
+    """A page of persons, sorted by id, with the numbers of their entries and cameras."""
+    page = await use_cases.persons.page(ListPersons(gallery, cursor, limit))
     return await respond(
         lambda: {
             "persons": [
-                {"person_id": row.person_id, "entries": row.entries, "cameras": row.cameras} for row in rows[:limit]
+                {"person_id": row.person_id, "entries": row.entries, "cameras": row.cameras} for row in page.persons
             ],
-            "next_cursor": cursor_after,
+            "next_cursor": page.next_after,
         },
-        len(rows),
+        len(page.persons),
     )
 
 
 @router.delete("", summary="Erase a person", responses={200: {"model": ErasureReceipt}, **problems(404, 503, 507)})
 async def erase_person(
-    gallery: GalleryPath, person_id: PersonQuery, service: ServiceDep, caller: EraseCaller
+    gallery: GalleryPath, person_id: PersonQuery, use_cases: UseCasesDep, caller: EraseCaller
 ) -> Response:
-    """Every entry of the person in this gallery; the answer is the receipt."""
-    erasure = await service.entries.erase_person(caller, gallery, person_id)
-    return JsonResponse({"gallery": gallery, "person_id": person_id, **asdict(erasure), "erased_at": moment(now())})
+    """Erases every entry of the person in this gallery. The response is the receipt."""
+    erasure = await use_cases.persons.erase(ErasePerson(caller, gallery, person_id))
+    return JsonResponse({**receipt_view(gallery, erasure), "person_id": person_id})

@@ -1,23 +1,25 @@
-"""A gallery's way to the loaded model: begin it, and see how far it is."""
+"""/v1/galleries/{gallery}/re-embed: bring a gallery to the loaded model, and show the progress."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BeforeValidator
 
 from pan_reid.schemas import ReEmbedding
-from service.api.dependencies import AdminCaller, Caller, GalleryPath, ServiceDep, problems
-from service.api.mapping import moment
+from service.api.auth import AdminCaller, Caller
+from service.api.dependencies import GalleryPath, UseCasesDep
+from service.api.mapping import re_embedding_view
+from service.api.openapi import problems
 from service.api.parsing.form_values import read_bool
 from service.api.responses import JsonResponse
-from service.workers.reembedding import Progress
+from service.galleries.commands import ReEmbedGallery
 
 router = APIRouter(prefix="/v1/galleries/{gallery}/re-embed", tags=["galleries"])
 
 Drop = Annotated[
     bool,
     BeforeValidator(read_bool),
-    Query(description="erase at the end what keeps no picture, as many entries as there are now"),
+    Query(description="at the end, erase the entries without a kept crop: at most as many as there are now"),
 ]
 
 
@@ -27,45 +29,24 @@ Drop = Annotated[
     status_code=202,
     responses={
         200: {"model": ReEmbedding, "description": "The gallery is of the loaded model; there is nothing to do."},
-        202: {"model": ReEmbedding, "description": "It is under way."},
+        202: {"model": ReEmbedding, "description": "The re-embedding is running."},
         **problems(404, 409, 503, 507),
     },
 )
 async def re_embed(
-    gallery: GalleryPath, service: ServiceDep, caller: AdminCaller, drop_without_crop: Drop = False
+    gallery: GalleryPath, use_cases: UseCasesDep, caller: AdminCaller, drop_without_crop: Drop = False
 ) -> Response:
-    """Its kept crops are embedded again, behind all requests and across restarts; asked again, it goes on.
+    """Embeds the kept crops again, with lower priority than requests, and across restarts. Another call continues a
+    stopped re-embedding.
 
-    Until all are done the gallery answers by its former vectors; then fingerprint and vectors change at once. Entries
-    keep their ids. To give it up, change the gallery to `keep_crops` false, or delete it.
+    The gallery answers with its old vectors until all crops are embedded; then fingerprint and vectors change at once.
+    Entries keep their ids. To cancel, set `keep_crops` of the gallery to false, or delete the gallery.
     """
-    progress = await service.reembedder.start(caller, gallery, drop_without_crop)
-    return JsonResponse(_view(gallery, progress), 200 if progress.state == "current" else 202)
+    progress = await use_cases.reembedding.start(ReEmbedGallery(caller, gallery, drop_without_crop))
+    return JsonResponse(re_embedding_view(progress), 200 if progress.state == "current" else 202)
 
 
-@router.get("", summary="How far it is", responses={200: {"model": ReEmbedding}, **problems(404, 503)})
-async def get_re_embedding(gallery: GalleryPath, service: ServiceDep, _: Caller) -> Response:
-    """Once the gallery is of the loaded model, with the receipt of what was erased on the way."""
-    return JsonResponse(_view(gallery, await service.reembedder.progress(gallery)))
-
-
-def _view(gallery: str, progress: Progress) -> dict[str, Any]:
-    last = progress.last
-    erased = None
-    if last is not None and last.finished_at is not None and last.dropped:
-        erased = {
-            "gallery": gallery,
-            "entries": last.dropped,
-            "overwritten": last.overwritten,
-            "erased_at": moment(last.finished_at),
-        }
-    return {
-        "gallery": gallery,
-        "state": progress.state,
-        "fingerprint": progress.row.fingerprint,
-        "entries": progress.counts.entries,
-        "done": progress.counts.done,
-        "without_crop": progress.counts.impossible,
-        "problem": progress.problem,
-        "erased": erased,
-    }
+@router.get("", summary="Get the progress", responses={200: {"model": ReEmbedding}, **problems(404, 503)})
+async def get_re_embedding(gallery: GalleryPath, use_cases: UseCasesDep, _: Caller) -> Response:
+    """Once the gallery is of the loaded model, this includes the receipt for entries that were erased."""
+    return JsonResponse(re_embedding_view(await use_cases.reembedding.progress(gallery)))

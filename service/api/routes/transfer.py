@@ -1,11 +1,9 @@
-"""A gallery as one file: out of this service, and into another one of the same model."""
+"""A gallery as one file: export from this service, import to another one with the same model."""
 
 import base64
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import orjson
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
@@ -14,36 +12,28 @@ from bundle import ImageError
 from pan_reid.errors import InvalidExport
 from pan_reid.schemas import ExportedEntry, ExportedGallery, Gallery
 from pan_reid.schemas.export_file import FORMAT, LONGEST, ExportReader, ExportWriter
-from service.api.dependencies import AdminCaller, ExportCaller, GalleryPath, ServiceDep, parse, problems
-from service.api.mapping import microseconds, moment
-from service.api.parsing.images import image_from_base64, unit_vector
+from service.api.auth import AdminCaller, ExportCaller
+from service.api.dependencies import GalleryPath, UseCasesDep
+from service.api.mapping import gallery_view, optional_micros, optional_time, retention_days, retention_of
+from service.api.openapi import problems
+from service.api.parsing.images import image_from_base64, parse_vector
 from service.api.parsing.json_text import VALUES_PER_ENTRY, parse_json
 from service.api.parsing.line_buffer import BodyLines
+from service.api.parsing.validation import parse
 from service.api.responses import JsonResponse
-from service.api.routes.galleries import gallery_view, retention_of
-from service.container import Container
-from service.core.clock import now
-from service.core.errors import BodyTooLarge, InvalidRequest, ModelMismatch, UnsupportedBody
+from service.container import UseCases
+from service.core.clock import to_micros
+from service.core.errors import BodyTooLarge, InvalidRequest, UnsupportedBody
 from service.core.models import EntryRow
-from service.core.types import Vectors
-from service.galleries.transfer import BATCH, BATCH_BYTES, WriteBatch
-from service.inference.embedder import Embedder
-from service.storage.entries import ExportedRow
-from service.storage.galleries import GalleryRow
-from service.workers.retention import DAY
+from service.galleries.commands import BeginImport, ExportGallery, FinishImport, ImportedEntry, ImportEntries
+from service.galleries.results import ExportCursor
 
 router = APIRouter(prefix="/v1/galleries/{gallery}", tags=["galleries"])
 
-
-@dataclass(frozen=True, slots=True)
-class _Arrived:
-    row: EntryRow
-    vector: Vectors
-    image: bytes | None
-
-
 _FILE = "application/octet-stream"
 _BINARY = {_FILE: {"schema": {"type": "string", "format": "binary"}}}
+_BATCH = 500  # entries of one commit
+_BATCH_BYTES = 4 * 2**20  # of vectors and images in one commit; one entry more may exceed it
 
 
 @router.post(
@@ -52,20 +42,20 @@ _BINARY = {_FILE: {"schema": {"type": "string", "format": "binary"}}}
     response_class=StreamingResponse,
     responses={
         200: {
-            "description": "JSON lines: the gallery, a line an entry with its vector and the picture that is kept of "
-            "it, and a last line with the SHA-256 of those before it. A file without that last line was cut off.",
+            "description": "JSON lines: the gallery, one line for each entry with its vector and kept image, and a "
+            "last line with the SHA-256 of the lines before it. A file without the last line was cut off.",
             "content": _BINARY,
         },
         **problems(404, 503, 507),
     },
 )
-async def export_gallery(gallery: GalleryPath, service: ServiceDep, caller: ExportCaller) -> Response:
-    """Whoever has the file can compare its vectors with any picture, and sees those that the gallery keeps: guard it
-    as you would guard pictures.
+async def export_gallery(gallery: GalleryPath, use_cases: UseCasesDep, caller: ExportCaller) -> Response:
+    """The file contains vectors, which can be compared with any image, and the kept images. Protect it as you would
+    protect the images.
     """
-    row, batches = await service.transfer.export(caller, gallery)
-    name = {"Content-Disposition": f'attachment; filename="{gallery}.jsonl"'}
-    return StreamingResponse(_lines(row, batches), media_type=_FILE, headers=name)
+    cursor = await use_cases.transfer.begin_export(ExportGallery(caller, gallery))
+    headers = {"Content-Disposition": f'attachment; filename="{gallery}.jsonl"'}
+    return StreamingResponse(_export(use_cases, cursor), media_type=_FILE, headers=headers)
 
 
 @router.post(
@@ -75,66 +65,74 @@ async def export_gallery(gallery: GalleryPath, service: ServiceDep, caller: Expo
     openapi_extra={"requestBody": {"required": True, "content": _BINARY}},
     responses={201: {"model": Gallery}, **problems(404, 409, 415, 429, 503, 504, 507)},
 )
-async def import_gallery(gallery: GalleryPath, request: Request, service: ServiceDep, caller: AdminCaller) -> Response:
-    """A file of an export becomes a new gallery of this name, whole or not at all; its entries get new ids.
+async def import_gallery(
+    gallery: GalleryPath, request: Request, use_cases: UseCasesDep, caller: AdminCaller
+) -> Response:
+    """Creates a gallery of this name from an exported file, completely or not at all. Its entries get new ids.
 
-    It may be larger than other requests, as nothing of it is held in memory.
+    The file may exceed the size limit of other requests, because it is not kept in memory.
     """
     if request.headers.get("content-type") != _FILE:
-        raise UnsupportedBody(f"send the file of an export as {_FILE}")
+        raise UnsupportedBody(f"send the exported file as {_FILE}")
     share = request.scope["share"]
-    longest = min(LONGEST, share.budget.longest_line)
-    lines = BodyLines(share, longest, service.settings.request_timeout, open_end=False)
+    max_line = min(LONGEST, share.budget.max_line)
+    lines = BodyLines(share, max_line, use_cases.settings.request_timeout, is_open_ended=False)
     async with lines.reading(request.receive):
-        return await _import(gallery, _records(lines), service, caller)
+        return await _import(gallery, _records(lines), use_cases, caller)
 
 
-async def _import(name: str, arriving: AsyncIterator[dict[str, Any]], service: Container, caller: str) -> Response:
-    first = parse(ExportedGallery, await anext(arriving))
-    model = service.bundle.manifest
-    if (first.fingerprint, first.dim) != (model.model.fingerprint, model.output.dim):
-        raise ModelMismatch(
-            f"the export is of model {first.fingerprint[:12]} and {model.model.fingerprint[:12]} is loaded: start the "
-            "service with the bundle of the export to import it, or enrol its crops again into a new gallery"
-        )
-    async with service.transfer.incoming(caller, name, first.purpose, retention_of(first), first.keep_crops) as keep:
-        await _keep_all(arriving, first, service.embedder, keep)
-    return JsonResponse(gallery_view(service, service.galleries.find(name)), 201)
-
-
-async def _lines(row: GalleryRow, batches: AsyncIterator[list[ExportedRow]]) -> AsyncIterator[bytes]:
-    writer = ExportWriter()
-    days = None if row.retention is None else row.retention / DAY
+async def _export(use_cases: UseCases, cursor: ExportCursor) -> AsyncIterator[bytes]:
+    writer, row = ExportWriter(), cursor.gallery
     header = {
         **FORMAT,
         "fingerprint": row.fingerprint,
         "dim": row.dim,
         "purpose": row.purpose,
-        "retention_days": days,
+        "retention_days": retention_days(row.retention),
         "keep_crops": row.keep_crops,
     }
     yield writer.line(orjson.dumps(header))
-    async for batch in batches:
-        yield b"".join(writer.line(orjson.dumps(_exported(one), option=orjson.OPT_UTC_Z)) for one in batch)
+    following: ExportCursor | None = cursor
+    while following is not None:
+        page = await use_cases.transfer.export_page(following)
+        yield b"".join(
+            writer.line(orjson.dumps(_entry_line(one.row, one.vector, one.image), option=orjson.OPT_UTC_Z))
+            for one in page.entries
+        )
+        following = page.following
     yield writer.footer()
 
 
-def _exported(one: ExportedRow) -> dict[str, Any]:
-    entry = one.row
-    image = {} if one.image is None else {"image": base64.b64encode(one.image).decode()}
-    return {
+def _entry_line(entry: EntryRow, vector: bytes, image: bytes | None) -> dict[str, Any]:
+    line = {
         "person_id": entry.person_id,
         "camera_id": entry.camera_id,
-        "captured_at": moment(entry.captured_at),
+        "captured_at": optional_time(entry.captured_at),
         "attributes": orjson.Fragment(entry.attributes),
-        "created_at": moment(entry.created_at),
-        "vector": base64.b64encode(one.vector).decode(),
-        **image,
+        "created_at": optional_time(entry.created_at),
+        "vector": base64.b64encode(vector).decode(),
     }
+    return line if image is None else {**line, "image": base64.b64encode(image).decode()}
+
+
+async def _import(name: str, records: AsyncIterator[dict[str, Any]], use_cases: UseCases, caller: str) -> Response:
+    header = parse(ExportedGallery, await anext(records))
+    transfer = use_cases.transfer
+    gallery_id = await transfer.begin_import(
+        BeginImport(name, header.fingerprint, header.dim, header.purpose, retention_of(header), header.keep_crops)
+    )
+    try:
+        async for batch in _batches(records, header):
+            await transfer.import_entries(ImportEntries(gallery_id, tuple(batch)))
+        gallery = await transfer.finish_import(FinishImport(caller, name, gallery_id))
+    except BaseException:
+        await transfer.abort_import(gallery_id)
+        raise
+    return JsonResponse(gallery_view(gallery), 201)
 
 
 async def _records(lines: BodyLines) -> AsyncIterator[dict[str, Any]]:
-    """The records of the body, as they arrive."""
+    """The records of the body, while it arrives."""
     reader = ExportReader(_parse_line)
     try:
         while taken := await lines.take(1):
@@ -155,48 +153,38 @@ def _parse_line(line: bytes) -> Any:
         raise ValueError(str(error)) from None
 
 
-async def _keep_all(
-    arriving: AsyncIterator[dict[str, Any]], gallery: ExportedGallery, embedder: Embedder, keep: WriteBatch
-) -> None:
-    batch: list[_Arrived] = []
+async def _batches(
+    records: AsyncIterator[dict[str, Any]], header: ExportedGallery
+) -> AsyncIterator[list[ImportedEntry]]:
+    batch: list[ImportedEntry] = []
     size = 0
     number = 1
-    async for record in arriving:
+    async for record in records:
         number += 1
         try:
-            one = await _arrived(record, gallery, embedder)
+            one = _parse_entry(number, record, header)
         except (InvalidRequest, ImageError) as error:
             raise InvalidRequest(f"line {number}: {error}", getattr(error, "problems", ())) from None
         batch.append(one)
         size += one.vector.nbytes + len(one.image or b"")
-        if len(batch) == BATCH or size >= BATCH_BYTES:
-            await _keep_batch(batch, keep)
+        if len(batch) == _BATCH or size >= _BATCH_BYTES:
+            yield batch
             batch, size = [], 0
     if batch:
-        await _keep_batch(batch, keep)
+        yield batch
 
 
-async def _keep_batch(batch: list[_Arrived], keep: WriteBatch) -> None:
-    await keep([one.row for one in batch], np.stack([one.vector for one in batch]), [one.image for one in batch])
-
-
-async def _arrived(record: dict[str, Any], gallery: ExportedGallery, embedder: Embedder) -> _Arrived:
+def _parse_entry(number: int, record: dict[str, Any], header: ExportedGallery) -> ImportedEntry:
     one = parse(ExportedEntry, record)
     attributes = orjson.dumps(one.attributes).decode()
-    captured, enrolled = microseconds(one.captured_at), microseconds(one.created_at)
-    assert enrolled is not None
-    enrolled = min(enrolled, now())  # by the clock of another machine; an entry from the future would never expire
-    entry = EntryRow(0, one.person_id, one.camera_id, captured, attributes, enrolled)
-    return _Arrived(entry, unit_vector(one.vector, gallery.dim), await _image(one, gallery, embedder))
-
-
-async def _image(one: ExportedEntry, gallery: ExportedGallery, embedder: Embedder) -> bytes | None:
-    """Whoever made the file: no bytes of a picture are kept that this service did not write itself."""
-    if one.image is None:
-        return None
-    if not gallery.keep_crops:
-        raise InvalidRequest("there is a picture, and by its first line the gallery keeps none")
-    image = image_from_base64(one.image)
-    if isinstance(image, ImageError):
-        raise image
-    return await embedder.reencode(image)
+    created_at = to_micros(one.created_at)
+    entry = EntryRow(0, one.person_id, one.camera_id, optional_micros(one.captured_at), attributes, created_at)
+    image = None
+    if one.image is not None:
+        if not header.keep_crops:
+            raise InvalidRequest("it has an image, and by its first line the gallery keeps none")
+        decoded = image_from_base64(one.image)
+        if isinstance(decoded, ImageError):
+            raise decoded
+        image = decoded
+    return ImportedEntry(number, entry, parse_vector(one.vector), image)

@@ -25,7 +25,7 @@ from bundle import ImageLimits
 from pan_reid import Client
 from service.api.parsing.line_buffer import LineBuffer
 from service.core.settings import Settings
-from service.galleries.enrolment_results import Batch, Failure, Range
+from service.galleries.enrolment_results import Batch, EnrolledRange, Failure
 from tests.support.bundles import DIM
 from tests.support.pictures import encode, png
 from tests.support.servers import running
@@ -322,7 +322,7 @@ def test_what_a_former_version_kept_of_a_key_is_answered() -> None:
     for kept in (json.dumps(answer), stream):
         failed, enrolled = Batch.loads(kept.encode()).outcomes(0, 3)
         assert failed == Failure(0, {"code": "c", "detail": "d"})
-        assert enrolled == Range(1, 7, 2)
+        assert enrolled == EnrolledRange(1, 7, 2)
     batch = Batch(3, {0: {"code": "c", "detail": "d"}}, b"8 bytes." * 3, 7)
     assert Batch.loads(batch.dumps()) == batch
 

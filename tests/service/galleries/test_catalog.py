@@ -14,14 +14,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from service.core.errors import Conflict, InvalidRequest, NotFound
 from service.core.models import NewEntry
-from service.galleries.catalog import GalleryCatalog
+from service.galleries.commands import IdempotencyKey
 from service.galleries.enrolment_results import Batch
-from service.galleries.entries import Entries, IdempotencyKey
 from service.index.metadata import Filter
-from service.observability.metrics import Metrics
-from service.storage.database import Database
+from tests.service.galleries.store import DIM, Store
 
-DIM = 4
 PERSONS = st.sampled_from([None, "ann", "ben"])
 CAMERAS = st.sampled_from([None, "c1", "c2"])
 NAMES = st.sampled_from(["lobby", "garage"])
@@ -35,7 +32,7 @@ class Kept:
     vector: np.ndarray
 
 
-class Store(RuleBasedStateMachine):
+class Machine(RuleBasedStateMachine):
     """`truth` is what the galleries must hold: name -> entry id -> entry."""
 
     def __init__(self) -> None:
@@ -50,10 +47,8 @@ class Store(RuleBasedStateMachine):
 
     def start(self) -> None:
         async def load() -> None:
-            self.database = Database(Path(self._folder.name) / "pan.sqlite3", Metrics())
-            self.galleries = GalleryCatalog(self.database, "0" * 64, DIM, Metrics())
-            await self.galleries.load()
-            self.entries = Entries(self.database, self.galleries)
+            self.store = Store(Path(self._folder.name))
+            await self.store.catalog.load()
 
         self._runner.run(load())
 
@@ -67,12 +62,12 @@ class Store(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        self.database.close()
+        self.store.database.close()
         self.start()
 
     @rule(name=NAMES)
     def create_gallery(self, name: str) -> None:
-        call = self.galleries.create("me", name, "", "flat")
+        call = self.store.create(name)
         if name in self.truth:
             with pytest.raises(Conflict):
                 self.do(call)
@@ -84,9 +79,9 @@ class Store(RuleBasedStateMachine):
     def delete_gallery(self, name: str) -> None:
         if name not in self.truth:
             with pytest.raises(NotFound):
-                self.do(self.galleries.delete("me", name))
+                self.do(self.store.delete(name))
             return
-        assert self.do(self.galleries.delete("me", name)).entries == len(self.truth.pop(name))
+        assert self.do(self.store.delete(name)).entries == len(self.truth.pop(name))
         self.keys = {key: answer for key, answer in self.keys.items() if key[0] != name}
 
     @rule(name=NAMES, known=KNOWN, key=st.sampled_from([None, "k1", "k2"]))
@@ -94,14 +89,12 @@ class Store(RuleBasedStateMachine):
         vectors = self.vectors(len(known))
         if name not in self.truth:
             with pytest.raises(NotFound):
-                self.galleries.find(name)
+                self.store.catalog.find(name)
             return
-        call = self.entries.enrol(
-            "me",
-            self.galleries.find(name),
+        call = self.store.enrol_vectors(
+            name,
             [NewEntry(person, camera) for person, camera in known],
             vectors,
-            Batch(len(known)),
             None if key is None else IdempotencyKey(key, str(known)),
         )
         if key is not None and (name, key) in self.keys:
@@ -125,7 +118,7 @@ class Store(RuleBasedStateMachine):
     @rule(name=NAMES, choice=st.integers(0, 10**6))
     def delete_entry(self, name: str, choice: int) -> None:
         id_ = choice % self.last + 1
-        call = self.entries.delete("me", name, id_)
+        call = self.store.delete_entry(name, id_)
         if id_ in self.truth.get(name, {}):
             self.do(call)
             del self.truth[name][id_]
@@ -137,7 +130,7 @@ class Store(RuleBasedStateMachine):
     @rule(name=NAMES, choice=st.integers(0, 10**6), person=PERSONS, camera=CAMERAS)
     def update_metadata(self, name: str, choice: int, person: str | None, camera: str | None) -> None:
         id_ = choice % self.last + 1
-        call = self.entries.update("me", name, id_, lambda row: replace(row, person_id=person, camera_id=camera))
+        call = self.store.update(name, id_, person_id=person, camera_id=camera)
         if id_ in self.truth.get(name, {}):
             self.do(call)
             self.truth[name][id_] = replace(self.truth[name][id_], person=person, camera=camera)
@@ -148,7 +141,7 @@ class Store(RuleBasedStateMachine):
     @rule(name=NAMES, person=st.sampled_from(["ann", "ben"]))
     def erase(self, name: str, person: str) -> None:
         theirs = [id_ for id_, kept in self.truth.get(name, {}).items() if kept.person == person]
-        call = self.entries.erase_person("me", name, person)
+        call = self.store.erase(name, person)
         if theirs:
             receipt = self.do(call)
             assert (receipt.entries, receipt.overwritten) == (len(theirs), True)
@@ -160,14 +153,14 @@ class Store(RuleBasedStateMachine):
 
     @invariant()
     def lists_are_the_truth(self) -> None:
-        assert [held.row.name for held in self.galleries.all()] == sorted(self.truth)
+        assert [held.row.name for held in self.store.catalog.all()] == sorted(self.truth)
         for name, kept in self.truth.items():
-            rows = self.do(self.entries.page(name, after=0, limit=1000, person_id=None, camera_id=None))
+            rows = self.do(self.store.rows(name))
             assert [(row.id, row.person_id, row.camera_id) for row in rows] == [
                 (id_, entry.person, entry.camera) for id_, entry in sorted(kept.items())
             ]
             people = {entry.person for entry in kept.values()} - {None}
-            memory = self.galleries.find(name).memory
+            memory = self.store.catalog.find(name).memory
             assert (len(memory), memory.persons) == (len(kept), len(people))
 
     @invariant()
@@ -179,21 +172,21 @@ class Store(RuleBasedStateMachine):
                 (Filter(cameras=frozenset({"c1"})), {id_ for id_, entry in kept.items() if entry.camera == "c1"}),
             ]:
                 truth = sorted((-float(kept[id_].vector @ query), id_) for id_ in allowed)[:7]
-                hits = self.galleries.find(name).memory.search([query[None]], 7, where)[0]
+                hits = self.store.catalog.find(name).memory.search([query[None]], 7, where)[0]
                 assert [hit.entry_id for hit in hits] == [id_ for _, id_ in truth]
                 np.testing.assert_allclose([-hit.score for hit in hits], [score for score, _ in truth], atol=1e-6)
 
     def teardown(self) -> None:
-        self.database.close()
+        self.store.database.close()
         self._runner.close()
         self._folder.cleanup()
 
 
-Store.TestCase.settings = settings(
+Machine.TestCase.settings = settings(
     max_examples=20,
     stateful_step_count=40,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
 )
-TestStore = Store.TestCase
+TestGalleries = Machine.TestCase

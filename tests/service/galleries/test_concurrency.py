@@ -5,9 +5,8 @@ import os
 import resource
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,58 +16,15 @@ import pytest
 
 from service.api import mapping as views
 from service.api.app import create_app
-from service.api.routes import search
 from service.container import open_service
 from service.core.errors import NotReady, StorageFailed
-from service.core.models import NewEntry
 from service.core.settings import Settings
-from service.galleries.catalog import GalleryCatalog
-from service.galleries.enrolment_results import Batch
-from service.galleries.entries import Entries
 from service.index.gallery_index import GalleryIndex
 from service.index.metadata import Filter
 from service.observability.metrics import Metrics
 from service.storage.connection import read_probe
 from service.storage.database import Database
-
-DIM = 4
-
-
-class Store:
-    """Galleries over a real file, without HTTP."""
-
-    def __init__(self, folder: Path) -> None:
-        self.database = Database(folder / "pan.sqlite3", Metrics())
-        self.galleries = GalleryCatalog(self.database, "0" * 64, DIM, Metrics())
-        self.entries = Entries(self.database, self.galleries)
-
-    async def enrol(self, name: str, *persons: str) -> list[int]:
-        """The ids of new entries, whose vectors are all alike."""
-        vectors = np.tile(np.eye(1, DIM, dtype=np.float32), (len(persons), 1))
-        new = [NewEntry(person) for person in persons]
-        batch = await self.entries.enrol("me", self.galleries.find(name), new, vectors, Batch(len(new)), None)
-        return list(range(batch.first_id, batch.first_id + len(new)))
-
-    async def rename(self, name: str, entry: int, person: str) -> None:
-        """Give an entry to another person."""
-        await self.entries.update("me", name, entry, lambda row: replace(row, person_id=person))
-
-    def found(self, name: str) -> list[int]:
-        """The entries that a search finds."""
-        query = np.eye(1, DIM, dtype=np.float32)
-        return [hit.entry_id for hit in self.galleries.find(name).memory.search([query], 100, Filter())[0]]
-
-
-@asynccontextmanager
-async def opened(folder: Path, *names: str) -> AsyncIterator[Store]:
-    store = Store(folder)
-    try:
-        await store.galleries.load()
-        for name in names:
-            await store.galleries.create("me", name, "", "flat")
-        yield store
-    finally:
-        await asyncio.to_thread(store.database.close)
+from tests.service.galleries.store import DIM, opened
 
 
 @contextmanager
@@ -121,20 +77,20 @@ def test_a_search_that_runs_holds_up_no_other_gallery_and_no_line_of_the_audit(t
     async def play() -> None:
         async with opened(tmp_path, "busy", "other") as store:
             await store.enrol("busy", "ann")
-            with search_held(store.galleries.find("busy").memory) as go_on:
+            with search_held(store.catalog.find("busy").memory) as go_on:
                 waiting = [
                     asyncio.create_task(store.enrol("busy", "ben")),
-                    asyncio.create_task(store.entries.erase_person("me", "busy", "ann")),
+                    asyncio.create_task(store.erase("busy", "ann")),
                 ]
-                await store.entries.audit("me", "search", "busy", 1)  # of this very gallery too
+                await store.audit.record("me", "search", "busy", 1)  # of this very gallery too
                 first, second = await store.enrol("other", "cat", "dan")
-                await store.rename("other", first, "eve")
-                await store.entries.delete("me", "other", second)
+                await store.update("other", first, person_id="eve")
+                await store.delete_entry("other", second)
                 assert store.found("other") == [first]
-                await store.galleries.create("me", "third", "", "flat")
-                await store.galleries.delete("me", "third")
+                await store.create("third")
+                await store.delete("third")
                 # What is not answered yet waits for the search, and not for its turn to be written.
-                rows = await store.entries.page("busy", after=0, limit=9, person_id=None, camera_id=None)
+                rows = await store.rows("busy")
                 assert [row.person_id for row in rows] == ["ben"]
                 assert not any(task.done() for task in waiting)
                 go_on.set()
@@ -148,21 +104,17 @@ def test_changes_of_a_gallery_are_followed_in_the_order_of_their_commits(tmp_pat
     async def play() -> None:
         async with opened(tmp_path, "busy") as store:
             (kept,) = await store.enrol("busy", "ann")
-            with search_held(store.galleries.find("busy").memory):
+            with search_held(store.catalog.find("busy").memory):
                 tasks = []
                 for turn in range(20):
                     tasks.append(asyncio.create_task(store.enrol("busy", f"p{turn}")))
-                    name = f"n{turn}"
-                    change = store.entries.update(
-                        "me", "busy", kept, lambda row, name=name: replace(row, person_id=name)
-                    )
-                    tasks.append(asyncio.create_task(change))
-                while len(await store.entries.page("busy", after=0, limit=99, person_id=None, camera_id=None)) < 21:
+                    tasks.append(asyncio.create_task(store.update("busy", kept, person_id=f"n{turn}")))
+                while len(await store.rows("busy")) < 21:
                     await asyncio.sleep(0)
-                tasks.append(asyncio.create_task(store.entries.erase_person("me", "busy", "p3")))
+                tasks.append(asyncio.create_task(store.erase("busy", "p3")))
             await asyncio.gather(*tasks)
-            metadata = store.galleries.find("busy").memory.segment.metadata
-            rows = await store.entries.page("busy", after=0, limit=99, person_id=None, camera_id=None)
+            metadata = store.catalog.find("busy").memory.segment.metadata
+            rows = await store.rows("busy")
             assert len(rows) == 20
             in_memory = {
                 int(metadata.entries[row]): metadata.person_name(int(metadata.persons[row]))
@@ -177,11 +129,11 @@ def test_a_gallery_deleted_and_made_anew_gets_nothing_of_the_changes_that_still_
     async def play() -> None:
         async with opened(tmp_path, "busy") as store:
             await store.enrol("busy", "ann")
-            with search_held(store.galleries.find("busy").memory) as go_on:
+            with search_held(store.catalog.find("busy").memory) as go_on:
                 waiting = asyncio.create_task(store.enrol("busy", "ben"))
-                await store.entries.audit("me", "search", "busy", 1)  # after that commit
-                await store.galleries.delete("me", "busy")
-                await store.galleries.create("me", "busy", "", "flat")
+                await store.audit.record("me", "search", "busy", 1)  # after that commit
+                await store.delete("busy")
+                await store.create("busy")
                 (entry,) = await store.enrol("busy", "cat")
                 go_on.set()
                 await waiting
@@ -196,7 +148,7 @@ def test_memory_made_anew_holds_the_commits_that_were_still_to_be_followed_once(
     async def play() -> None:
         async with opened(tmp_path, "g") as store:
             await store.enrol("g", "ann")
-            held = store.galleries.find("g")
+            held = store.catalog.find("g")
 
             def fails(*_: object) -> None:
                 raise MemoryError
@@ -204,11 +156,11 @@ def test_memory_made_anew_holds_the_commits_that_were_still_to_be_followed_once(
             with search_held(held.memory):
                 monkeypatch.setattr(held.memory, "add", fails)
                 tasks = [asyncio.create_task(store.enrol("g", person)) for person in ("ben", "cat", "dan")]
-                tasks.append(asyncio.create_task(store.entries.erase_person("me", "g", "cat")))
-                while len(await store.entries.page("g", after=0, limit=9, person_id=None, camera_id=None)) != 3:
+                tasks.append(asyncio.create_task(store.erase("g", "cat")))
+                while len(await store.rows("g")) != 3:
                     await asyncio.sleep(0)
             await asyncio.gather(*tasks)
-            rows = await store.entries.page("g", after=0, limit=9, person_id=None, camera_id=None)
+            rows = await store.rows("g")
             assert store.found("g") == [row.id for row in rows]
             assert (len(held.memory), held.memory.persons) == (3, 3)
 
@@ -226,11 +178,11 @@ def test_memory_that_could_not_be_made_anew_is_made_so_with_the_next_change(
                 raise MemoryError
 
             with monkeypatch.context() as broken:
-                broken.setattr(store.galleries.find("g").memory, "add", fails)
+                broken.setattr(store.catalog.find("g").memory, "add", fails)
                 broken.setattr("service.galleries.catalog.load_gallery", fails)
                 with pytest.raises(MemoryError):
                     await store.enrol("g", "ben")
-            await store.entries.delete("me", "g", first)
+            await store.delete_entry("g", first)
             assert store.found("g") == [first + 1]
 
     run(play())
@@ -239,22 +191,22 @@ def test_memory_that_could_not_be_made_anew_is_made_so_with_the_next_change(
 def test_memory_that_could_not_be_made_anew_is_made_so_without_a_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.galleries.catalog._EVERY", 0.01)
+    monkeypatch.setattr("service.galleries.catalog._INTERVAL", 0.01)
 
     async def play() -> None:
-        async with opened(tmp_path, "g") as store, store.galleries.running():
+        async with opened(tmp_path, "g") as store, store.catalog.running():
 
             def fails(*_: object, **__: object) -> None:
                 raise MemoryError
 
             with monkeypatch.context() as broken:
-                broken.setattr(store.galleries.find("g").memory, "add", fails)
+                broken.setattr(store.catalog.find("g").memory, "add", fails)
                 broken.setattr("service.galleries.catalog.load_gallery", fails)
                 with pytest.raises(MemoryError):
                     await store.enrol("g", "ann")
-                while not store.galleries.health.failing:
+                while not store.catalog.health.failing:
                     await asyncio.sleep(0)
-            while store.galleries.health.failing:
+            while store.catalog.health.failing:
                 await asyncio.sleep(0.01)
             assert len(store.found("g")) == 1
 
@@ -270,15 +222,15 @@ def test_galleries_are_gone_through_while_others_are_made_and_deleted(tmp_path: 
             def look() -> None:
                 try:
                     while not over.is_set():
-                        assert len([held.row.name for held in store.galleries.all()]) >= 20
+                        assert len([held.row.name for held in store.catalog.all()]) >= 20
                 except BaseException as error:
                     failures.append(error)
 
             thread = threading.Thread(target=look)
             thread.start()
             for turn in range(15):
-                await store.galleries.create("me", f"more{turn}", "", "flat")
-                await store.galleries.delete("me", f"more{turn}")
+                await store.create(f"more{turn}")
+                await store.delete(f"more{turn}")
             over.set()
             thread.join()
             assert failures == []
@@ -322,15 +274,14 @@ def test_other_requests_are_answered_while_a_large_answer_is_built(
         assert go_on.wait(20)
         return hit_view(*args)
 
-    for module in (views, search):
-        monkeypatch.setattr(module, "hit_view", held)
+    monkeypatch.setattr(views, "hit_view", held)
 
     async def play() -> None:
         async with open_service(Settings(bundle=bundle, data=tmp_path)) as service:
             transport = httpx.ASGITransport(create_app(service))
             async with httpx.AsyncClient(transport=transport, base_url="http://localhost/v1") as http:
                 await http.post("/galleries", json={"name": "g"})
-                vectors = np.random.default_rng(0).normal(size=(150, service.galleries.find("g").row.dim)).tolist()
+                vectors = np.random.default_rng(0).normal(size=(150, service.catalog.dim)).tolist()
                 entries = [{"vector": vector, "person_id": f"p{n % 4}"} for n, vector in enumerate(vectors)]
                 assert (await http.post("/galleries/g/entries", json={"entries": entries})).status_code == 201
                 asking = {"vector": vectors[0], "top_k": 150, **asked}
@@ -350,8 +301,8 @@ def test_readiness_reads_as_requests_do(bundle: Path, tmp_path: Path, monkeypatc
         async with open_service(Settings(bundle=bundle, data=tmp_path)) as service:
             monkeypatch.setattr(service.database, "_local", threading.local())  # no thread has a connection
             with no_more_files(), pytest.raises(NotReady, match="cannot be used"):
-                await service.health()
-            assert await service.health() == []
+                await service.use_cases.status.readiness()
+            assert (await service.use_cases.status.readiness()).failing == ()
 
     run(play())
 
@@ -359,11 +310,11 @@ def test_readiness_reads_as_requests_do(bundle: Path, tmp_path: Path, monkeypatc
 def test_readiness_waits_for_another_that_asks_no_longer_than_for_the_service(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.container._PROBE_TIMEOUT", 0.05)
+    monkeypatch.setattr("service.galleries.status._PROBE_TIMEOUT", 0.05)
 
     async def play() -> None:
-        async with open_service(Settings(bundle=bundle, data=tmp_path)) as service, service._probing:
+        async with open_service(Settings(bundle=bundle, data=tmp_path)) as service, service.use_cases.status._probing:
             with pytest.raises(NotReady, match="did not answer"):
-                await asyncio.wait_for(service.health(), 30)
+                await asyncio.wait_for(service.use_cases.status.readiness(), 30)
 
     run(play())

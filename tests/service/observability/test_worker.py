@@ -8,6 +8,7 @@ import pytest
 from service.container import open_service
 from service.core.settings import Settings
 from service.galleries.catalog import GalleryCatalog, LoadedGallery
+from service.galleries.commands import CreateGallery
 from service.observability.metrics import Metrics
 from service.observability.worker import Worker
 from service.storage import entries as records
@@ -41,8 +42,8 @@ def test_a_worker_continues_after_failures_and_counts_them() -> None:
 def test_the_workers_of_a_service_continue_and_readiness_lists_failing_ones(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
-    for module in ("workers.retention", "workers.index_maintenance"):
-        monkeypatch.setattr(f"service.{module}._EVERY", 0.01)
+    for module in ("retention", "index_maintenance"):
+        monkeypatch.setattr(f"service.workers.{module}._INTERVAL", 0.01)
     all_galleries, delete_expired = GalleryCatalog.all, records.delete_expired
     fails = True
 
@@ -59,14 +60,14 @@ def test_the_workers_of_a_service_continue_and_readiness_lists_failing_ones(
     async def play() -> None:
         nonlocal fails
         async with open_service(Settings(bundle=bundle, data=tmp_path)) as service:
-            await service.galleries.create("me", "g", "", "flat", retention=1)
+            await service.use_cases.galleries.create(CreateGallery("me", "g", index_kind="flat", retention=1))
             monkeypatch.setattr(GalleryCatalog, "all", all_but)
             monkeypatch.setattr(records, "delete_expired", expired)
             named = {"all": {"retention", "index upkeep"}, "expired": {"retention"}}[broken]
-            while not named <= set(await service.health()):
+            while not named <= set((await service.use_cases.status.readiness()).failing):
                 await asyncio.sleep(0.01)
             fails = False
-            while named & set(await service.health()):
+            while named & set((await service.use_cases.status.readiness()).failing):
                 await asyncio.sleep(0.01)
 
     asyncio.run(asyncio.wait_for(play(), 120))

@@ -27,6 +27,7 @@ from service.core.errors import Conflict, EngineFailed
 from service.core.settings import Settings
 from service.galleries import catalog as galleries
 from service.galleries import transfer
+from service.galleries.commands import ExportGallery
 from service.inference.embedder import Embedder
 from service.observability.metrics import Metrics
 from service.storage import reembedding as rows
@@ -266,16 +267,18 @@ def test_no_more_is_dropped_than_was_agreed_to_and_what_cannot_be_used_is_told(o
 def test_an_export_that_began_before_does_not_mix_two_models(
     other: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "BATCH", 5)
+    monkeypatch.setattr(transfer, "_BATCH", 5)
 
     async def test() -> None:
         async with opened(other, data) as (service, http):
-            row, batches = await service.transfer.export("me", "g")
-            assert {len(one.vector) for one in await anext(batches)} == {4 * row.dim}
+            export = service.use_cases.transfer
+            page = await export.export_page(await export.begin_export(ExportGallery("me", "g")))
+            assert page.following is not None
+            assert {len(one.vector) for one in page.entries} == {4 * page.following.gallery.dim}
             await http.post("/galleries/g/re-embed")
             assert (await finished(http))["state"] == "current"
             with pytest.raises(Conflict, match="export it again"):
-                await anext(batches)
+                await export.export_page(page.following)
 
     asyncio.run(test())
 
@@ -339,7 +342,7 @@ def test_everybody_else_writes_and_searches_while_the_new_vectors_are_read(
             monkeypatch.setattr(galleries, "load_gallery", held)
             await http.post("/galleries/g/re-embed")
             assert await asyncio.to_thread(inside.wait, 60)
-            await service.entries.audit("me", "search", "elsewhere", 1)
+            await service.audit.record("me", "search", "elsewhere", 1)
             assert (await http.post("/galleries", json={"name": "elsewhere"})).status_code == 201
             vector = np.eye(OTHER_DIM)[0].tolist()
             added = await http.post("/galleries/elsewhere/entries", json={"entries": [{"vector": vector}]})
@@ -403,7 +406,7 @@ def test_a_gallery_that_is_erased_on_its_way_leaves_nothing(other: Path, data: P
 
 
 def test_it_tries_again_when_the_engine_fails(other: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reembedding, "_PAUSE", 0.01)
+    monkeypatch.setattr(reembedding, "_RETRY_DELAY", 0.01)
 
     async def test() -> None:
         async with opened(other, data) as (service, http):
