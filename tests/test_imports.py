@@ -138,6 +138,22 @@ def test_a_layer_imports_only_the_layers_that_its_docstring_allows(layer: str) -
     assert {layer_of(t) for m, t in imports_across_layers() if layer_of(m) == layer} <= allowed <= set(LAYERS)
 
 
+def test_routes_know_commands_and_results_and_nothing_behind_the_use_cases() -> None:
+    """So a use case may run in another process: whatever a route gives and gets is plain data."""
+    data = {"commands", "results", "enrolment_results", "match_policy"}
+    allowed = {f"service.galleries.{name}" for name in data} | {"service.container", "service.observability.metrics"}
+    wrong = []
+    for module, targets in service_imports().items():
+        if module.startswith(("service.api.routes.", "service.api.parsing.", "service.api.mapping")):
+            wrong += [
+                f"{module} -> {target}"
+                for target in targets
+                if target.startswith("service.api.routes.")
+                or not (target in allowed or layer_of(target) in {"api", "core"})
+            ]
+    assert wrong == []
+
+
 def test_no_modules_of_the_service_import_each_other_in_a_circle() -> None:
     graph = service_imports()
     for start in graph:

@@ -1,1 +1,31 @@
-"""Use cases on galleries: catalogue, enrolment, entries, search, transfer. Memory follows the record here."""
+"""The use cases. Each takes one command of `commands` and returns one result of `results`, both plain data.
+
+catalog                               galleries in memory, which follow every commit
+enrolment, enrolment_results          embed and store crops
+search, search_filter, searcher       find entries or persons
+entries, persons, management          read and change entries, persons, galleries
+transfer                              export and import
+inference, match_policy               embed, compare, explain
+audit, status                         the audit log; the loaded model and readiness
+loader, outcomes, vectors             helpers of the modules above
+
+May import: index, inference, batching, storage, observability, core.
+"""
+
+__all__ = [
+    "audit",
+    "catalog",
+    "commands",
+    "enrolment",
+    "enrolment_results",
+    "entries",
+    "inference",
+    "management",
+    "match_policy",
+    "persons",
+    "results",
+    "search",
+    "searcher",
+    "status",
+    "transfer",
+]

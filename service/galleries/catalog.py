@@ -94,6 +94,11 @@ class GalleryCatalog:
         """Every gallery, sorted by name."""
         return list(self._loaded.values())
 
+    @property
+    def damaged_entries(self) -> int:
+        """The number of entries that are set aside, over all galleries."""
+        return sum(len(loaded.memory.set_aside) for loaded in self._loaded.values())
+
     def __contains__(self, name: str) -> bool:
         return name in self._loaded
 

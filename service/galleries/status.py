@@ -65,7 +65,7 @@ class Status:
             raise NotReady(f"not ready: {error}") from error
         return Readiness(
             tuple(worker.name for worker in self._workers if worker.failing),
-            sum(len(loaded.memory.set_aside) for loaded in self._catalog.all()),
+            self._catalog.damaged_entries,
             len(self._catalog.set_aside),
         )
 

@@ -108,7 +108,7 @@ def test_each_line_has_its_result_in_order_and_a_bad_one_fails_alone(api: httpx.
         8: (b"", "not JSON"),
         9: (b"[1]", "a JSON list"),
         1500: (b'{"person_id": "a"}', "either an `image` or a `vector`"),
-        1501: (json.dumps({"vector": [0.0] * DIM}).encode(), "no direction"),
+        1501: (json.dumps({"vector": [0.0] * DIM}).encode(), "it is zero"),
         1502: (json.dumps({"vector": vector(0), "age": 5}).encode(), "age: it is not known"),
         2499: (json.dumps({"image": "AAAA"}).encode(), "are not a JPEG"),
     }
@@ -204,7 +204,7 @@ def test_a_stream_sent_again_enrols_nothing_twice_also_after_a_crash(launch: Cal
         changed = api.post(
             "/v1/galleries/hall/entries/stream", content=ready(5), headers=_TYPE | {"Idempotency-Key": "k1"}
         )
-        assert (changed.status_code, "take a new key" in changed.json()["detail"]) == (422, True)
+        assert (changed.status_code, "use a new key" in changed.json()["detail"]) == (422, True)
         *kept, broken = post(api, "hall", [*lines[:2800], ready(9999)], **{"Idempotency-Key": "k1"})
         assert kept == results[: len(kept)]
         assert broken["error"]["code"] == "invalid-request"
@@ -308,7 +308,7 @@ def test_any_beginning_of_a_stream_is_answered_as_before(api: httpx.Client, gall
     *begun, broken = post(api, gallery, [*lines[:4], ready(99)], **key)
     assert begun == results[:4]
     assert (broken["error"]["code"], broken["enrolled"]) == ("invalid-request", 3)
-    assert "line 5 is not what came with this Idempotency-Key" in broken["error"]["detail"]
+    assert "line 5 differs from the line that was sent with this Idempotency-Key before" in broken["error"]["detail"]
     assert len(persons(api, gallery)) == 8
     *whole, end = post(api, gallery, lines, **key)
     assert (whole[:10], end) == (results, {"enrolled": 10, "failed": 2})

@@ -499,7 +499,7 @@ def test_the_command_does_it_and_says_what_is_wrong(other: Path, data: Path) -> 
     with running(Settings(bundle=other, data=data)) as http:
         at = ("--url", str(http.base_url))
         refused = pan_serve("re-embed", "g", *at)
-        assert (refused.returncode, "1 of 30 entries of gallery g keep no picture" in refused.stderr) == (1, True)
+        assert (refused.returncode, "1 of 30 entries of gallery g have no kept crop" in refused.stderr) == (1, True)
         done = pan_serve("re-embed", "g", "--drop-without-crop", *at)
         assert done.returncode == 0, done.stderr
         assert "of the loaded model" in done.stdout
