@@ -12,7 +12,7 @@ from service.index.ann import AnnIndex
 from service.index.exact import ExactIndex, select_best
 from service.index.metadata import MetadataTable
 
-_FEW_EXCLUDED = 64  # with up to so many excluded rows, a deeper exact search is faster than a mask
+_FEW_EXCLUDED = 64  # excluded rows up to which a deeper exact search beats a mask
 
 
 class Segment:

@@ -1,4 +1,4 @@
-"""Items that another thread prepares before they join a batch, such as pictures to decode."""
+"""Items that another thread prepares before they join a batch, such as images to decode."""
 
 import asyncio
 import threading

@@ -46,8 +46,8 @@ class BruteForce:
 
     def allowed(self, where: Filter, wanted: Wanted) -> list[int]:
         passing = []
-        for entry, (known, _) in self.entries.items():
-            person, camera, at = known.person_id, known.camera_id, known.captured_at
+        for entry, (metadata, _) in self.entries.items():
+            person, camera, at = metadata.person_id, metadata.camera_id, metadata.captured_at
             if where.cameras is not None and camera not in where.cameras:
                 continue
             if where.persons is not None and person not in where.persons:
@@ -58,7 +58,7 @@ class BruteForce:
                 continue
             if where.captured_until is not None and (at is None or at >= where.captured_until):
                 continue
-            attributes = json.loads(known.attributes)
+            attributes = json.loads(metadata.attributes)
             if not all(
                 name in attributes and any(same(attributes[name], value) for value in values) for name, values in wanted
             ):
@@ -142,10 +142,10 @@ def test_searches_agree_with_brute_force_after_any_changes_with_any_filter(
         if kind == "add":
             ids = list(range(last + 1, last + 1 + count))
             last += count
-            known = [random_metadata(rng) for _ in ids]
+            metadata = [random_metadata(rng) for _ in ids]
             vectors = unit((step_seed, last), count)  # all distinct, because ties have no defined order
-            gallery.add(ids, known, vectors)
-            model.entries |= dict(zip(ids, zip(known, vectors, strict=True), strict=True))
+            gallery.add(ids, metadata, vectors)
+            model.entries |= dict(zip(ids, zip(metadata, vectors, strict=True), strict=True))
         elif model.entries:
             chosen = rng.choice(sorted(model.entries), size=min(count, len(model.entries)), replace=False).tolist()
             if kind == "remove":
@@ -187,8 +187,8 @@ def test_a_person_with_many_entries_does_not_hide_other_persons() -> None:
     far = unit(3, 3)
     vectors = np.concatenate([near, far])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    known = [NewEntry(person) for person in ["crowd"] * 1000 + ["x", "y", "z"]]
-    gallery.add(range(1, 1004), known, vectors.astype(np.float32))
+    metadata = [NewEntry(person) for person in ["crowd"] * 1000 + ["x", "y", "z"]]
+    gallery.add(range(1, 1004), metadata, vectors.astype(np.float32))
     found = gallery.search_persons(query[None], 4, Filter(has_person=True), Grouping("best", 1))
     assert found[0].person_id == "crowd"
     assert {person.person_id for person in found} == {"crowd", "x", "y", "z"}
@@ -226,8 +226,10 @@ def test_memory_holds_no_data_of_a_person_without_entries() -> None:
     def held() -> bytes:
         return pickle.dumps([vars(gallery.segment.metadata), gallery.segment.exact.vectors(np.arange(4))])
 
-    known = [NewEntry(name, None, 10**15 + n, '{"badge": 4711}') for n, name in enumerate(["ann", "ben", "ann", "cat"])]
-    gallery.add([1, 2, 3, 4], known, vectors)
+    metadata = [
+        NewEntry(name, None, 10**15 + n, '{"badge": 4711}') for n, name in enumerate(["ann", "ben", "ann", "cat"])
+    ]
+    gallery.add([1, 2, 3, 4], metadata, vectors)
     digests = gallery.segment.metadata._attributes._hashes.values.tolist()
     gallery.remove([1])
     gallery.update_metadata(4, NewEntry("dan"))
