@@ -45,25 +45,49 @@ def load_checkpoint(path: Path) -> tuple[PAN, Card]:
 
     Raises CheckpointError with the problem of the file.
     """
-    if path.is_dir():
-        path = path / "model.safetensors"
+    card, tensors = read_checkpoint(path)
+    network = PAN(card.network)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise CheckpointError(f"the weights in {path} do not fit the network of its card: {error}") from None
+    return network.eval(), card
+
+
+def read_checkpoint(path: Path) -> tuple[Card, dict[str, Tensor]]:
+    """Card and tensors of a checkpoint. Raises CheckpointError with the problem of the file."""
+    path = checkpoint_file(path)
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint at {path}; `pan-train run` writes RUN/model.safetensors")
     try:
-        with safe_open(path, framework="pt") as file:
-            header = (file.metadata() or {}).get(HEADER)
+        header = _header(path)
         if header is None:
             raise CheckpointError(f"{path} was not written by pan-train: its header has no card")
-        card = Card.model_validate_json(header)
-        network = PAN(card.network)
-        network.load_state_dict(load_file(path))
+        return Card.model_validate_json(header), load_file(path)
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a complete safetensors file ({error}); copy it again") from None
     except ValidationError as error:
         raise CheckpointError(f"{path} was written by another version ({error.error_count()} fields differ)") from None
-    except RuntimeError as error:
-        raise CheckpointError(f"the weights in {path} do not fit the network of its card: {error}") from None
-    return network.eval(), card
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a path is a run's folder or a file with a card, not a file of another program."""
+    if path.is_dir():
+        return True
+    try:
+        return path.suffix == ".safetensors" and _header(path) is not None
+    except (SafetensorError, OSError):
+        return False
+
+
+def checkpoint_file(path: Path) -> Path:
+    """The checkpoint of a run's folder; a file is itself."""
+    return path / "model.safetensors" if path.is_dir() else path
+
+
+def _header(path: Path) -> str | None:
+    with safe_open(path, framework="pt") as file:
+        return (file.metadata() or {}).get(HEADER)
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:

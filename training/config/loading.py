@@ -19,12 +19,12 @@ def load_config(file: Path | None = None, overrides: Sequence[str] = ()) -> RunC
 
     Raises ConfigError; for an unknown key the message names the setting that was probably meant.
     """
-    given = _read_yaml(file) if file else {}
+    given = _standard(_read_yaml(file)) if file else {}
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator:
             raise ConfigError(f"{override!r} is not of the form key=value, such as optim.lr=0.05")
-        given = _merge(given, _nested(key.split("."), _parse(text, override)))
+        given = _merge(given, _standard(_nested(key.split("."), _parse(text, override))))
     _check_names(given, RunConfig, "")
     preset = given.get("preset", "paper")
     if preset not in PRESETS:
@@ -79,6 +79,14 @@ def _parse(text: str, override: str) -> Any:
         except ValueError:
             pass
     return value
+
+
+def _standard(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The same settings, with model.init by its other name."""
+    model = given.get("model")
+    if not isinstance(model, Mapping) or "init" not in model:
+        return dict(given)
+    return {**given, "model": {"weights" if key == "init" else key: value for key, value in model.items()}}
 
 
 def _first_keys(value: Any) -> list[str]:

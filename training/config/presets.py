@@ -34,4 +34,21 @@ PRESETS: dict[str, dict[str, Any]] = {
             "warmup": 0.1,
         },
     },
+    # from a run or other weights (model.weights): lower rates; the backbone waits until the new layers have settled
+    "finetune": {
+        "model": {"bnneck": True},
+        "sampler": {"identities": 16, "crops": 4},
+        "augment": {"erase": 0.25, "erase_area": (0.02, 0.2), "zoom": 0.05},
+        "loss": {"smoothing": 0.1},
+        "optim": {
+            "name": "adamw",
+            "clip_norm": None,
+            "lr": 5e-4,
+            "backbone_lr": 1e-4,
+            "schedule": "cosine",
+            "warmup": 0.05,
+            "freeze_backbone": 0.1,
+            "iterations": 1_000,
+        },
+    },
 }

@@ -80,7 +80,9 @@ class ModelConfig(StrictModel):
         description="triplet loss before the last batch norm, classification after it; null: as the variant says",
     )
     weights: str | None = Field(
-        default=None, description="pre-trained backbone: imagenet, or a path; null: random initialisation"
+        default=None,
+        description="weights to start from: imagenet, a run of pan-train or its checkpoint, or a file with a backbone; "
+        "null: random. model.init is another name of this setting",
     )
 
     def network(self) -> NetworkConfig:
@@ -180,7 +182,7 @@ class OptimConfig(StrictModel):
 class RunConfig(StrictModel):
     """All settings of a run."""
 
-    preset: Literal["paper", "bot", "short"] = Field(
+    preset: Literal["paper", "bot", "short", "finetune"] = Field(
         default="paper", description="set of defaults; files and overrides stand above it"
     )
     data: DataConfig = DataConfig()

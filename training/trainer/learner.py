@@ -20,12 +20,12 @@ from training.data import augment_pixels
 from training.distributed import World
 from training.errors import ConfigError
 from training.model import PAN, Normalise, PartClassifiers, PartFeatures, to_planes
-from training.model.weights import load_backbone_weights
 from training.trainer.circle_loss import circle_loss
 from training.trainer.gradients import clip, gradient_norm, learning_parameters, term_gradient_norms
 from training.trainer.initialisation import initialise
 from training.trainer.losses import batch_hard_triplet, mask_health, mask_orthogonality, part_cross_entropy
 from training.trainer.optimizer import lr_factor, make_optimizer
+from training.trainer.warm_start import warm_start
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 SEED_STRIDE = 2**40  # larger than any seed offset plus iteration
@@ -69,8 +69,7 @@ class Learner:
         network = config.model.network()
         self.network = PAN(network)
         initialise(self.network, config.model)
-        if config.model.weights:
-            load_backbone_weights(self.network.backbone, network.backbone, config.model.weights)
+        self.warm_start = warm_start(self.network, config.model.weights) if config.model.weights else None
         self.network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         heads = PartClassifiers(network.parts, self.network.embedding.size, identities, bias=not network.bnneck)
         self.heads = heads.to(device)

@@ -58,6 +58,8 @@ class Trainer:
         """
         if config.data.path is None:
             raise ConfigError("data.path is not set; set it to the training data set")
+        if config.preset == "finetune" and config.model.weights is None:
+            raise ConfigError("preset=finetune continues from weights, and model.weights is null; set it to a run")
         if config.preset == "paper" and config.model.weights is None:
             raise ConfigError(
                 "preset=paper starts from a backbone pre-trained on ImageNet, and model.weights is null; set "
@@ -117,6 +119,9 @@ class Trainer:
         if self.world.is_main:
             self.out.mkdir(parents=True, exist_ok=True)
             save_config(self.config, self.out / CONFIG)
+            if self.step == 0 and self.learner.warm_start:
+                self.learner.warm_start.save(self.out)
+                self.console.print(self.learner.warm_start.table())
         try:
             return self._run()
         except Exception as error:
@@ -243,9 +248,9 @@ class Trainer:
         )
 
     def _licence_notes(self) -> str:
-        weights = self.config.model.weights
-        initialised = f"backbone initialised from {Path(weights).name}" if weights else ""
-        return "; ".join(note for note in (initialised, self.data.notice) if note)
+        start = self.learner.warm_start
+        initialised = (f"initialised from {Path(start.source).name}", start.licence_notes) if start else ()
+        return "; ".join(note for note in (*initialised, self.data.notice) if note)
 
     def _save_state(self) -> None:
         if self.world.is_main:
