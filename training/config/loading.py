@@ -47,6 +47,8 @@ def save_config(config: RunConfig, path: Path) -> None:
 def _check_combinations(config: RunConfig) -> None:
     if config.early_stop and not config.evaluate_every:
         raise ConfigError("early_stop counts evaluations; set evaluate_every too")
+    if config.preset == "finetune" and config.model.weights is None:
+        raise ConfigError("preset=finetune continues from weights, and model.weights is null; set it to a run")
     if config.optim.freeze_backbone and config.model.weights is None:
         raise ConfigError("optim.freeze_backbone keeps pre-trained layers; set model.weights too")
     if config.model.mask_shift and not config.model.mask_affine:

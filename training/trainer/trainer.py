@@ -58,8 +58,6 @@ class Trainer:
         """
         if config.data.path is None:
             raise ConfigError("data.path is not set; set it to the training data set")
-        if config.preset == "finetune" and config.model.weights is None:
-            raise ConfigError("preset=finetune continues from weights, and model.weights is null; set it to a run")
         if config.preset == "paper" and config.model.weights is None:
             raise ConfigError(
                 "preset=paper starts from a backbone pre-trained on ImageNet, and model.weights is null; set "
