@@ -18,6 +18,10 @@ def report(
         Path | None,
         typer.Option(help="Folder of `pan-train ablate`, for its table; the one the run lies in when not given."),
     ] = None,
+    without_pam: Annotated[
+        Path | None,
+        typer.Option(help="A run without part-aware attention (baseline), for the comparison of the paper's figure 5."),
+    ] = None,
     crops: Annotated[bool, typer.Option("--crops/--no-crops", help="Show pictures of people; or charts only.")] = True,
 ) -> None:
     """Show a run as one HTML page: curves, CMC, similarities, ranked lists, part masks, compatibility maps.
@@ -31,7 +35,12 @@ def report(
     with Progress(console=errors, disable=not errors.is_terminal) as bar:
         task = bar.add_task("embedding", total=None)
         page = render(
-            run, data, table, crops=crops, progress=lambda done, total: bar.update(task, completed=done, total=total)
+            run,
+            data,
+            table,
+            crops=crops,
+            without_pam=without_pam,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     if page.lacking:
         errors.print(f"warning: {page.lacking}", markup=False, soft_wrap=True)

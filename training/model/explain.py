@@ -20,11 +20,26 @@ class Explanation(NamedTuple):
     compatibility: list[Tensor]  # theta(P, X_l) (Eq. 2) of each middle block, (B, I, h_l, w_l); empty without PAM
 
 
-def explain(network: PAN, image_B3HW: Tensor) -> Explanation:
-    """Normalised images (B, 3, H, W) -> masks and compatibility maps. Only tensor code, so that it can be exported."""
+def untrained_attention(network: PAN, seed: int = 0) -> list[PartAttention]:
+    """PAMs for a network without any, with phi and psi at random initial values.
+
+    Their maps show what the features of the network answer to a part that no PAM was trained with (Fig. 5, top right).
+    """
+    *middle, last = network.backbone.channels
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return [PartAttention(last, channels, 256, channels) for channels in middle]
+
+
+def explain(network: PAN, image_B3HW: Tensor, pams: Iterable[PartAttention] | None = None) -> Explanation:
+    """Normalised images (B, 3, H, W) -> masks and compatibility maps. Only tensor code, so that it can be exported.
+
+    `pams`: None takes those of the network.
+    """
     blocks = network.backbone(image_B3HW)
     part_BCI, mask_BIN = network.pooled_parts(blocks)
-    pams = cast(Iterable[PartAttention], network.pams)
+    if pams is None:
+        pams = cast(Iterable[PartAttention], network.pams)
     maps = [
         torch.unflatten(pam.compatibility(part_BCI, x.flatten(2)), 2, x.shape[2:])
         for pam, x in zip(pams, blocks, strict=False)  # X4 has none

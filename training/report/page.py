@@ -67,15 +67,23 @@ class Page(NamedTuple):
 
 
 def render(
-    folder: Path, data: Path | None, table: Path | None, *, crops: bool, progress: ProgressCallback | None = None
+    folder: Path,
+    data: Path | None,
+    table: Path | None,
+    *,
+    crops: bool,
+    without_pam: Path | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Page:
     """The page of a run.
 
     data: measure on this data set instead of the run's own. table: folder of `pan-train ablate`; None: the one the run
-    lies in, if any. crops: show pictures. Raises ConfigError, CheckpointError, DataError.
+    lies in, if any. crops: show pictures. without_pam: a run whose network has no PAM, for the comparison of figure 5.
+    Raises ConfigError, CheckpointError, DataError.
     """
     run = read_run(folder)
     variants = _variant_table(run, table)
+    other = _run_without_pam(without_pam) if without_pam else None
     reid, lacking = read_crops(run, data)
     if reid is not None:
         reid = reid.without_junk()
@@ -83,9 +91,10 @@ def render(
     if reid is not None and not lacking:
         embedded = embed_data(torch_embedder(run.network, run.card.input), reid, run.card.input, progress)
         measured = measure_run(embedded, reid)
-    pictures = []
+    pictures, plain_pictures = [], []
     if reid is not None and crops and run.has_learned_parts:
         pictures = part_pictures(run, reid.query or reid.train)
+        plain_pictures = part_pictures(other, reid.query or reid.train) if other else []
     shows_people = crops and bool(measured or pictures)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -109,11 +118,23 @@ def render(
         measured=measured,
         parts=part_names(run.card.network) if run.has_learned_parts else [],
         part_pictures=pictures,
+        without_pam=other,
+        plain_pictures=plain_pictures,
         variants=variants,
         own_row=run.folder.name.rpartition("-seed")[0],
         settings=yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False),
     )
     return Page(html, lacking, shows_people)
+
+
+def _run_without_pam(folder: Path) -> Run:
+    run = read_run(folder)
+    if len(run.network.pams) or not run.has_learned_parts:
+        raise ConfigError(
+            f"{folder} is a run of {run.card.variant}; --without-pam takes one with learned parts and no attention, "
+            "such as baseline"
+        )
+    return run
 
 
 def _evaluations(own: Evaluation | None, measured: Measured | None) -> list[tuple[str, Evaluation]]:

@@ -8,6 +8,7 @@ import torch
 
 from training.data import Crop, CropStore
 from training.model import PAN, NetworkConfig, Normalise, explain, to_planes
+from training.model.explain import untrained_attention
 from training.report.gather import Run
 from training.report.pictures import Floats, map_uri, mask_uri, pixels_uri
 
@@ -35,7 +36,7 @@ class PartPictures:
     picture: str
     masks: list[str]
     live: list[int]  # per cent of a mask's positions that are above zero
-    compatibility: list[list[str]]  # of middle block 1, 2, 3; empty without PAM
+    compatibility: list[list[str]]  # of middle block 1, 2, 3; without PAM, those of an untrained one
 
 
 def part_names(network: NetworkConfig) -> list[Part]:
@@ -62,5 +63,6 @@ def part_pictures(run: Run, crops: Sequence[Crop]) -> list[PartPictures]:
 
 def _explain(network: PAN, normalise: Normalise, images_BHW3: torch.Tensor) -> tuple[Floats, list[Floats]]:
     with torch.inference_mode():
-        found = explain(network, normalise(to_planes(images_BHW3)))
+        pams = None if len(network.pams) else untrained_attention(network)
+        found = explain(network, normalise(to_planes(images_BHW3)), pams)
     return found.mask_BIhw.numpy(), [map_BIhw.numpy() for map_BIhw in found.compatibility]

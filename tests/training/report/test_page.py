@@ -315,7 +315,7 @@ def test_a_run_whose_data_are_gone_shows_what_it_wrote(run: Path, tmp_path: Path
     assert all(lacking in " ".join(section(found, name).text().split()) for name in ("retrieval", "lists", "masks"))
 
 
-def test_without_a_test_split_the_parts_of_training_crops_are_shown(market: Path, tmp_path: Path) -> None:
+def test_without_a_test_split_the_parts_of_training_crops_are_shown(market: Path, run: Path, tmp_path: Path) -> None:
     rows = [f"{path},{path.name[:4]},{path.name[5:7]},train" for path in (market / "bounding_box_train").iterdir()]
     (tmp_path / "only.csv").write_text("\n".join(["path,person,camera,split", *rows]))
     folder = train(tmp_path / "run", tmp_path / "only.csv", "optim.iterations=1", "model.variant=baseline")
@@ -325,6 +325,15 @@ def test_without_a_test_split_the_parts_of_training_crops_are_shown(market: Path
     found = parsed(html)
     assert len(list(section(found, "masks").all("img"))) == 4 * 7
     assert "baseline has no part-aware attention" in section(found, "compatibility").text()
+    assert len(list(section(found, "compatibility").all("img"))) == 4 * (1 + 3)
+    alone, compared = (
+        section(parsed(render(run, None, None, crops=True, without_pam=other)[0]), "compatibility")
+        for other in (None, folder)
+    )
+    assert len(list(compared.all("img"))) == len(list(alone.all("img"))) + 4 * (1 + 3)
+    assert f"the run {folder.name}" in compared.text()
+    with pytest.raises(ConfigError, match="is a run of pan_c; --without-pam takes one"):
+        render(run, None, None, crops=True, without_pam=run)
     with pytest.raises(DataError, match="name a data set with a test split"):
         render(folder, tmp_path / "only.csv", None, crops=True)
     again, lacking, _ = render(folder, market, None, crops=False)
