@@ -6,4 +6,4 @@ boxes from a frame, `crop_encoding` encodes crops for storage. `engines` holds t
 May import: batching, observability, core.
 """
 
-__all__ = ["crop", "embedder", "engines", "explainer"]
+__all__ = ["embedder", "engines", "explainer"]
