@@ -51,4 +51,21 @@ PRESETS: dict[str, dict[str, Any]] = {
             "iterations": 1_000,
         },
     },
+    # fast-reid's SBS (He et al. 2020) under PAN, with AdamW and a moving average; docs/how-to/training.md
+    "strong": {
+        "model": {"weights": "imagenet", "bnneck": True, "gem": True},
+        "sampler": {"identities": 16, "crops": 4},
+        "augment": {"jitter": 0.5, "trivial": 0.1},
+        "loss": {"smoothing": 0.1, "margin": None},
+        "optim": {
+            "name": "adamw",
+            "clip_norm": None,
+            "lr": 1e-3,
+            "backbone_lr": 3.5e-4,
+            "schedule": "cosine",
+            "warmup": 0.1,
+            "freeze_backbone": 0.05,
+            "ema": 0.999,
+        },
+    },
 }

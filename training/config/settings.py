@@ -182,7 +182,7 @@ class OptimConfig(StrictModel):
 class RunConfig(StrictModel):
     """All settings of a run."""
 
-    preset: Literal["paper", "bot", "short", "finetune"] = Field(
+    preset: Literal["paper", "bot", "short", "finetune", "strong"] = Field(
         default="paper", description="set of defaults; files and overrides stand above it"
     )
     data: DataConfig = DataConfig()

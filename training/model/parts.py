@@ -75,7 +75,8 @@ class GeneralisedMean(nn.Module):
         """(B, C, h, w), all >= 0 -> (B, C, 1)."""
         x_BCN = x_BChw.flatten(2).float().clamp_min(EPSILON)
         largest_BC1 = x_BCN.detach().amax(2, keepdim=True)
-        mean_BC1 = (x_BCN / largest_BC1).pow(self.p).mean(2, keepdim=True)
+        power_BCN = torch.exp(self.p * torch.log(x_BCN / largest_BC1))  # half the time of pow in training
+        mean_BC1 = power_BCN.mean(2, keepdim=True)
         return (largest_BC1 * mean_BC1.pow(1 / self.p)).to(x_BChw.dtype)
 
 
