@@ -1,8 +1,8 @@
 """What each option of a recipe costs in training: the CPU time of an update against that without the option.
 
-    python -m benchmarks.training.option_cost [--width 0.5] [--batch 64] [--rounds 5] [--json]
+    python -m benchmarks.training.option_cost [--width 0.5] [--batch 64] [--threads 1] [--rounds 5] [--json]
 
-A whole update by the learner on one thread: augmentation, forward, losses, backward, optimiser. All take turns; a ratio
+A whole update by the learner: augmentation, forward, losses, backward, optimiser. All take turns; a ratio
 is the median over the rounds.
 """
 
@@ -41,12 +41,13 @@ def main(
     height_pixels: int = 128,
     width_pixels: int = 64,
     batch: Annotated[int, typer.Option(min=4, help="Even: two identities.")] = 64,
+    threads: int = 1,
     rounds: int = 5,
     precision: str = "float32",
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Time an update with each option, interleaved."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     batch = batch // 2 * 2
     images = synthetic_samples(InputSpec(height=height_pixels, width=width_pixels), batch).images_NHW3
     labels = torch.arange(2).repeat_interleave(batch // 2)
