@@ -40,7 +40,9 @@ IDENTITIES = 751  # Market-1501's, for the classifiers
 
 def prepare(kinds: list[str], settings: list[str], folder: Path, images: ImageArray) -> dict[str, Callable[[], object]]:
     """The timed functions of a variant, by kind. `folder` is for the ONNX file."""
-    config = load_config(None, [*settings, "sampler.identities=2", f"sampler.crops={len(images) // 2}"])
+    config = load_config(
+        None, [*settings, "model.weights=null", "sampler.identities=2", f"sampler.crops={len(images) // 2}"]
+    )
     spec, threads = config.input_spec(), torch.get_num_threads()
     work: dict[str, Callable[[], object]] = {}
     if "PyTorch" in kinds:

@@ -99,7 +99,7 @@ def make_loops(names: list[str], data: Path, settings: list[str], workers: int) 
     crops, labels = trainable(read_data(data).train)
     trainers, loops = [], {}
     for name in names:
-        config = load_config(None, [*settings, *OURS.get(name, [])])
+        config = load_config(None, [*settings, "model.weights=null", *OURS.get(name, [])])
         if name in OURS:
             trainers.append(Trainer(config, data.parent / "never written", Console(quiet=True)))
             loops[name] = our_loop(trainers[-1])
