@@ -40,7 +40,7 @@ class LoadedGallery:
 
     row: GalleryRow
     memory: GalleryIndex
-    follower: SerialExecutor
+    post_commit: SerialExecutor
     stale: bool = False  # the index is behind the database, and could not be reloaded yet
 
     @property
@@ -152,7 +152,7 @@ class GalleryCatalog:
 
         Call it on the writer's thread. It does not wait.
         """
-        return loaded.follower.submit(lambda: self._apply_or_reload(loaded, lambda: change(loaded.memory)))
+        return loaded.post_commit.submit(lambda: self._apply_or_reload(loaded, lambda: change(loaded.memory)))
 
     def apply_settings(self, loaded: LoadedGallery, row: GalleryRow) -> "Future[None]":
         """As `apply_committed`, for a commit that changed the settings of a gallery."""
@@ -162,7 +162,7 @@ class GalleryCatalog:
                 loaded.row = replace(row, fingerprint=loaded.row.fingerprint, dim=loaded.row.dim)
             loaded.memory.retention = row.retention
 
-        return loaded.follower.submit(lambda: self._apply_or_reload(loaded, apply))
+        return loaded.post_commit.submit(lambda: self._apply_or_reload(loaded, apply))
 
     def swap(
         self,
@@ -185,14 +185,14 @@ class GalleryCatalog:
             memory.retention = row.retention
             self._install(loaded, row, memory)
 
-        return loaded.follower.submit(lambda: self._apply_or_reload(loaded, apply))
+        return loaded.post_commit.submit(lambda: self._apply_or_reload(loaded, apply))
 
     async def _refresh_stale(self) -> bool:
         stale = [loaded for loaded in self.all() if loaded.stale]
         for loaded in stale:
             try:
                 await asyncio.wrap_future(
-                    loaded.follower.submit(partial(self._apply_or_reload, loaded, lambda: None)),
+                    loaded.post_commit.submit(partial(self._apply_or_reload, loaded, lambda: None)),
                 )
             except Exception:  # the other galleries are reloaded all the same
                 log.exception("the index of a gallery is behind the database", extra={"gallery": loaded.row.name})

@@ -1,4 +1,4 @@
-"""Faults of the disk, the engine and the memory: told truthfully, and over when they are over."""
+"""Failures of the disk, the engine and the memory: the service reports them and recovers."""
 
 import asyncio
 import resource
@@ -23,14 +23,14 @@ from tests.support.bundles import DIM
 from tests.support.pictures import png
 
 
-def test_a_disk_that_takes_no_writes_acknowledges_nothing_and_recovers_without_a_restart(launch) -> None:
+def test_a_disk_without_space_acknowledges_no_write_and_recovers_without_a_restart(launch) -> None:
     server: Served = launch()
     entry = {"entries": [{"vector": [1.0] * DIM}] * 16}
     with httpx.Client(base_url=server.url, timeout=30) as http:
         http.post("/v1/galleries", json={"name": "lobby"})
         assert http.post("/v1/galleries/lobby/entries", json=entry).status_code == 201
         before = http.get("/v1/galleries/lobby/entries").json()
-        # No file of the process may grow: what a full disk does to SQLite's log.
+        # No file of the process may grow, so SQLite cannot extend its write-ahead log.
         resource.prlimit(server.pid, resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
         refused = http.post("/v1/galleries/lobby/entries", json=entry)
         assert (refused.status_code, refused.json()["code"]) == (503, "storage-failed")
@@ -48,11 +48,11 @@ def test_a_disk_that_takes_no_writes_acknowledges_nothing_and_recovers_without_a
     assert server.stop() == 0
 
 
-def test_files_that_cannot_be_opened_fail_some_reads_and_none_after_them(launch) -> None:
+def test_reads_that_cannot_open_the_database_fail_and_later_ones_succeed(launch) -> None:
     server: Served = launch()
     limit = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
     with ExitStack() as stack, ThreadPoolExecutor(8) as threads:
-        # Connected before: what is to be seen is that reading fails, not connecting.
+        # Connect first, so that reads fail and not connections.
         clients = [stack.enter_context(httpx.Client(base_url=server.url, timeout=30)) for _ in range(8)]
         assert clients[0].post("/v1/galleries", json={"name": "lobby"}).status_code == 201
 
@@ -63,7 +63,7 @@ def test_files_that_cannot_be_opened_fail_some_reads_and_none_after_them(launch)
         opened = {int(path.name) for path in Path(f"/proc/{server.pid}/fd").iterdir()}
         lowest_free = min(set(range(len(opened) + 1)) - opened)
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (lowest_free, limit[1]))
-        while 503 not in (seen := read_all()):  # until two reads needed a thread at once
+        while 503 not in (seen := read_all()):  # until two concurrent reads need a new thread
             assert seen == {200}
         assert seen <= {200, 503}
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, limit)
@@ -80,9 +80,9 @@ def with_service(bundle: Path, data: Path, play) -> None:
     asyncio.run(run())
 
 
-def test_readiness_follows_the_engine(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readiness_reports_a_failing_engine(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def play(service: Container) -> None:
-        await service.use_cases.status.readiness()  # warmed up
+        await service.use_cases.status.readiness()  # runs the warm-up
         engine = service.embedder._engine
         works = engine.embed
 
@@ -90,7 +90,7 @@ def test_readiness_follows_the_engine(bundle: Path, tmp_path: Path, monkeypatch:
             raise EngineFailed("out of memory")
 
         monkeypatch.setattr(engine, "embed", fails)
-        await service.use_cases.status.readiness()  # one embedding went through lately
+        await service.use_cases.status.readiness()  # ready, because an embedding succeeded recently
         monkeypatch.setattr("service.galleries.status._PROBE_VALID_FOR", 0.0)
         with pytest.raises(NotReady, match="out of memory"):
             await service.use_cases.status.readiness()
@@ -101,7 +101,7 @@ def test_readiness_follows_the_engine(bundle: Path, tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("name", ["engine", "search"])
-def test_a_thread_that_ends_is_told_in_answers_readiness_and_metrics(
+def test_the_end_of_a_thread_shows_in_responses_readiness_and_metrics(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     async def play(service: Container) -> None:
@@ -118,7 +118,7 @@ def test_a_thread_that_ends_is_told_in_answers_readiness_and_metrics(
             else:
                 monkeypatch.setattr(GalleryIndex, "search", ends)
             search = {"files": [("images", ("x", png(1)))]}
-            for _ in range(2):  # the batch itself, and what comes later
+            for _ in range(2):  # the batch that ends the thread, and a later one
                 answer = await http.post("/v1/galleries/lobby/search", **search)
                 assert (answer.status_code, answer.json()["code"]) == (503, "not-ready")
             ready = await http.get("/readyz")
@@ -129,7 +129,7 @@ def test_a_thread_that_ends_is_told_in_answers_readiness_and_metrics(
     with_service(bundle, tmp_path, play)
 
 
-def test_a_gallery_that_could_not_follow_a_commit_is_made_anew(
+def test_a_gallery_is_reloaded_if_its_update_after_a_commit_fails(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vectors = np.eye(3, DIM, dtype=np.float32)
@@ -160,7 +160,7 @@ def test_a_gallery_that_could_not_follow_a_commit_is_made_anew(
     with_service(bundle, tmp_path, play)
 
 
-def test_an_unexpected_fault_is_a_problem_that_tells_the_client_nothing(
+def test_an_unexpected_error_is_a_problem_document_without_details(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def play(service: Container) -> None:
@@ -181,10 +181,10 @@ def test_an_unexpected_fault_is_a_problem_that_tells_the_client_nothing(
             assert answer.status_code == 200
 
     with_service(bundle, tmp_path, play)
-    assert "a secret" in caplog.text  # the log has the reason
+    assert "a secret" in caplog.text  # the log has the details
 
 
-def test_the_first_query_finds_the_openapi_document_made(bundle: Path, tmp_path: Path) -> None:
+def test_the_openapi_document_is_built_at_startup(bundle: Path, tmp_path: Path) -> None:
     async def play(service: Container) -> None:
         assert create_app(service).openapi_schema is not None
 

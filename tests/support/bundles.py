@@ -1,4 +1,4 @@
-"""A bundle built without torch: a random projection of mean colours, which tells figures of coloured blocks apart."""
+"""A bundle built without torch. Its model is a random projection of mean colours, enough to distinguish test images."""
 
 from pathlib import Path
 from typing import Any

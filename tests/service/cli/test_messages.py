@@ -1,4 +1,4 @@
-"""What the commands say when they are used wrongly: what is wrong and what to do, in few words and without effects."""
+"""Error messages of the commands: each names the problem and the remedy, and changes nothing."""
 
 import json
 import sqlite3
@@ -48,7 +48,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_command_says_what_is_wrong_and_does_nothing(tmp_path: Path, case: str) -> None:
+def test_a_command_with_an_invalid_argument_says_why_and_does_nothing(tmp_path: Path, case: str) -> None:
     (tmp_path / "a.png").write_bytes(png(1))
     arguments, said = CASES[case]
     command = pan_reid if arguments[0] in ("search", "export") else pan_serve
@@ -62,11 +62,11 @@ def test_a_command_says_what_is_wrong_and_does_nothing(tmp_path: Path, case: str
     assert (tmp_path / "a.png").read_bytes() == png(1)
 
 
-def test_help_shows_what_stands_in_brackets() -> None:
+def test_help_shows_text_in_brackets() -> None:
     assert "the extra [otel]" in " ".join(pan_serve("run", "--help").stdout.replace("│", " ").split())
 
 
-def test_an_export_replaces_a_file_only_when_told_and_a_date_is_a_time(
+def test_an_export_replaces_a_file_only_with_force_and_a_search_accepts_a_date(
     launch: Callable[..., Served], tmp_path: Path
 ) -> None:
     url = launch().url
