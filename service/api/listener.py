@@ -1,7 +1,8 @@
-"""Who may connect: a listening socket whose connections are bounded in total and for each address.
+"""A listening socket with limits on its connections, in total and for each address.
 
-Over a bound the connection that has waited longest for its client makes room. Only where all are being answered is a
-new one refused. asyncio's own accepting would write thousands of tracebacks a second once file descriptors run out.
+At a limit, the connection that has waited longest for its client is closed. A new connection is refused only if a
+response is due on all others. asyncio's own listener would log thousands of tracebacks a second without free file
+descriptors.
 """
 
 import asyncio
@@ -22,31 +23,31 @@ log = logging.getLogger(__name__)
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_BACKLOG = 2048  # connections that the kernel keeps until they are accepted
-_AT_ONCE = 64  # accepted in one go; then the event loop serves those that are there
-_PAUSE = 1.0  # seconds without accepting when there are no file descriptors left
-_BESIDE = 128  # file descriptors kept for the database, pictures and logs
+_BACKLOG = 2048  # connections that the kernel queues until they are accepted
+_MAX_ACCEPTS = 64  # before the event loop serves other connections
+_PAUSE = 1.0  # seconds without accepting while there are no free file descriptors
+_RESERVED = 128  # file descriptors for the database, images and logs
 _NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-def networks(texts: Sequence[str]) -> tuple[Network, ...]:
-    """Addresses and networks as networks. Raises StartupError."""
+def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
+    """Parse addresses and networks. Raises StartupError."""
     try:
         return tuple(ipaddress.ip_network(text.strip()) for text in texts)
     except ValueError as error:
         raise StartupError(f"{error}; give addresses (10.0.0.2) or networks (10.0.0.0/24)") from None
 
 
-def connections_possible(wanted: int) -> int:
-    """Raise the process's limit of open files as far as needed and allowed; how many connections fit under it."""
+def raise_file_limit(wanted: int) -> int:
+    """Raise the limit of open files for `wanted` connections. Returns the number of connections that it allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + _BESIDE
+    needed = wanted + _RESERVED
     if soft != resource.RLIM_INFINITY and soft < needed:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if soft == resource.RLIM_INFINITY or soft >= needed:
         return wanted
-    possible = max(soft - _BESIDE, soft // 2)
+    possible = max(soft - _RESERVED, soft // 2)
     log.warning(
         "the limit of open files allows fewer connections than --max-connections; raise it with `ulimit -n`",
         extra={"wanted": wanted, "possible": possible, "open_files": soft},
@@ -55,30 +56,30 @@ def connections_possible(wanted: int) -> int:
 
 
 class Connections:
-    """The connections that are open. Used from one event loop."""
+    """The open connections. Use it on one event loop."""
 
     def __init__(
-        self, most: int, most_an_address: int, most_unsent: int, exempt: Sequence[Network], metrics: Metrics
+        self, limit: int, limit_per_address: int, max_unsent: int, exempt: Sequence[Network], metrics: Metrics
     ) -> None:
-        """`most_unsent` is bytes of answers that wait for their clients.
+        """`max_unsent` is the limit on bytes of responses that clients have not read.
 
-        Loopback and the networks of `exempt` have no bound of their own: proxies speak for many.
+        Loopback and the networks in `exempt` have no limit per address: a proxy connects for many clients.
         """
-        self._most = most
-        self._most_unsent = most_unsent
-        self._most_an_address = most_an_address
+        self._limit = limit
+        self._max_unsent = max_unsent
+        self._limit_per_address = limit_per_address
         self._exempt = exempt
         self._metrics = metrics
         self._open: set[Connection] = set()
 
     def admit(self, peer: str) -> bool:
-        """Whether there is room for another connection of this peer; makes room where a connection only waits."""
+        """Whether another connection of this peer is accepted. At a limit, closes one that waits for its client."""
         rivals: list[Connection] | set[Connection] = self._open
-        if len(rivals) < self._most:
-            if len(rivals) < self._most_an_address or self._is_exempt(peer):
+        if len(rivals) < self._limit:
+            if len(rivals) < self._limit_per_address or self._is_exempt(peer):
                 return True
             rivals = [connection for connection in self._open if connection.peer == peer]
-            if len(rivals) < self._most_an_address:
+            if len(rivals) < self._limit_per_address:
                 return True
         longest = min(rivals, key=lambda connection: connection.waiting_since)
         if longest.waiting_since == float("inf"):
@@ -88,13 +89,13 @@ class Connections:
         return True
 
     def check(self, now: float) -> None:
-        """Close connections whose clients are late, and those that read least where too many answers are unread."""
+        """Close connections whose clients are late. Above the limit on unread bytes, close those that read last."""
         connected = [connection for connection in self._open if connection.transport is not None]
         for connection in connected:
             connection.check(now)
         unsent = sum(connection.unsent for connection in connected)
         for connection in sorted(connected, key=lambda connection: connection.read_at):
-            if unsent <= self._most_unsent:
+            if unsent <= self._max_unsent:
                 break
             if connection.unsent:
                 unsent -= connection.unsent
@@ -102,17 +103,17 @@ class Connections:
         self._metrics.unsent_bytes.set(unsent)
 
     def add(self, connection: Connection) -> None:
-        """One was accepted."""
+        """A connection was accepted."""
         self._open.add(connection)
         self._metrics.connections.set(len(self._open))
 
     def remove(self, connection: Connection) -> None:
-        """One was closed."""
+        """A connection was closed."""
         self._open.discard(connection)
         self._metrics.connections.set(len(self._open))
 
     def count_refusal(self, code: str) -> None:
-        """A connection or its request was refused before the application saw it."""
+        """A connection or request was refused before it reached the application."""
         self._metrics.connections_refused.labels(code).inc()
 
     def _evict(self, connection: Connection) -> None:
@@ -126,7 +127,7 @@ class Connections:
 
 
 def peer_of(address: str) -> str:
-    """What counts as one client: an IPv4 address, or the 64 bits of an IPv6 address that name a network."""
+    """The key of a client: an IPv4 address, or the /64 network of an IPv6 address."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.ipv4_mapped is not None:
@@ -137,13 +138,13 @@ def peer_of(address: str) -> str:
 
 
 class Listener:
-    """Accepts connections of a bound socket. Has what uvicorn asks of an `asyncio.Server`."""
+    """Accepts connections of a bound socket. Has the methods of `asyncio.Server` that uvicorn calls."""
 
-    def __init__(self, bound: socket.socket, connections: Connections, make: Callable[[str], Connection]) -> None:
-        """`make` gets the peer."""
+    def __init__(self, bound: socket.socket, connections: Connections, create: Callable[[str], Connection]) -> None:
+        """`create` makes the connection of a peer."""
         self._socket = bound
         self._connections = connections
-        self._make = make
+        self._create = create
         self._loop = asyncio.get_running_loop()
         self._starting: set[asyncio.Task[None]] = set()
         self._resume: asyncio.TimerHandle | None = None
@@ -153,16 +154,16 @@ class Listener:
         self._loop.add_reader(bound, self._accept)
 
     def close(self) -> None:
-        """Accept no more. Connections stay."""
+        """Stop accepting. Open connections stay."""
         if self._resume is not None:
             self._resume.cancel()
         self._loop.remove_reader(self._socket)
 
     async def wait_closed(self) -> None:
-        """Nothing is left to wait for after `close`."""
+        """Return at once: nothing remains after `close`."""
 
     def _accept(self) -> None:
-        for _ in range(_AT_ONCE):
+        for _ in range(_MAX_ACCEPTS):
             try:
                 accepted, address = self._socket.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -177,10 +178,10 @@ class Listener:
             accepted.setblocking(False)
             peer = peer_of(address[0])
             if not self._connections.admit(peer):
-                self._warn("a connection was refused: too many are open, and all are being answered", peer=peer)
+                self._warn("a connection was refused: too many are open, and all await a response", peer=peer)
                 _refuse(accepted)
                 continue
-            connection = self._make(peer)
+            connection = self._create(peer)
             self._connections.add(connection)
             task = self._loop.create_task(self._start(accepted, connection))
             self._starting.add(task)
@@ -189,19 +190,19 @@ class Listener:
     async def _start(self, accepted: socket.socket, connection: Connection) -> None:
         try:
             await self._loop.connect_accepted_socket(lambda: connection, accepted)
-        except OSError:  # the client has gone already
+        except OSError:  # the client has disconnected already
             accepted.close()
             self._connections.remove(connection)
 
 
 def _refuse(accepted: socket.socket) -> None:
-    answer = problem(503, "too-many-connections", "too many connections are open; try again in 1 s", "none")
-    fields = [*answer.raw_headers, (b"retry-after", b"1"), (b"connection", b"close")]
+    refusal = problem(503, "too-many-connections", "too many connections are open; try again in 1 s", "none")
+    fields = [*refusal.raw_headers, (b"retry-after", b"1"), (b"connection", b"close")]
     head = b"".join(name + b": " + value + b"\r\n" for name, value in fields)
     with accepted:
         try:
-            accepted.send(b"HTTP/1.1 503 Service Unavailable\r\n" + head + b"\r\n" + bytes(answer.body))
+            accepted.send(b"HTTP/1.1 503 Service Unavailable\r\n" + head + b"\r\n" + bytes(refusal.body))
             accepted.shutdown(socket.SHUT_WR)
-            accepted.recv(2**16)  # what is left unread when a socket closes takes the answer along
+            accepted.recv(2**16)  # closing a socket with unread input could discard the response
         except OSError:
             pass

@@ -1,9 +1,9 @@
-"""The OpenAPI document of request bodies: the service reads them as streams, so FastAPI does not see them.
+"""The documentation of request bodies and problems. Routes parse bodies themselves, so FastAPI cannot document them.
 
-Client generators read this document, so it says no more than they can express: which of several members is required
-stands in words, as a `oneOf` of `required` makes `Any` of the whole body. A form has no null and sends a list as
-one field an item; a list of objects or of boxes is a JSON text there. The options of a raw body are query parameters;
-they state no default, because a generated client sends every default and an option may come only once.
+The document suits client generators. Which of several members is required is stated in the description, because a
+`oneOf` of `required` turns the whole body into `Any`. A form has no null, sends a list as one field for each item, and
+a list of objects or boxes as JSON text. The options of a raw body are query parameters. They have no defaults, because
+a generated client sends every default, and an option may be given only once.
 """
 
 from typing import Any
@@ -15,12 +15,12 @@ from pan_reid.schemas import DecisionOptions, EmbedOptions, EntryInfo, SearchOpt
 _BINARY = {"type": "string", "format": "binary"}
 _BASE64 = {"type": "string", "contentEncoding": "base64"}
 _VECTOR = {
-    "description": "a vector of this model: numbers, or base64 of float32, little-endian",
+    "description": "a vector of this model: numbers, or base64 of float32 in little-endian order",
     "anyOf": [{"type": "array", "items": {"type": "number"}}, _BASE64],
 }
-_IN_A_FRAME = "with one image, a frame: the crops in it, each x, y, width, height in pixels of the upright frame"
+_BOXES_TEXT = "the image is one frame, and each box is a crop of it: x, y, width, height in pixels of the upright frame"
 _BOXES = {
-    "description": _IN_A_FRAME,
+    "description": _BOXES_TEXT,
     "type": "array",
     "items": {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4},
     "minItems": 1,
@@ -66,14 +66,14 @@ def json_body(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def changes_body(model: type[BaseModel]) -> dict[str, Any]:
-    """A JSON object of which only what is given counts; a generated client would send a default as a change."""
+    """A JSON object without defaults: a generated client would send a default as a change."""
     schema = _schema(model)
     schema["properties"] = {name: _without_default(value) for name, value in schema["properties"].items()}
     return _body({"application/json": schema})
 
 
 def embeddings_body() -> dict[str, Any]:
-    """Images in any of the three ways."""
+    """Images as multipart, JSON or one raw body."""
     options = _schema(EmbedOptions)
     json = _with(options, ["images"], images={"type": "array", "items": _BASE64, "minItems": 1}, boxes=_BOXES)
     return _images_body(json, options)
@@ -91,7 +91,7 @@ def compare_body() -> dict[str, Any]:
 
 
 def search_body() -> dict[str, Any]:
-    """Images in any of the three ways, or vectors or entries in JSON."""
+    """Images as multipart, JSON or one raw body; or vectors or entries in JSON."""
     options = _schema(SearchOptions)
     json = _with(
         {**options, "description": f"Exactly one of {_QUERIES}, and options. {options['description']}"},
@@ -107,7 +107,7 @@ def search_body() -> dict[str, Any]:
 
 
 def enrol_body() -> dict[str, Any]:
-    """Crops with what is known of each."""
+    """Crops with their metadata."""
     info = _schema(EntryInfo)
     json = {
         "type": "object",
@@ -115,42 +115,42 @@ def enrol_body() -> dict[str, Any]:
         "required": ["entries"],
         "properties": {"entries": {"type": "array", "items": _entry(info), "minItems": 1}},
     }
-    metadata = _text({"type": "array", "items": info}, "one object a crop, in the order of the files or boxes")
+    metadata = _text({"type": "array", "items": info}, "one object for each crop, in the order of the files or boxes")
     return _images_body(json, _with(info, [], metadata=metadata), info)
 
 
 def enrol_lines() -> dict[str, Any]:
-    """Entries, one a line."""
+    """Entries, one on each line."""
     return _body({"application/x-ndjson": {**_BINARY, "description": "lines of `StreamedEntry`"}})
 
 
 def streamed_entry() -> dict[str, Any]:
-    """The schema of such a line."""
+    """The schema of a line."""
     return {"title": "StreamedEntry", **_entry(_schema(EntryInfo))}
 
 
 def _entry(info: dict[str, Any]) -> dict[str, Any]:
-    description = f"{info['description']} With it, exactly one of `image` and `vector`."
+    description = f"{info['description']} Exactly one of `image` and `vector` is required."
     return {**_with(info, [], image=_BASE64, vector=_VECTOR), "description": description}
 
 
 def _images_body(json: dict[str, Any], form: dict[str, Any], raw: dict[str, Any] | None = None) -> dict[str, Any]:
-    """`form` and `raw` are the options beside images; `raw` of one image alone, where it differs."""
-    boxes = _text(_BOXES, _IN_A_FRAME)
+    """`form` are the options besides images; `raw` those of a raw body, if they differ."""
+    boxes = _text(_BOXES, _BOXES_TEXT)
     files = _with(_form(form), ["images"], images={"type": "array", "items": _BINARY, "minItems": 1}, boxes=boxes)
     options = _with(raw or form, [], boxes=_BOXES)
-    one = {**_BINARY, "description": "one image; any type `image/*` will do as well"}
+    one = {**_BINARY, "description": "one image; any type `image/*` is accepted as well"}
     body = _body({"multipart/form-data": files, "application/json": json, _RAW: one})
     return {**body, "parameters": [_parameter(name, schema) for name, schema in options["properties"].items()]}
 
 
 def _parameter(name: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """An option of a raw body. What is no scalar and no list of them is a JSON text."""
+    """An option of a raw body. An object or a list of lists is JSON text."""
     schema = _without_default(_without_null(schema))
     description = schema.pop("description", "")
     if "$ref" in schema or schema.get("type") == "object" or schema.get("items", {}).get("type") == "array":
         schema = _text(schema)
-    note = "of one raw image; any other body has it as a member"
+    note = "for one raw image; in other bodies this is a member"
     text = f"{description}; {note}" if description else note
     return {"name": name, "in": "query", "required": False, "description": text, "schema": schema}
 
@@ -173,23 +173,23 @@ def _without_default(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def component(model: type[BaseModel]) -> dict[str, Any]:
-    """The schema of a model that others refer to. It states defaults in words: generators for TypeScript take a member
-    of a component that has a default for one that is always there.
+    """The schema of a model that other schemas refer to. Defaults are in the descriptions: generators for TypeScript
+    treat a member of a component with a default as required.
     """
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
     schema.pop("$defs", None)
     for name, member in schema["properties"].items():
         if member.get("default") is not None:
-            said = f"{member['description']}; " if "description" in member else ""
-            member["description"] = f"{said}default {member['default']}"
+            text = f"{member['description']}; " if "description" in member else ""
+            member["description"] = f"{text}default {member['default']}"
         schema["properties"][name] = _without_default(member)
     return schema
 
 
 def _text(schema: dict[str, Any], description: str = "") -> dict[str, Any]:
-    """A JSON text of this schema."""
-    said = {"description": f"{description}; a JSON text"} if description else {}
-    return {"type": "string", "contentMediaType": "application/json", "contentSchema": schema, **said}
+    """JSON text of this schema."""
+    text = {"description": f"{description}; JSON text"} if description else {}
+    return {"type": "string", "contentMediaType": "application/json", "contentSchema": schema, **text}
 
 
 def _with(schema: dict[str, Any], required: list[str], **properties: Any) -> dict[str, Any]:
@@ -202,8 +202,8 @@ def _with(schema: dict[str, Any], required: list[str], **properties: Any) -> dic
 
 def _schema(model: type[BaseModel]) -> dict[str, Any]:
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-    for not_here in ("title", "$defs"):  # app puts the schemas that are referred to among the components
-        schema.pop(not_here, None)
+    for name in ("title", "$defs"):  # `app` adds the schemas of `$defs` to the components
+        schema.pop(name, None)
     return schema
 
 

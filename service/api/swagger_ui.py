@@ -1,4 +1,4 @@
-"""/docs: the OpenAPI document as a page to read and try. All of it comes from here: nothing is asked of other hosts."""
+"""/docs: Swagger UI for the OpenAPI document. All files are served from here; other hosts are never contacted."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -12,10 +12,10 @@ from service.api.responses import JsonResponse, dumps
 
 router = APIRouter(include_in_schema=False, dependencies=[KnownQuery])
 
-# The package is used for its files only: Swagger UI as its makers publish it.
+# The package is used for its files only: an unmodified distribution of Swagger UI.
 _SWAGGER_UI = Path(str(files(fastapi_offline) / "static"))
 
-# Addresses are relative, so that the page also works behind a proxy that gives the service a prefix.
+# URLs are relative, so that the page works behind a proxy that adds a path prefix.
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -32,8 +32,8 @@ _PAGE = """<!DOCTYPE html>
 </body>
 </html>
 """
-_START = """// Swagger UI fills forms with made-up values; what may be left out is better left empty.
-function emptied(document) {
+_START = """// Swagger UI fills forms with invented values. Optional fields stay empty instead.
+function withoutExamples(document) {
   for (const path of Object.values(document.paths)) {
     for (const call of Object.values(path)) {
       const form = call.requestBody?.content["multipart/form-data"]?.schema
@@ -47,8 +47,8 @@ function emptied(document) {
   return document
 }
 
-fetch("openapi.json").then((answer) => answer.json()).then((document) => SwaggerUIBundle({
-  spec: emptied(document),
+fetch("openapi.json").then((response) => response.json()).then((document) => SwaggerUIBundle({
+  spec: withoutExamples(document),
   dom_id: "#page",
   deepLinking: true,
   defaultModelsExpandDepth: -1,
@@ -65,13 +65,13 @@ _CACHED = {"Cache-Control": "public, max-age=3600"}
 
 @router.get("/")
 async def start_page() -> Response:
-    """Whoever opens the address of the service in a browser wants to know what it is."""
+    """Redirect a browser to the documentation."""
     return RedirectResponse("docs")
 
 
 @router.get("/openapi.json")
 async def document(request: Request) -> Response:
-    """The OpenAPI document. It is encoded once: anybody may ask for it, without a key and as often as they like."""
+    """The OpenAPI document. It needs no key, so it is encoded only once."""
     state = request.app.state
     if not hasattr(state, "document"):
         state.document = dumps(request.app.openapi())
@@ -80,23 +80,23 @@ async def document(request: Request) -> Response:
 
 @router.get("/docs")
 async def page() -> Response:
-    """Nothing of the page is written in it: so its scripts can be told from any that are injected."""
+    """The page has no inline scripts, so that its policy can forbid them."""
     return HTMLResponse(_PAGE, headers={"Content-Security-Policy": _POLICY})
 
 
 @router.get("/docs/start.js")
 async def start() -> Response:
-    """What the page shows."""
+    """The script that starts Swagger UI."""
     return Response(_START, media_type="text/javascript", headers=_CACHED)
 
 
 @router.get("/docs/swagger-ui-bundle.js")
 async def script() -> Response:
-    """Swagger UI's program."""
+    """The script of Swagger UI."""
     return FileResponse(_SWAGGER_UI / "swagger-ui-bundle.js", media_type="text/javascript", headers=_CACHED)
 
 
 @router.get("/docs/swagger-ui.css")
 async def style() -> Response:
-    """Swagger UI's looks."""
+    """The style sheet of Swagger UI."""
     return FileResponse(_SWAGGER_UI / "swagger-ui.css", media_type="text/css", headers=_CACHED)

@@ -1,4 +1,4 @@
-"""A gallery in memory, made of what the database holds."""
+"""Builds the index of a gallery from the database."""
 
 import logging
 import sqlite3
@@ -15,8 +15,9 @@ log = logging.getLogger(__name__)
 def load_gallery(
     row: GalleryRow, clock: Callable[[], int], db: sqlite3.Connection, *, new_vectors: bool = False
 ) -> GalleryIndex:
-    """The entries of a gallery as this connection sees them; with `new_vectors`, those that were embedded again for a
-    model that the gallery has not gone over to yet. Entries that are damaged are set aside and logged.
+    """The index of a gallery in the state that this connection sees. Damaged entries are set aside and logged.
+
+    With `new_vectors`, the index has the vectors of a re-embedding that is not finished.
     """
     gallery = GalleryIndex(row.dim, row.retention, clock)
     segment = gallery.segment
@@ -32,7 +33,7 @@ def load_gallery(
     if damaged:
         segment.set_aside = frozenset(one.entry_id for one in damaged)
         log.error(
-            "entries of a gallery are damaged and answer no search; stop the service and see `pan-serve check`",
+            "entries of a gallery are damaged and cannot be found; stop the service and run `pan-serve check`",
             extra={"gallery": row.name, "set_aside": len(damaged), "entries": first_few(damaged)},
         )
     return gallery

@@ -2,7 +2,8 @@
 
 retention                                erases expired entries
 reembedding, reembedding_steps           brings galleries to the loaded model
-index_maintenance, index_snapshots       trains, measures and saves approximate indexes
+index_maintenance, index_builder,
+index_snapshots                          trains, measures and saves approximate indexes
 
 May import: galleries, index, inference, batching, storage, observability, core.
 """

@@ -1,7 +1,7 @@
-"""What is costly to learn of an index, in files, so that a start need not learn it again. They hold no vector.
+"""Files with the trained state of indexes, so that a start need not train them again. They contain no vectors.
 
-A file is written under another name, synchronised, renamed, and the folder synchronised; then the database says that it
-is the right one, by its sequence number and digest. Any other file is none of ours: it is never read, and removed.
+A file is written under another name, synchronised, renamed, and its folder synchronised. Then the database records its
+sequence number and digest. Files that the database does not name are never read, and are removed.
 """
 
 import hashlib
@@ -22,67 +22,67 @@ from service.storage.galleries import GalleryRow
 
 log = logging.getLogger(__name__)
 
-_OURS = re.compile(r"^\d+-\d+\.(npz|tmp)$")
+_FILE_NAME = re.compile(r"^\d+-\d+\.(npz|tmp)$")
 
 
 class Snapshots:
-    """The files of one data folder. Used by one thread."""
+    """The files of one data folder. Use it from one thread."""
 
     def __init__(self, folder: Path, database: Database) -> None:
         self._folder = folder
         self._database = database
 
     def save(self, row: GalleryRow, state: State) -> None:
-        """Keep the state of a gallery's index. Raises OSError or a storage error; what was kept before then stays."""
+        """Save the state of an index. Raises OSError or a storage error; then the last saved state stays."""
         self._folder.mkdir(mode=0o700, exist_ok=True)
         content = BytesIO()
         np.savez(content, allow_pickle=False, fingerprint=np.array(row.fingerprint), **state)
         data = content.getbuffer()
         digest = hashlib.sha256(data).digest()
-        told = self._database.submit_read(lambda db: gallery_records.select_snapshot(db, row.id)).result()
-        sequence = told[0] + 1 if told else 1
+        recorded = self._database.submit_read(lambda db: gallery_records.select_snapshot(db, row.id)).result()
+        sequence = recorded[0] + 1 if recorded else 1
         path = self._path(row, sequence)
-        beside = path.with_suffix(".tmp")
-        create_private_file(beside)
-        with beside.open("wb") as file:
+        temporary = path.with_suffix(".tmp")
+        create_private_file(temporary)
+        with temporary.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        beside.rename(path)
+        temporary.rename(path)
         _synchronise(self._folder)
         self._database.submit_write(lambda db: gallery_records.upsert_snapshot(db, row.id, sequence, digest)).result()
 
-    def drop(self, row: GalleryRow) -> None:
-        """Give up what was saved of a gallery; `sweep` removes the file. Raises a storage error."""
+    def invalidate(self, row: GalleryRow) -> None:
+        """Invalidate the saved state of a gallery; `sweep` removes the file. Raises a storage error."""
         self._database.submit_write(lambda db: gallery_records.delete_snapshot(db, row.id)).result()
 
     def load(self, row: GalleryRow) -> State | None:
-        """The state that was saved last; None where there is none, or it is not what the database says."""
-        told = self._database.submit_read(lambda db: gallery_records.select_snapshot(db, row.id)).result()
-        if told is None:
+        """The state that was saved last; None if there is none, or if the file does not have the recorded digest."""
+        recorded = self._database.submit_read(lambda db: gallery_records.select_snapshot(db, row.id)).result()
+        if recorded is None:
             return None
-        sequence, digest = told
+        sequence, digest = recorded
         try:
             data = self._path(row, sequence).read_bytes()
             if hashlib.sha256(data).digest() != digest:
-                raise ValueError("its digest is another than the database says")
+                raise ValueError("it does not have the digest that the database records")
             with np.load(BytesIO(data), allow_pickle=False) as arrays:
                 state = {name: arrays[name] for name in arrays.files}
             if str(state.pop("fingerprint")) != row.fingerprint:
-                return None  # of the model before this one
+                return None  # of the previous model
             return state
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            log.warning("a snapshot is not used, the index is built anew: %s", error, extra={"gallery": row.name})
+            log.warning("a snapshot is not used, the index is trained again: %s", error, extra={"gallery": row.name})
             return None
 
     def sweep(self) -> None:
         """Remove the files that the database does not name. Raises OSError or a storage error."""
         if not self._folder.is_dir():
             return
-        told = self._database.submit_read(gallery_records.select_snapshots).result()
-        named = {f"{gallery_id}-{sequence}.npz" for gallery_id, sequence in told}
+        recorded = self._database.submit_read(gallery_records.select_snapshots).result()
+        named = {f"{gallery_id}-{sequence}.npz" for gallery_id, sequence in recorded}
         for path in self._folder.iterdir():
-            if _OURS.match(path.name) and path.name not in named:
+            if _FILE_NAME.match(path.name) and path.name not in named:
                 path.unlink()
 
     def _path(self, row: GalleryRow, sequence: int) -> Path:

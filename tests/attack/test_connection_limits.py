@@ -145,7 +145,7 @@ def test_the_limit_on_open_files_lowers_the_limit_on_connections(soft: int, hard
             sys.executable,
             "-c",
             f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))\n"
-            "from service.api.listener import connections_possible; print(connections_possible(1024))",
+            "from service.api.listener import raise_file_limit; print(raise_file_limit(1024))",
         ],
         capture_output=True,
         text=True,

@@ -10,7 +10,7 @@ from service.galleries.results import IndexStatus
 from service.index import recall
 from service.index.choice import AnnKind
 from service.index.recall import RECALL_TARGETS
-from service.workers import index_maintenance
+from service.workers import index_builder
 from tests.support.galleries import IndexRig, OpenRig, recall_at_10
 
 DIM = 96
@@ -38,7 +38,7 @@ def status(rig: IndexRig) -> IndexStatus:
 @pytest.fixture(autouse=True)
 def early_maintenance(monkeypatch: pytest.MonkeyPatch) -> None:
     """An index is extended after 400 new entries of DIM dimensions."""
-    monkeypatch.setattr(index_maintenance, "_TAIL", 400 * DIM)
+    monkeypatch.setattr(index_builder, "_TAIL", 400 * DIM)
 
 
 @pytest.fixture
@@ -63,13 +63,13 @@ def test_entries_of_a_new_camera_are_found_at_any_time(
         assert recall_at_10(rig, queries[:30]) >= LOWEST
         assert recall_at_10(rig, queries[30:]) >= LOWEST
 
-    measure = index_maintenance.measure
+    measure = index_builder.measure
 
     def checked_measure(*arguments: Any) -> Any:
         check()  # at this time the index holds entries that no measurement covers
         return measure(*arguments)
 
-    monkeypatch.setattr(index_maintenance, "measure", checked_measure)
+    monkeypatch.setattr(index_builder, "measure", checked_measure)
     actions = set()
     for part in range(2):
         rig.enrol(crops(500, seed=20 + part, camera=1))
