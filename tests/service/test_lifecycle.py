@@ -213,4 +213,4 @@ def test_a_port_in_use_is_a_startup_error(launch: Launch, bundle: Path, tmp_path
     port = launch().url.rsplit(":", 1)[1]
     result = pan_serve("run", "--bundle", str(bundle), "--data", str(tmp_path / "other"), "--port", port)
     assert result.returncode == 1
-    assert f"cannot listen at 127.0.0.1 port {port}" in result.stderr
+    assert f"cannot listen on 127.0.0.1 port {port}" in result.stderr
