@@ -25,11 +25,13 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
+from safetensors.torch import save_file
 
 from benchmarks.common.turns import median, ratio, take_turns
 from benchmarks.training.plain_loop import Crops, plain_loop
 from training.config import load_config
 from training.data import read_data, trainable
+from training.model import PAN, VARIANTS
 from training.synth import generate
 from training.trainer import Trainer
 
@@ -99,7 +101,7 @@ def make_loops(names: list[str], data: Path, settings: list[str], workers: int) 
     crops, labels = trainable(read_data(data).train)
     trainers, loops = [], {}
     for name in names:
-        config = load_config(None, [*settings, "model.weights=null", *OURS.get(name, [])])
+        config = load_config(None, [*settings, *OURS.get(name, [])])
         if name in OURS:
             trainers.append(Trainer(config, data.parent / "never written", Console(quiet=True)))
             loops[name] = our_loop(trainers[-1])
@@ -161,6 +163,9 @@ def main(
         people(data, height=height, width=width, workers=1)
         settings = [f"data.path={data}", f"data.height={height}", f"data.width={width}", f"threads={threads}"]
         settings += [f"sampler.identities={identities}", f"sampler.crops={CROPS}"]
+        start = Path(folder) / "random.safetensors"  # the preset refuses to start without weights
+        save_file(PAN(VARIANTS["global_pool"]).backbone.state_dict(), start)
+        settings += [f"model.weights={start}"]
         (reader,), _ = make_loops(["global_pool"], data, settings, workers)
         loader = loader_speed(reader)
         speeds = measure(*make_loops(names, data, settings, workers), rounds, batch)
