@@ -51,6 +51,7 @@ class UseCases:
     transfer: Transfer
     retention: Purger
     reembedding: ReEmbedder
+    audit: Audit
     status: Status
 
 
@@ -122,6 +123,7 @@ async def open_service(settings: Settings, clock: Callable[[], int] = now) -> As
             transfer=Transfer(database, catalog, embedder),
             retention=purger,
             reembedding=reembedder,
+            audit=audit,
             status=Status(settings, bundle, loaded, embedder, searcher, database, catalog, workers),
         )
         yield Container(settings, metrics, keys, refusals, use_cases, database, catalog, embedder, audit)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from datetime import datetime
 from itertools import count
 from types import TracebackType
 from typing import Any, BinaryIO, Self, TypeVar
@@ -22,6 +23,7 @@ from pan_reid.request import (
     service_url,
 )
 from pan_reid.schemas import (
+    AuditRecord,
     Comparison,
     Enrolled,
     EnrolResult,
@@ -170,6 +172,21 @@ class AsyncClient:
     async def erase_person(self, gallery: str, person_id: str) -> ErasureReceipt:
         """Erase all entries of a person in this gallery."""
         return await self._send(endpoints.erase_person(gallery, person_id))
+
+    def audit(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        caller: str | None = None,
+        gallery: str | None = None,
+        action: str | None = None,
+    ) -> AsyncIterator[AuditRecord]:
+        """The records of the audit log that pass all filters, newest first. Needs scope admin.
+
+        Times have a time zone. `caller` is the name of a key, or the address of a caller without one.
+        """
+        return self._pages(endpoints.audit(since=since, until=until, caller=caller, gallery=gallery, action=action))
 
     async def search(self, gallery: str, *images: bytes, **options: Any) -> SearchAnswer:
         """Search by one or several images of one person. Options: the members of `pan_reid.schemas.SearchOptions`."""

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -10,6 +11,8 @@ from pydantic_core import to_json
 
 from pan_reid.request import ApiRequest, PagedRequest, entry_path, files, form, gallery_path
 from pan_reid.schemas import (
+    AuditPage,
+    AuditRecord,
     Comparison,
     Enrolled,
     Entry,
@@ -187,6 +190,28 @@ def persons(gallery: str) -> PagedRequest[Person]:
 def erase_person(gallery: str, person_id: str) -> ApiRequest[ErasureReceipt]:
     """Erase all entries of a person in this gallery."""
     return ApiRequest("DELETE", gallery_path(gallery, "persons"), _as(ErasureReceipt), query={"person_id": person_id})
+
+
+def audit(
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    caller: str | None = None,
+    gallery: str | None = None,
+    action: str | None = None,
+) -> PagedRequest[AuditRecord]:
+    """The records of the audit log that pass all filters, newest first. Needs scope admin.
+
+    Times have a time zone. `caller` is the name of a key, or the address of a caller without one.
+    """
+    times = {name: at.isoformat() for name, at in (("since", since), ("until", until)) if at is not None}
+    names = {"caller": caller, "gallery": gallery, "action": action}
+
+    def read(data: bytes) -> tuple[Sequence[AuditRecord], str | None]:
+        page = AuditPage.model_validate_json(data)
+        return page.records, page.next_cursor
+
+    return PagedRequest("/v1/audit", times | {name: one for name, one in names.items() if one is not None}, read)
 
 
 def search(gallery: str, *images: bytes, **options: Any) -> ApiRequest[SearchAnswer]:

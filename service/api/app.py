@@ -20,6 +20,7 @@ from service.api.middleware.request_context import RequestContextMiddleware
 from service.api.openapi import component, streamed_entry
 from service.api.problems import problem, problem_response, validation_problem
 from service.api.routes import (
+    audit,
     compare,
     embeddings,
     enrol,
@@ -63,6 +64,7 @@ _ROUTERS = [
         search,
         transfer,
         reembedding,
+        audit,
         system,
         swagger_ui,
     )

@@ -13,6 +13,7 @@ from service.core.types import Vectors
 from service.galleries.commands import DAY
 from service.galleries.match_policy import MatchPolicy
 from service.galleries.results import (
+    AuditPage,
     Comparison,
     Embeddings,
     Entry,
@@ -121,6 +122,25 @@ def _metadata_view(row: EntryRow) -> dict[str, Any]:
         "camera_id": row.camera_id,
         "captured_at": optional_time(row.captured_at),
         "attributes": orjson.Fragment(row.attributes),
+    }
+
+
+def audit_view(page: AuditPage) -> dict[str, Any]:
+    """The schema AuditPage."""
+    return {
+        "records": [
+            {
+                "id": row.id,
+                "at": from_micros(row.at),
+                "caller": row.caller,
+                "action": row.action,
+                "gallery": row.gallery or None,
+                "count": row.count,
+                "detail": row.detail or None,
+            }
+            for row in page.records
+        ],
+        "next_cursor": None if page.next_before is None else str(page.next_before),
     }
 
 

@@ -1,15 +1,17 @@
-"""The audit log: the calls that read personal data or change it, by caller."""
+"""The audit log: the calls that read personal data or change it, by caller. Append, list."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from service.storage.audit import insert_audit
+from service.galleries.commands import ListAudit
+from service.galleries.results import AuditPage
+from service.storage.audit import insert_audit, select_audit
 from service.storage.database import Database
 
 
 class Audit:
-    """Appends to the audit log."""
+    """Appends to the audit log, and lists its records."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -29,3 +31,20 @@ class Audit:
             yield
         finally:
             await recorded
+
+    async def page(self, command: ListAudit) -> AuditPage:
+        """A page of records, newest first."""
+        rows = await self._database.read(
+            lambda db: select_audit(
+                db,
+                before=command.before,
+                limit=command.limit + 1,
+                since=command.since,
+                until=command.until,
+                caller=command.caller,
+                gallery=command.gallery,
+                action=command.action,
+            )
+        )
+        page = rows[: command.limit]
+        return AuditPage(tuple(page), page[-1].id if len(rows) > len(page) else None)

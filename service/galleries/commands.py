@@ -194,6 +194,25 @@ class ErasePerson:
     person_id: str
 
 
+# -- audit log
+
+
+@dataclass(frozen=True, slots=True)
+class ListAudit:
+    """A page of audit records with ids below `before`, newest first. None disables a filter.
+
+    `caller` filters by the recorded name. It is not the caller of this command, which is not recorded.
+    """
+
+    before: int
+    limit: int = 100
+    since: int | None = None
+    until: int | None = None
+    caller: str | None = None
+    gallery: str | None = None
+    action: str | None = None
+
+
 # -- enrolment
 
 

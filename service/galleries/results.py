@@ -12,6 +12,7 @@ from service.core.errors import item_error
 from service.core.models import EntryRow
 from service.core.types import Vectors
 from service.galleries.match_policy import MatchPolicy
+from service.storage.audit import AuditRow
 from service.storage.entries import ExportedRow, PersonRow
 from service.storage.galleries import GalleryRow
 
@@ -142,6 +143,17 @@ class PersonPage:
 
     persons: tuple[PersonRow, ...]
     next_after: str | None
+
+
+# -- audit log
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPage:
+    """A page of the audit log, newest first. `next_before` is None on the last page."""
+
+    records: tuple[AuditRow, ...]
+    next_before: int | None
 
 
 # -- enrolment

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from pan_reid.cli import compare, enrol, galleries, search, transfer
+from pan_reid.cli import audit, compare, enrol, galleries, search, transfer
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Enrol and search people by image.")
 app.command()(enrol.enrol)
@@ -14,6 +14,7 @@ app.command()(compare.compare)
 app.add_typer(galleries.app, name="galleries")
 app.command()(galleries.persons)
 app.command()(galleries.erase)
+app.command()(audit.audit)
 app.command()(transfer.export)
 app.command("import")(transfer.import_)
 

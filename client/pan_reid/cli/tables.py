@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pan_reid.schemas import Gallery, Hit, Person, Scored, SearchAnswer
+from pan_reid.schemas import AuditRecord, Gallery, Hit, Person, Scored, SearchAnswer
 
 
 def print_hits(answer: SearchAnswer, console: Console) -> None:
@@ -60,6 +60,17 @@ def print_persons(persons: Sequence[Person], console: Console) -> None:
         table.add_column(column, overflow="fold")
     for one in persons:
         table.add_row(Text(one.person_id), f"{one.entries:,}", f"{one.cameras:,}")
+    console.print(table)
+
+
+def print_audit(records: Sequence[AuditRecord], console: Console) -> None:
+    """Print a row for each record."""
+    table = Table(box=SIMPLE_HEAD)
+    for column in ["time", "caller", "action", "gallery", "count", "detail"]:
+        table.add_column(column, overflow="fold")
+    for one in records:
+        cells = [f"{one.at:%Y-%m-%d %H:%M:%SZ}", one.caller, one.action, one.gallery or ""]
+        table.add_row(*map(Text, [*cells, f"{one.count:,}", one.detail or ""]))
     console.print(table)
 
 

@@ -3,7 +3,18 @@
 Images and vectors do not pass through these models, because pydantic would copy them number by number.
 """
 
-from pan_reid.schemas.base import Attributes, GalleryName, Identifier, ItemError, Problem, Request, Response, Scalar
+from pan_reid.schemas.audit import AuditPage, AuditRecord
+from pan_reid.schemas.base import (
+    Attributes,
+    GalleryName,
+    Identifier,
+    ItemError,
+    Problem,
+    Request,
+    Response,
+    Scalar,
+    Time,
+)
 from pan_reid.schemas.galleries import (
     Days,
     Enrolled,
@@ -55,6 +66,8 @@ from pan_reid.schemas.search import (
 
 __all__ = [
     "Attributes",
+    "AuditPage",
+    "AuditRecord",
     "Calibration",
     "Comparison",
     "Days",
@@ -104,4 +117,5 @@ __all__ = [
     "Scored",
     "SearchAnswer",
     "SearchOptions",
+    "Time",
 ]
