@@ -3,8 +3,12 @@
 from typing import Any
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # Section 4.1 of the paper; docs/explanation/paper-recipe.md names every deviation
-    "paper": {"model": {"weights": "imagenet"}},
+    # Section 4.1 of the paper; docs/explanation/paper-recipe.md has the reason for each value that it leaves open
+    "paper": {
+        "model": {"weights": "imagenet", "mask_affine": True, "embedding_scale": 0.0625},
+        "loss": {"triplet_features": "unit", "orthogonality": 1e-3, "orthogonality_form": "raw"},
+        "optim": {"warmup": 0.0},
+    },
     # Luo et al. 2019, "bag of tricks"
     "bot": {
         "model": {"bnneck": True},
@@ -12,7 +16,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "loss": {"smoothing": 0.1},
         "optim": {
             "name": "adamw",
-            "clip_norm": None,
             "lr": 3.5e-4,
             "backbone_lr": 3.5e-4,
             "warmup": 0.08,
@@ -27,7 +30,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "loss": {"smoothing": 0.1},
         "optim": {
             "name": "adamw",
-            "clip_norm": None,
             "lr": 1e-3,
             "backbone_lr": 3.5e-4,
             "schedule": "cosine",
@@ -42,7 +44,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "loss": {"smoothing": 0.1},
         "optim": {
             "name": "adamw",
-            "clip_norm": None,
             "lr": 5e-4,
             "backbone_lr": 1e-4,
             "schedule": "cosine",

@@ -146,9 +146,7 @@ class OptimConfig(StrictModel):
     momentum: float = Field(default=0.9, ge=0, lt=1, description="momentum of SGD")
     weight_decay: float = Field(default=5e-4, ge=0, description="weight decay on every parameter")
     clip_norm: float | None = Field(
-        default=5.0,
-        gt=0,
-        description="largest gradient norm of an update; null: no clipping. SGD at lr 0.1 does not learn without",
+        default=None, gt=0, description="largest gradient norm of an update; null: no clipping"
     )
     schedule: Literal["steps", "cosine"] = Field(default="steps", description="decay of lr after the warm-up")
     milestones: tuple[float, ...] = Field(

@@ -14,6 +14,9 @@ def test_the_paper_preset_is_the_papers_recipe() -> None:
     assert (config.optim.name, config.optim.lr, config.optim.backbone_lr) == ("sgd", 0.1, 0.01)
     assert [round(m * config.optim.iterations) for m in config.optim.milestones] == [5000, 7500]
     assert (config.data.height, config.data.width) == (384, 128)
+    assert (config.loss.triplet, config.loss.orthogonality) == (1, 1e-3)
+    assert (config.optim.clip_norm, config.optim.warmup) == (None, 0)
+    assert (config.model.depth, config.model.weights) == (50, "imagenet")
 
 
 @pytest.mark.parametrize("preset", PRESETS)
