@@ -23,7 +23,8 @@ def test_the_paper_preset_is_the_papers_recipe() -> None:
 def test_overrides_stand_above_the_file_and_the_file_above_the_preset(preset: str, tmp_path: Path) -> None:
     file = tmp_path / "run.yaml"
     file.write_text(f"preset: {preset}\noptim: {{lr: 0.5, iterations: 7}}\n")
-    config = load_config(file, ["optim.lr=1e-3", "model.variant=pan_a", "data.path=some/where"])
+    overrides = ["optim.lr=1e-3", "model.variant=pan_a", "model.weights=some.pth", "data.path=some/where"]
+    config = load_config(file, overrides)
     assert (config.optim.lr, config.optim.iterations) == (1e-3, 7)
     assert config.model.variant == "pan_a"
     assert config.data.path == Path("some/where")
