@@ -13,7 +13,10 @@ from training.errors import DataError
 
 
 class CropStore:
-    """Returns crops of a list as one uint8 array. Pillow releases the GIL, so threads decode in parallel."""
+    """Returns crops of a list as one uint8 array. Decoders release the GIL, so threads decode in parallel.
+
+    Several threads may call `get`.
+    """
 
     def __init__(self, crops: Sequence[Crop], spec: InputSpec, cache_gib: float = 4.0, threads: int = 2) -> None:
         """`cache_gib`: memory for decoded crops; `threads`: number of decoding threads."""
@@ -23,6 +26,7 @@ class CropStore:
         # numpy.empty reserves address space; pages are allocated when crops are decoded
         self._cache: ImageArray = np.empty((self._kept, *self._shape), np.uint8)
         self._filled = np.zeros(len(crops), bool)
+        self._threads = threads
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     def __len__(self) -> int:
@@ -31,20 +35,30 @@ class CropStore:
     def get(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> ImageArray:
         """Crops by index -> (B, H, W, 3) uint8 RGB. Raises DataError with the name of a file that cannot be read."""
         wanted = [int(index) for index in indices]
-        missing = [index for index in dict.fromkeys(wanted) if not self._filled[index]]
-        decoded = dict(zip(missing, self._pool.map(self._decode, missing), strict=True))
         chosen: ImageArray = np.empty((len(wanted), *self._shape), np.uint8)
+        missing: dict[int, int] = {}  # index -> the first row that needs it
         for row, index in enumerate(wanted):
-            chosen[row] = decoded[index] if index in decoded else self._cache[index]
-        for index, image in decoded.items():
-            if index < self._kept:
-                self._cache[index] = image
-                self._filled[index] = True
+            if self._filled[index]:
+                chosen[row] = self._cache[index]
+            else:
+                missing.setdefault(index, row)
+        items = list(missing.items())
+        # one task for each thread: a task for each crop costs as much as decoding a small one
+        shares = [items[start :: self._threads] for start in range(min(self._threads, len(items)))]
+        list(self._pool.map(lambda share: self._decode(share, chosen), shares))
+        for row, index in enumerate(wanted):
+            if missing.get(index, row) != row:
+                chosen[row] = chosen[missing[index]]
         return chosen
 
-    def _decode(self, index: int) -> ImageArray:
-        path = self.crops[index].path
-        try:
-            return load_crop(path.read_bytes(), self.spec.height, self.spec.width)
-        except (ImageError, OSError) as error:
-            raise DataError(f"{path} cannot be used: {error}; remove or replace it") from error
+    def _decode(self, items: Sequence[tuple[int, int]], chosen: ImageArray) -> None:
+        """Crops (index, row) into rows of a batch, and into the cache."""
+        for index, row in items:
+            path = self.crops[index].path
+            try:
+                chosen[row] = load_crop(path.read_bytes(), self.spec.height, self.spec.width)
+            except (ImageError, OSError) as error:
+                raise DataError(f"{path} cannot be used: {error}; remove or replace it") from error
+            if index < self._kept:
+                self._cache[index] = chosen[row]
+                self._filled[index] = True

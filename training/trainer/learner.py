@@ -96,7 +96,7 @@ class Learner:
         _check_finite(network.state_dict())
         return network
 
-    def update(self, step: int, images: ImageArray, labels: Tensor, health: bool) -> Update:
+    def update(self, step: int, images: ImageArray | Tensor, labels: Tensor, health: bool) -> Update:
         """Update the weights with this process's crops of batch `step` (0-based); `health` adds mask statistics.
 
         Raises FloatingPointError before the weights change if the loss is not finite.
@@ -108,13 +108,13 @@ class Learner:
         parameters = learning_parameters(self.optimizer)
         sums: dict[str, Tensor] = {}
         norms: dict[str, Tensor] = {}
-        chunks = zip(torch.from_numpy(images).chunk(micro), labels.chunk(micro), strict=True)
+        chunks = zip(torch.as_tensor(images).chunk(micro), labels.chunk(micro), strict=True)
         for index, (image, label) in enumerate(chunks):
             seed = config.seed * 1_000_003 + step + SEED_STRIDE * (self.world.rank * micro + index)
-            pixels = to_planes(image.to(self.device))
+            pixels = to_planes(image.to(self.device, non_blocking=True))
             generator = torch.Generator().manual_seed(seed)
             image = augment_pixels(pixels, self.normalise, config.augment, generator)
-            image, label = image.contiguous(memory_format=torch.channels_last), label.to(self.device)
+            image, label = image.contiguous(memory_format=torch.channels_last), label.to(self.device, non_blocking=True)
             with self.world.no_sync(self._shared) if index + 1 < micro else nullcontext():
                 terms, mask_BIN = self._losses(image, label)
                 if index + 1 == micro and self._measures_terms(step):

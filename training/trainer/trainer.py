@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from bundle import Calibration, Evaluation, ImageArray, Provenance
+from bundle import Calibration, Evaluation, Provenance
 from training.checkpoint import Card, load_state, save_checkpoint, save_state
 from training.config import RunConfig, save_config
 from training.data import (
@@ -158,15 +158,19 @@ class Trainer:
                     )
         return card or self._evaluate()
 
-    def batches(self) -> Generator[tuple[ImageArray, Tensor]]:
+    def batches(self) -> Generator[tuple[Tensor, Tensor]]:
         """This process's crops of each remaining batch; the next batches are loaded in the background."""
         return prefetch(self._load, range(self.step, self.config.optim.iterations))
 
-    def _load(self, step: int) -> tuple[ImageArray, Tensor]:
+    def _load(self, step: int) -> tuple[Tensor, Tensor]:
         indices = self.sampler(step)
         share = len(indices) // self.world.size
         indices = indices[self.world.rank * share : (self.world.rank + 1) * share]
-        return self.store.get(indices), torch.from_numpy(self.labels[indices])
+        batch = torch.from_numpy(self.store.get(indices)), torch.from_numpy(self.labels[indices])
+        if self.device.type != "cuda":
+            return batch
+        images, labels = batch
+        return images.pin_memory(), labels.pin_memory()  # the copy to the GPU then runs beside its work
 
     def _done(self) -> bool:
         patience = self.config.early_stop

@@ -2,6 +2,7 @@
 
 import shutil
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +156,16 @@ def test_the_cache_keeps_as_many_crops_as_fit(market: Path, tmp_path: Path) -> N
     assert (store.get([0, 1, 0]) == before[[2, 1, 2]]).all()
     with pytest.raises(DataError, match="cannot be used"):
         store.get([2])
+
+
+def test_threads_may_ask_for_the_same_crops(market: Path) -> None:
+    crops = read_data(market).train
+    store = CropStore(crops, InputSpec(height=48, width=24), threads=3)
+    expected = CropStore(crops, store.spec, cache_gib=0, threads=1).get(range(len(crops)))
+    wanted = [np.random.default_rng(seed).integers(0, len(crops), 40) for seed in range(30)]
+    with closing(prefetch(store.get, wanted)) as batches:
+        for indices, images in zip(wanted, batches, strict=True):
+            assert (images == expected[indices]).all()
 
 
 def test_a_corrupt_crop_is_named(tmp_path: Path) -> None:

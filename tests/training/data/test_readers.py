@@ -197,7 +197,7 @@ def test_a_set_named_twice_is_refused(market: Path) -> None:
 
 def test_a_run_takes_several_sets_and_the_set_to_test_on(market: Path, tmp_path: Path) -> None:
     other = write_msmt17(tmp_path)
-    small = ["model.depth=18", "model.width=0.125", "sampler.identities=2"]
+    small = ["preset=short", "model.depth=18", "model.width=0.125", "sampler.identities=2"]
     paths = [f"data.path=[{market}, {other}]", f"data.test={other}"]
     trainer = Trainer(load_config(None, [*small, *paths]), tmp_path / "run")
     assert {*trainer.labels} == {*range(7)}
@@ -208,7 +208,13 @@ def test_a_run_on_duke_says_what_its_holder_must_know(market: Path, tmp_path: Pa
     touch(tmp_path, "bounding_box_train/0001_c2_f0046182.jpg", "query/0005_c2_f0046985.jpg")
     touch(tmp_path, "bounding_box_test/0005_c8_f0063161.jpg")
     told = Console(file=StringIO(), width=200)
-    small = ["model.depth=18", "model.width=0.125", "sampler.identities=2", f"data.path=[{market}, {tmp_path}]"]
+    small = [
+        "preset=short",
+        "model.depth=18",
+        "model.width=0.125",
+        "sampler.identities=2",
+        f"data.path=[{market}, {tmp_path}]",
+    ]
     Trainer(load_config(None, small), tmp_path / "run", told)
     assert isinstance(told.file, StringIO)
     assert "withdrawn by its authors in 2019" in told.file.getvalue()
