@@ -1,9 +1,9 @@
-# A fresh machine needs Python 3.11 or newer, pip and make; `make help` lists what there is.
+# A fresh machine needs Python 3.11 or newer, pip and make. `make help` lists the targets.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Each build of torch (CPU, CUDA) has its own hashes, so it is not in requirements/dev.txt: pip takes the build that it
-# is configured for. `TORCH='--requirement requirements/torch.txt' make test` takes the one of PyPI, by its hash.
+# Each build of torch (CPU, CUDA) has its own hashes, so it is not in requirements/dev.txt: pip selects the build that it
+# is configured for. `TORCH='--requirement requirements/torch.txt' make test` installs PyPI's build by hash.
 TORCH ?= torch==2.13.0
 
 .PHONY: help demo test lint types pytest docs hooks lock audit sbom wheel image-check clean
@@ -24,20 +24,20 @@ lint: $(VENV)/.test ## ruff
 types: $(VENV)/.test ## mypy --strict
 	$(BIN)/mypy
 
-# one thread a test process: two processes with two threads each on two cores only wait for one another
+# One thread per test process: two processes with two threads each would compete for two cores.
 pytest: $(VENV)/.test ## every test, with branch coverage
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-report=xml:build/coverage.xml
 
 docs: $(VENV)/.test ## build the documentation site to build/site
 	$(BIN)/mkdocs build
 
-hooks: $(VENV)/.test ## check what is committed, before it is
+hooks: $(VENV)/.test ## install the pre-commit hooks
 	$(BIN)/pre-commit install
 
-lock: $(VENV)/.test ## write requirements/*.txt anew from pyproject.toml; UPGRADE=1 takes newer versions
+lock: $(VENV)/.test ## rewrite requirements/*.txt from pyproject.toml; UPGRADE=1 selects newer versions
 	UV=$(BIN)/uv requirements/lock $(if $(UPGRADE),--upgrade)
 
-audit: $(VENV)/.test ## ask PyPI for known vulnerabilities of what is locked
+audit: $(VENV)/.test ## check the locked versions for known vulnerabilities
 	for lock in cpu gpu dev torch; do $(BIN)/pip-audit --strict --disable-pip --require-hashes --requirement requirements/$$lock.txt || exit 1; done
 
 sbom: $(VENV)/.test ## write build/sbom-cpu.json and -gpu.json (CycloneDX): the Python packages in the images

@@ -41,6 +41,7 @@ def reference() -> dict[str, tuple[str, str]]:
     document = json.loads((ROOT / "docs" / "openapi.json").read_text(encoding="utf-8"))
     return {
         **{name: (name, command_line(name, target)) for name, target in console_scripts().items()},
+        "service-settings": ("Service settings", service_settings()),
         "settings": ("Training settings", training_settings()),
         "api": ("HTTP API", http_api(document)),
         "python": ("Python client", python_client()),
@@ -53,6 +54,33 @@ def console_scripts() -> dict[str, str]:
     for path in (ROOT / "pyproject.toml", ROOT / "client" / "pyproject.toml"):
         found |= tomllib.loads(path.read_text(encoding="utf-8"))["project"].get("scripts", {})
     return found
+
+
+def service_settings() -> str:
+    """Every option of `pan-serve run` with its environment variable."""
+    from service.cli.environment import variables
+
+    lines = [
+        "# Service settings",
+        "",
+        "Each setting is an option of `pan-serve run` and an environment variable; the option takes precedence.",
+        "`pan-serve config` shows the values. See [deploy](../how-to/deployment.md#settings).",
+        "",
+        "| option | variable | default | meaning |",
+        "| --- | --- | --- | --- |",
+    ]
+    for param in application(console_scripts()["pan-serve"]).commands["run"].params:
+        default = "required" if param.required else _default(param.default)
+        names = ", ".join(f"`{name}`" for name in variables(param))
+        meaning = _cell(param.help.replace("\\[", "["))
+        lines.append(f"| `{param.opts[0]}` | {names} | {default} | {meaning} |")
+    return "\n".join([*lines, ""])
+
+
+def _default(value: Any) -> str:
+    if value in (None, ()):
+        return ""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def training_settings() -> str:

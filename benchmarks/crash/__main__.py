@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks.common.served import Served
-from benchmarks.crash.client import SHARED, GalleryCatalog, Kept, Violation, Worker, pixels, vector
+from benchmarks.crash.client import SHARED, Entries, KnownEntry, Violation, Worker, pixels, vector
 from pan_reid import Client
 from pan_reid.schemas import Entry
 from service.storage.backup import BackupError, create_backup, restore_backup
@@ -47,12 +47,12 @@ LONGEST_BACKUP = 0.1
 _ALIKE = 12  # mean difference, in levels of 255, between a noise image and its stored JPEG
 
 
-def held_by(url: str) -> GalleryCatalog:
+def held_by(url: str) -> Entries:
     """All entries of a server, by gallery and tag. Raises Violation if a search disagrees with the list.
 
     A purge that was cut short is carried to its end first: until then a search knows less than the list.
     """
-    found: GalleryCatalog = {}
+    found: Entries = {}
     query = vector("query")
     with Client(url) as client, httpx.Client(base_url=url, timeout=30) as http:
         for gallery in client.galleries():
@@ -62,7 +62,7 @@ def held_by(url: str) -> GalleryCatalog:
             entries = list(client.entries(gallery.name))
             tags = {entry.entry_id: str(entry.attributes["tag"]) for entry in entries}
             found[gallery.name] = {
-                tags[entry.entry_id]: Kept(str(entry.person_id), entry.captured_at is not None, entry.entry_id)
+                tags[entry.entry_id]: KnownEntry(str(entry.person_id), entry.captured_at is not None, entry.entry_id)
                 for entry in entries
             }
             if len(found[gallery.name]) != len(entries):
@@ -99,7 +99,7 @@ def verify(url: str, workers: list[Worker]) -> None:
                 if gallery == SHARED or worker.owns(gallery, "")
             }
             worker.settle(own, http)
-        owned = sum(len(entries) for worker in workers for entries in worker.told.values())
+        owned = sum(len(entries) for worker in workers for entries in worker.acknowledged.values())
     if owned != sum(len(entries) for entries in held_by(url).values()):
         raise Violation("the service has entries that no client enrolled")
 
@@ -163,10 +163,10 @@ def play(folder: Path, rounds: int, seed: int, progress: Console) -> dict[str, A
     return {
         "rounds": rounds,
         "seed": seed,
-        "acknowledged": dict(sum((worker.acknowledged for worker in workers), Counter[str]())),
+        "acknowledged": dict(sum((worker.completed for worker in workers), Counter[str]())),
         "answers lost": dict(sum((worker.lost for worker in workers), Counter[str]())),
         "backups": dict(backups),
-        "entries at the end": sum(len(entries) for worker in workers for entries in worker.told.values()),
+        "entries at the end": sum(len(entries) for worker in workers for entries in worker.acknowledged.values()),
     }
 
 

@@ -28,7 +28,7 @@ class Violation(PanError):
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class KnownEntry:
     """An entry of a client. The id of an enrolment without a response is found later."""
 
     person: str
@@ -36,7 +36,7 @@ class Kept:
     entry_id: int = field(compare=False, default=0)
 
 
-GalleryCatalog = dict[str, dict[str, Kept]]  # gallery -> the entries' tags -> entries
+Entries = dict[str, dict[str, KnownEntry]]  # gallery -> the entries' tags -> entries
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +72,10 @@ class Worker:
         self._name = f"w{number}"
         self._random = np.random.default_rng((seed, number))
         self._count = 0
-        self.told: GalleryCatalog = {SHARED: {}}
-        self.asked: GalleryCatalog | None = None
+        self.acknowledged: Entries = {SHARED: {}}
+        self.pending: Entries | None = None
         self._enrolment: _Enrolment | None = None
-        self.acknowledged: Counter[str] = Counter()
+        self.completed: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()
         self.failure: Exception | None = None
 
@@ -93,29 +93,34 @@ class Worker:
         """True if the entry is of this client, by gallery or tag."""
         return gallery == self._name or tag.startswith(f"{self._name}.")
 
-    def settle(self, found: GalleryCatalog, http: httpx.Client) -> None:
+    def settle(self, found: Entries, http: httpx.Client) -> None:
         """Compare with this client's entries in the restarted server. Raises Violation."""
-        if found not in (self.told, self.asked):
-            raise Violation(f"{self._name} was told {self.told}, asked last for {self.asked}; the service has {found}")
-        if self.asked is not None:
-            self.lost["carried out" if found == self.asked else "not carried out"] += 1
-        if self._enrolment is not None and self.asked is not None:
+        if found not in (self.acknowledged, self.pending):
+            raise Violation(
+                f"{self._name} has responses for {self.acknowledged}, and pending {self.pending}; "
+                f"the service has {found}"
+            )
+        if self.pending is not None:
+            self.lost["carried out" if found == self.pending else "not carried out"] += 1
+        if self._enrolment is not None and self.pending is not None:
             ids = self._send(http, self._enrolment)
             gallery = self._enrolment.path.split("/")[3]
             tags = [entry["attributes"]["tag"] for entry in self._enrolment.entries]
-            asked = self.asked[gallery]
-            again = {tag: Kept(asked[tag].person, asked[tag].old, id_) for tag, id_ in zip(tags, ids, strict=True)}
-            if found == self.asked and [found[gallery][tag].entry_id for tag in tags] != ids:
+            pending = self.pending[gallery]
+            again = {
+                tag: KnownEntry(pending[tag].person, pending[tag].old, id_) for tag, id_ in zip(tags, ids, strict=True)
+            }
+            if found == self.pending and [found[gallery][tag].entry_id for tag in tags] != ids:
                 raise Violation(f"a second request with the key {self._enrolment.key} was answered with other entries")
             found = {**found, gallery: {**found.get(gallery, {}), **again}}
-        self.told, self.asked, self._enrolment = found, None, None
+        self.acknowledged, self.pending, self._enrolment = found, None, None
 
     def _step(self, http: httpx.Client) -> None:
         gallery = SHARED if self._random.random() < 0.5 else self._name
-        held = self.told.get(gallery)
+        held = self.acknowledged.get(gallery)
         if held is None:
             body = {"name": gallery, "keep_crops": True}
-            self._ask(http, "create gallery", {**self.told, gallery: {}}, "POST", "/v1/galleries", body)
+            self._ask(http, "create gallery", {**self.acknowledged, gallery: {}}, "POST", "/v1/galleries", body)
             return
         path = f"/v1/galleries/{gallery}"
         chance = self._random.random() + 0.5 * (len(held) > _ENOUGH)
@@ -126,30 +131,32 @@ class Worker:
         if chance < 0.75:
             left = {other: kept for other, kept in held.items() if other != tag}
             path += f"/entries/{held[tag].entry_id}"
-            self._ask(http, "delete entry", {**self.told, gallery: left}, "DELETE", path)
+            self._ask(http, "delete entry", {**self.acknowledged, gallery: left}, "DELETE", path)
         elif chance < 0.85 or gallery == SHARED:
             left = {other: kept for other, kept in held.items() if kept.person != held[tag].person}
             path += f"/persons?person_id={held[tag].person}"
-            self._ask(http, "erase person", {**self.told, gallery: left}, "DELETE", path)
+            self._ask(http, "erase person", {**self.acknowledged, gallery: left}, "DELETE", path)
         elif chance < 0.95:
             self._purge(http, gallery, held, path)
         else:
-            rest = {name: entries for name, entries in self.told.items() if name != gallery}
+            rest = {name: entries for name, entries in self.acknowledged.items() if name != gallery}
             self._ask(http, "delete gallery", rest, "DELETE", path)
 
-    def _purge(self, http: httpx.Client, gallery: str, held: dict[str, Kept], path: str) -> None:
+    def _purge(self, http: httpx.Client, gallery: str, held: dict[str, KnownEntry], path: str) -> None:
         """Retention: after the first response, searches exclude expired entries; after the second, they are erased."""
-        left = {**self.told, gallery: {tag: kept for tag, kept in held.items() if not kept.old}}
-        before = self.told
+        left = {**self.acknowledged, gallery: {tag: kept for tag, kept in held.items() if not kept.old}}
+        before = self.acknowledged
         self._ask(http, "set retention", left, "PATCH", path, {"retention_days": _DAYS})
-        self.told = before
+        self.acknowledged = before
         self._ask(http, "purge", left, "POST", f"{path}/purge")
         self._ask(http, "lift retention", left, "PATCH", path, {"retention_days": None})
 
     def _enrol(self, http: httpx.Client, gallery: str, path: str) -> None:
         self._count += 1
         tags = [f"{self._name}.{self._count}.{place}" for place in range(int(self._random.integers(1, 9)))]
-        new = {tag: Kept(f"{self._name}-{self._random.integers(10)}", self._random.random() < 0.2) for tag in tags}
+        new = {
+            tag: KnownEntry(f"{self._name}-{self._random.integers(10)}", self._random.random() < 0.2) for tag in tags
+        }
         entries = [
             {
                 **self._crop(gallery, tag),
@@ -160,12 +167,12 @@ class Worker:
             for tag, kept in new.items()
         ]
         self._enrolment = _Enrolment(path, f"{self._name}.{self._count}", entries)
-        self.asked = {**self.told, gallery: {**self.told[gallery], **new}}
+        self.pending = {**self.acknowledged, gallery: {**self.acknowledged[gallery], **new}}
         ids = self._send(http, self._enrolment)
-        known = {tag: Kept(kept.person, kept.old, id_) for (tag, kept), id_ in zip(new.items(), ids, strict=True)}
-        self.told = {**self.told, gallery: {**self.told[gallery], **known}}
-        self.asked = self._enrolment = None
-        self.acknowledged["enrol" if gallery == SHARED else "enrol, keeping crops"] += 1
+        known = {tag: KnownEntry(kept.person, kept.old, id_) for (tag, kept), id_ in zip(new.items(), ids, strict=True)}
+        self.acknowledged = {**self.acknowledged, gallery: {**self.acknowledged[gallery], **known}}
+        self.pending = self._enrolment = None
+        self.completed["enrol" if gallery == SHARED else "enrol, keeping crops"] += 1
 
     def _crop(self, gallery: str, tag: str) -> dict[str, Any]:
         if gallery == SHARED:
@@ -183,14 +190,14 @@ class Worker:
         self,
         http: httpx.Client,
         what: str,
-        after: GalleryCatalog,
+        after: Entries,
         method: str,
         path: str,
         body: dict[str, Any] | None = None,
     ) -> None:
-        self.asked = after
+        self.pending = after
         answer = http.request(method, path, json=body)
         if not answer.is_success:
             raise Violation(f"{what} was answered {answer.status_code}: {answer.text}")
-        self.told, self.asked = after, None
-        self.acknowledged[what] += 1
+        self.acknowledged, self.pending = after, None
+        self.completed[what] += 1

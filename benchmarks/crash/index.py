@@ -110,23 +110,23 @@ def work(folder: Path, kind: IndexKind, first: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     there = sorted(place.there())
 
-    def told(what: str, ids: list[int]) -> None:
+    def report(what: str, ids: list[int]) -> None:
         print(what, *ids, flush=True)
 
-    told("ready", [])
+    report("ready", [])
     while True:
         if len(there) < _AT_FIRST or random.random() < 0.6:
             ids = list(range(first, first + max(200, _AT_FIRST - len(there))))
             first = ids[-1] + 1
-            told("enrol", ids)
+            report("enrol", ids)
             place.enrol(ids)
             there += ids
         else:
             chosen = set(random.choice(there, len(there) // 4, replace=False).tolist())
-            told("delete", sorted(chosen))
+            report("delete", sorted(chosen))
             place.delete(sorted(chosen))
             there = [id_ for id_ in there if id_ not in chosen]
-        told("done", [])
+        report("done", [])
         place.upkeep.run_once(place.held)
 
 

@@ -52,8 +52,8 @@ class Played:
         self.bundles = [write_bundle(folder / f"model{n}", seed=n, dim=dim) for n, dim in enumerate(DIMS)]
         self.folder = folder
         self.random = np.random.default_rng(seed)
-        self.told: dict[int, str] = {}
-        self.asked: dict[int, str] | None = None
+        self.acknowledged: dict[int, str] = {}
+        self.pending: dict[int, str] | None = None
         self.pictures: dict[int, npt.NDArray[np.uint8]] = {}
         self.goal = 0
         self.done = 0  # re-embedded entries at the end of the previous round; `entries` is their total:
@@ -66,12 +66,12 @@ class Played:
 
     def arrive(self, client: Client) -> None:
         """Refill the re-embedded gallery, and record its entries."""
-        people = range(len(self.told), PEOPLE)
+        people = range(len(self.acknowledged), PEOPLE)
         crops = [Crop(png(n), EntryInfo(person_id=f"p{n}")) for n in people]
         if crops:
             ids = [result.entry_id for result in client.enrol("g", crops).results]
-            self.told |= {id_: f"p{n}" for id_, n in zip(ids, people, strict=True) if id_ is not None}
-        for entry in self.told.keys() - self.pictures.keys():
+            self.acknowledged |= {id_: f"p{n}" for id_, n in zip(ids, people, strict=True) if id_ is not None}
+        for entry in self.acknowledged.keys() - self.pictures.keys():
             kept = np.asarray(Image.open(BytesIO(client.image("g", entry))))
             self.pictures[entry] = resize_image(kept, HEIGHT, WIDTH)
         self.goal = 1 - self.goal
@@ -83,17 +83,17 @@ class Played:
             suppress(httpx.TransportError),
         ):
             while True:
-                entry = int(self.random.choice(sorted(self.told)))
+                entry = int(self.random.choice(sorted(self.acknowledged)))
                 if self.random.random() < 0.3:
-                    self.asked = {id_: person for id_, person in self.told.items() if id_ != entry}
+                    self.pending = {id_: person for id_, person in self.acknowledged.items() if id_ != entry}
                     answer = http.delete(f"/{entry}")
                 else:
                     self.counts["labels"] += 1
                     name = f"q{self.counts['labels']}"
-                    self.asked = {**self.told, entry: name}
+                    self.pending = {**self.acknowledged, entry: name}
                     answer = http.patch(f"/{entry}", json={"person_id": name})
                 answer.raise_for_status()
-                self.told, self.asked = self.asked, None
+                self.acknowledged, self.pending = self.pending, None
                 self.counts["acknowledged changes"] += 1
                 time.sleep(_CHANGES)
 
@@ -103,10 +103,10 @@ class Played:
             file = exported(client)
             found = {entry.entry_id: str(entry.person_id) for entry in client.entries("g")}
         first, *entries, _ = [orjson.loads(line) for line in file.getvalue().splitlines()]
-        if found not in (self.told, self.asked):
-            raise Violation(f"the client was told {self.told}, asked last for {self.asked}; the service has {found}")
-        self.counts["answers lost"] += self.asked is not None
-        self.told, self.asked = found, None
+        if found not in (self.acknowledged, self.pending):
+            raise Violation(f"the client expects {self.acknowledged} or {self.pending}; the service has {found}")
+        self.counts["answers lost"] += self.pending is not None
+        self.acknowledged, self.pending = found, None
         model = DIMS.index(first["dim"])
         vectors = np.stack([np.frombuffer(base64.b64decode(entry["vector"]), "<f4") for entry in entries])
         expected = reference_embedding(np.stack([self.pictures[id_] for id_ in found]), model, DIMS[model])
@@ -145,14 +145,14 @@ def play(folder: Path, rounds: int, seed: int, progress: Console) -> dict[str, A
                 elif state.state == "current":
                     played.counts["arrived"] += 1
                     played.arrive(client)
-                elif state.done < played.done - (played.entries - len(played.told)):
+                elif state.done < played.done - (played.entries - len(played.acknowledged)):
                     raise Violation(f"{played.done} of {played.entries} entries were done, and now {state.done} are")
                 else:
                     played.counts["killed on the way"] += 1
                 changes = threading.Thread(target=played.change, args=(server.url,))
                 changes.start()
                 time.sleep(played.random.uniform(0.0, LONGEST))
-                played.entries = len(played.told)
+                played.entries = len(played.acknowledged)
                 played.done = client.re_embedding("g").done if state.state != "current" else 0
             server.stop(signal.SIGKILL)
             changes.join()

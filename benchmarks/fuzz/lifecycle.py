@@ -57,7 +57,7 @@ class LifecycleRules(State):
         self.world.start()
         new = self._listed(name).keys() - before
         if len(new) not in (0, 3):
-            raise Fault(f"{len(new)} of an enrolment of 3 are there after SIGKILL")
+            raise Fault(f"{len(new)} of an enrolment of 3 exist after SIGKILL")
         for entry_id in new:  # so that a replay of the sequence is identical
             self.api.ask("DELETE", path(name, "entries", entry_id)).expect(204)
 

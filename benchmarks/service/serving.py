@@ -112,7 +112,7 @@ async def latency(engine: Engine, wire: Wire, crop: Any, requests: list[bytes], 
     """Latencies of service and engine in turns, in ms."""
     bare: list[float] = []
     asked: list[float] = []
-    told: list[dict[str, float]] = []
+    timings: list[dict[str, float]] = []
     for _ in range(rounds):
         bare += await as_the_service(lambda: [timed(lambda: engine.embed(crop)) for _ in range(SEARCHES)])
         for number in range(SEARCHES):
@@ -120,14 +120,14 @@ async def latency(engine: Engine, wire: Wire, crop: Any, requests: list[bytes], 
             answer = await wire.ask(requests[number % len(requests)])
             asked.append(time.perf_counter() - started)
             assert answer.status == 200, answer.body
-            told.append(parts(answer))
+            timings.append(parts(answer))
     return {
         "bare engine on one crop": milliseconds(bare),
         "search by one crop": milliseconds(asked),
         "added by the service": milliseconds(
-            [seconds - part["engine"] for seconds, part in zip(asked, told, strict=True)]
+            [seconds - part["engine"] for seconds, part in zip(asked, timings, strict=True)]
         ),
-        "parts": {name: milliseconds([part[name] for part in told]) for name in told[0]},
+        "parts": {name: milliseconds([part[name] for part in timings]) for name in timings[0]},
     }
 
 

@@ -102,8 +102,8 @@ class Turnover(Client):
         persons = range(PERSONS) if self.rounds == 0 else [PERSONS + self.rounds]
         for person in persons:
             vectors = np.random.default_rng(person).normal(size=(OF_EACH, DIM)).astype("<f4")
-            told = {"person_id": str(person)}
-            entries = [{**told, "vector": base64.b64encode(vector.tobytes()).decode()} for vector in vectors]
+            metadata = {"person_id": str(person)}
+            entries = [{**metadata, "vector": base64.b64encode(vector.tobytes()).decode()} for vector in vectors]
             await self._ask(201, "POST", f"{LARGE}/entries", json={"entries": entries})
         found = await self._ask(200, "POST", f"{LARGE}/search", json={"vector": vectors[0].tolist(), "top_k": 10})
         if found["hits"][0]["person_id"] != str(person):

@@ -35,7 +35,9 @@ def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
     try:
         return tuple(ipaddress.ip_network(text.strip()) for text in texts)
     except ValueError as error:
-        raise StartupError(f"{error}; give addresses (10.0.0.2) or networks (10.0.0.0/24)") from None
+        raise StartupError(
+            f"--forwarded-allow-ips: {error}; give addresses (10.0.0.2) or networks (10.0.0.0/24)"
+        ) from None
 
 
 def raise_file_limit(wanted: int) -> int:

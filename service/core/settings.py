@@ -47,10 +47,10 @@ class Settings:
         if self.max_images > self.max_queue:
             raise StartupError(
                 f"a request of {self.max_images} images would never fit into the queue of {self.max_queue}; "
-                "raise --max-queue or lower --max-images"
+                "raise --max-queue (PAN_MAX_QUEUE) or lower --max-images (PAN_MAX_IMAGES)"
             )
         if self.max_body > self.max_bodies:
             raise StartupError(
                 f"a body of {self.max_body} bytes would never fit into the {self.max_bodies} bytes for all bodies; "
-                "raise --max-bodies-mib or lower --max-body-mib"
+                "raise --max-bodies-mib (PAN_MAX_BODIES_MIB) or lower --max-body-mib (PAN_MAX_BODY_MIB)"
             )

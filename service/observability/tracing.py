@@ -68,7 +68,9 @@ def export_spans(endpoint: str | None) -> Iterator[None]:
         yield
         return
     if urlsplit(endpoint).scheme not in ("http", "https"):
-        raise StartupError(f"{endpoint!r} is not the URL of an OTLP collector; give one like http://127.0.0.1:4318")
+        raise StartupError(
+            f"--otlp-endpoint: {endpoint!r} is not the URL of an OTLP collector; give one like http://127.0.0.1:4318"
+        )
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import SERVICE_NAME, Resource

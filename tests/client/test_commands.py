@@ -1,4 +1,4 @@
-"""`pan-reid` as a user types it, against a real server."""
+"""`pan-reid` in a subprocess, against a real server: galleries, persons, enrolment, comparison."""
 
 import json
 from collections.abc import Iterator
@@ -23,21 +23,21 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def ask(url: str, *arguments: str) -> Any:
-    """The JSON that a command prints."""
+    """Run a command, and parse the JSON that it prints."""
     done = pan_reid(*arguments, "--url", url, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
 def folder_of(path: Path, names: list[str]) -> Path:
-    """A folder with a different picture under each name."""
+    """A folder with a different image under each name."""
     for number, name in enumerate(names):
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_bytes(png(number % 4, number))
     return path
 
 
-def test_galleries_are_made_listed_changed_and_deleted(url: str) -> None:
+def test_galleries_are_created_listed_changed_and_deleted(url: str) -> None:
     made = ask(url, "galleries", "make", "shop", "--purpose", "a test", "--retention-days", "30", "--keep-crops")
     assert (made["purpose"], made["retention_days"], made["keep_crops"]) == ("a test", 30, True)
     changed = ask(url, "galleries", "change", "shop", "--no-retention", "--no-keep-crops", "--index", "flat")
@@ -77,7 +77,7 @@ def test_enrolling_a_folder_twice_does_not_double_it(url: str, tmp_path: Path) -
         assert client.gallery("twice").entries == 18
 
 
-def test_metadata_comes_from_options_names_and_a_table(url: str, tmp_path: Path) -> None:
+def test_metadata_comes_from_options_file_names_and_a_csv_file(url: str, tmp_path: Path) -> None:
     folder = folder_of(tmp_path / "crops", ["ann/c1_1.png", "2.png", "3.png"])
     table = tmp_path / "crops.csv"
     table.write_text("file,person_id,captured_at,coat\n2.png,bob,2024-05-01T08:00:00Z,red\nann/c1_1.png,,,blue\n")
@@ -114,7 +114,7 @@ def test_metadata_comes_from_options_names_and_a_table(url: str, tmp_path: Path)
         ("file\n1.png,x\n", "line 2: more cells than columns"),
     ],
 )
-def test_a_table_that_cannot_be_used_enrols_nothing(url: str, tmp_path: Path, table: str, says: str) -> None:
+def test_an_invalid_csv_file_enrols_nothing(url: str, tmp_path: Path, table: str, says: str) -> None:
     folder = folder_of(tmp_path / "crops", ["1.png"])
     (tmp_path / "t.csv").write_text(table)
     done = pan_reid("enrol", str(folder), "--gallery", "no", "--url", url, "--metadata", str(tmp_path / "t.csv"))
@@ -122,7 +122,7 @@ def test_a_table_that_cannot_be_used_enrols_nothing(url: str, tmp_path: Path, ta
     assert "no" not in [one["name"] for one in ask(url, "galleries", "list")]
 
 
-def test_a_folder_that_names_no_person_and_no_camera_is_reported(url: str, tmp_path: Path) -> None:
+def test_a_folder_without_persons_and_cameras_is_reported(url: str, tmp_path: Path) -> None:
     folder = folder_of(tmp_path, ["a.png", "b.png"])
     done = pan_reid("enrol", str(folder), "--gallery", "nameless", "--url", url)
     assert done.returncode == 0
@@ -130,7 +130,7 @@ def test_a_folder_that_names_no_person_and_no_camera_is_reported(url: str, tmp_p
     assert "no crop has a camera" in done.stderr
 
 
-def test_a_search_takes_every_option_and_entries(url: str, tmp_path: Path) -> None:
+def test_every_option_of_a_search_has_its_effect(url: str, tmp_path: Path) -> None:
     names = [f"p{person}/c{camera}_1.png" for person in range(4) for camera in range(3)]
     ask(url, "enrol", str(folder_of(tmp_path, names)), "--gallery", "options")
     image = str(tmp_path / names[0])
@@ -170,5 +170,5 @@ def test_two_sets_of_images_are_compared(url: str, tmp_path: Path) -> None:
     assert "verdict match" in pan_reid("compare", "--a", image, "--b", image, "--threshold", "0.9", "--url", url).stdout
 
 
-def test_the_version_is_that_of_the_distribution() -> None:
+def test_the_command_prints_the_version_of_the_distribution() -> None:
     assert pan_reid("--version").stdout == f"pan-reid {version('pan-reid-client')}\n"

@@ -1,4 +1,4 @@
-"""The distribution `pan-reid-client`: its wheel works alone, with what it declares and nothing else."""
+"""The distribution `pan-reid-client`: its wheel works with its declared dependencies alone."""
 
 import re
 import shutil
@@ -73,13 +73,13 @@ def run(python: Path, program: str) -> str:
     return done.stdout
 
 
-def test_the_wheel_holds_the_package_with_its_types_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_has_only_the_package_with_its_types(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name.split("/")[0] for name in names} == {"pan_reid", f"pan_reid_client-{_version()}.dist-info"}
     assert {"pan_reid/py.typed", "pan_reid/__init__.py", "pan_reid/schemas/base.py"} <= names
 
 
-def test_the_wheel_alone_imports_and_makes_a_client(clean: Path) -> None:
+def test_the_wheel_alone_provides_a_working_client(clean: Path) -> None:
     program = """
 import sys
 from pan_reid import AsyncClient, Client
@@ -107,12 +107,12 @@ print(encode_vector([1.0, -2.0]), "numpy" in sys.modules)
     assert run(clean, program).split() == ["False", "AACAPwAAAMA=", "True"]
 
 
-def test_it_needs_five_distributions() -> None:
+def test_the_client_has_five_dependencies() -> None:
     names = {requirement_name(one) for one in pyproject(ROOT / "client")["dependencies"]}
     assert names == {"httpx", "numpy", "pydantic", "rich", "typer"}
 
 
-def test_the_service_requires_this_release_of_the_contract() -> None:
+def test_the_service_requires_this_release_of_the_client() -> None:
     assert f"pan-reid-client=={_version()}" in pyproject(ROOT)["dependencies"]
 
 

@@ -1,4 +1,4 @@
-"""What file names say."""
+"""Metadata from the file names of crops."""
 
 from pathlib import Path
 
@@ -30,14 +30,14 @@ def test_a_name_gives_person_and_camera(tmp_path: Path, name: str, person: str |
     assert found.info.attributes == {"file": name}
 
 
-def test_junk_and_other_files_are_left_out_and_the_rest_comes_by_path(tmp_path: Path) -> None:
+def test_crops_are_sorted_by_path_without_junk_and_other_files(tmp_path: Path) -> None:
     for name in ("b/c1_2.jpg", "a/c1_1.jpg", "-1_c1s1_000001_01.jpg", "Thumbs.db", "a/notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     assert [crop.path.relative_to(tmp_path).as_posix() for crop in find_crops(tmp_path)] == ["a/c1_1.jpg", "b/c1_2.jpg"]
 
 
-def test_a_folder_without_crops_is_said_so(tmp_path: Path) -> None:
+def test_a_folder_without_crops_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FolderError, match="has no images"):
         find_crops(tmp_path)
     with pytest.raises(FolderError, match="is not a folder"):

@@ -1,4 +1,4 @@
-"""`pan-reid search` as a user types it, against a real server."""
+"""`pan-reid search` in a subprocess, against a real server."""
 
 import json
 from collections.abc import Iterator
@@ -53,7 +53,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield str(http.base_url)
 
 
-def test_a_search_is_filtered_fused_and_judged(url: str, tmp_path: Path) -> None:
+def test_a_search_applies_filters_fusion_and_a_threshold(url: str, tmp_path: Path) -> None:
     for shot in (7, 8):
         (tmp_path / f"{shot}.png").write_bytes(png(3, shot))
     pictures = [str(tmp_path / "7.png"), str(tmp_path / "8.png")]
@@ -72,7 +72,7 @@ def test_a_search_is_filtered_fused_and_judged(url: str, tmp_path: Path) -> None
     assert answer.fused == 2
 
 
-def test_the_table_says_the_verdict_and_what_it_was_calibrated_on(url: str, tmp_path: Path) -> None:
+def test_the_table_shows_the_verdict_and_the_data_of_the_calibration(url: str, tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(png(3, 7))
     asked = ("search", str(tmp_path / "x.png"), "--gallery", "lobby", "--url", url)
     said = pan_reid(*asked, "--fpr", "0.001", "--group-by-person", "--top-k", "3")
@@ -111,7 +111,7 @@ def test_a_box_in_a_frame_finds_the_person_in_it(url: str, tmp_path: Path) -> No
     assert (wrong.returncode, "give X,Y,WIDTH,HEIGHT in pixels" in wrong.stderr) == (2, True)
 
 
-def test_a_search_by_vectors_from_files_equals_that_by_their_images(url: str, tmp_path: Path) -> None:
+def test_a_search_by_vectors_equals_a_search_by_their_images(url: str, tmp_path: Path) -> None:
     pictures = [tmp_path / "1.png", tmp_path / "2.png"]
     for place, path in enumerate(pictures):
         path.write_bytes(png(2, 7 + place))

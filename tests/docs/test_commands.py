@@ -1,4 +1,4 @@
-"""Every command that a page names exists, with the options that the page gives it."""
+"""Commands and options in the documentation exist."""
 
 import re
 import shlex
@@ -19,7 +19,7 @@ COMMAND = re.compile(rf"(?<![\w/-])({'|'.join(SCRIPTS)}) ([^|&>;]*)")
 
 
 def code(text: str) -> Iterator[str]:
-    """The lines of code blocks, continued lines joined, and inline code."""
+    """Inline code, and the lines of code blocks with continued lines joined."""
     blocks = [*FENCE.findall(text), *INDENTED.findall(text)]
     for block in blocks:
         yield from block.replace("\\\n", " ").splitlines()

@@ -1,4 +1,4 @@
-"""The session of README's part on serving, as it stands there, by bash and curl against a real server."""
+"""The curl session in README, run by bash against a real server."""
 
 import json
 import os
@@ -18,21 +18,21 @@ SMALLEST = ("--test-identities", "2", "--cameras", "2", "--crops-per-camera", "2
 
 
 def session(word: str) -> str:
-    """The indented block of README that has this word in it."""
+    """The indented block of README with this word."""
     blocks = re.findall(r"(?:^    .*\n|^\n)+", README.read_text(), re.MULTILINE)
     (found,) = (block for block in blocks if word in block)
     return "".join(line[4:] for line in found.strip("\n").splitlines(keepends=True))
 
 
 def documents(text: str) -> Iterator[Any]:
-    """JSON documents one after another."""
+    """The JSON documents in a text."""
     while text := text.lstrip():
         document, end = json.JSONDecoder().raw_decode(text)
         yield document
         text = text[end:]
 
 
-def test_the_session_with_curl_does_what_readme_says(launch: Callable[..., Served], tmp_path: Path) -> None:
+def test_the_curl_session_of_readme_works(launch: Callable[..., Served], tmp_path: Path) -> None:
     synth = next(line for line in session("pan-train synth").splitlines() if line.startswith("pan-train synth"))
     program, *arguments = shlex.split(synth.replace("runs/crops", str(tmp_path / "crops")))
     subprocess.run([Path(sys.executable).parent / program, *arguments, *SMALLEST], check=True, capture_output=True)

@@ -15,7 +15,7 @@ LOADS = {"script": "src", "link": "href", "img": "src", "iframe": "src", "source
 
 
 class Page(HTMLParser):
-    """The ids of a page, and the addresses of what a browser loads with it."""
+    """The ids of a page, and the addresses of the files that a browser loads with it."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class Page(HTMLParser):
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Note id and address."""
+        """Collect the id and the address."""
         given = dict(attrs)
         if identifier := given.get("id"):
             self.ids.add(identifier)
@@ -69,6 +69,9 @@ def test_the_reference_has_every_setting_command_and_call(site: Path) -> None:
         assert f"<code>{group}" in settings
         for name in getattr(type(field.default), "model_fields", {}):
             assert f"<code>{group}.{name}</code>" in settings
+    service_settings = (reference / "service-settings.html").read_text(encoding="utf-8")
+    assert "PAN_MAX_QUEUE" in service_settings
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in service_settings
     assert "--max-queue" in (reference / "pan-serve.html").read_text(encoding="utf-8")
     assert "--calibration" in (reference / "pan-export.html").read_text(encoding="utf-8")
     assert "pan-train data check" in (reference / "pan-train.html").read_text(encoding="utf-8")

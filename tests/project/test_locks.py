@@ -1,4 +1,4 @@
-"""requirements/*.txt hold what pyproject.toml asks for, by hash, and are valid on a machine that is not this one."""
+"""requirements/*.txt satisfy pyproject.toml, have hashes, and are valid on other machines."""
 
 import re
 import tomllib
@@ -45,7 +45,7 @@ def _project(path: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", EXTRAS)
-def test_a_lock_fits_the_ranges_of_pyproject(name: str) -> None:
+def test_a_lock_is_within_the_ranges_of_pyproject(name: str) -> None:
     """Fails where pyproject.toml was changed and `make lock` was not run."""
     locked = pins(name)
     for wanted in asked(*EXTRAS[name]):
@@ -58,7 +58,7 @@ def test_a_lock_fits_the_ranges_of_pyproject(name: str) -> None:
             assert wanted.specifier.contains(version), f"{name}.txt has {pin}, not {wanted}; run `make lock`"
 
 
-def test_torch_is_the_same_everywhere_and_in_a_lock_of_its_own() -> None:
+def test_torch_has_one_version_and_its_own_lock() -> None:
     (wanted,) = (one for one in asked("train") if one.name == "torch")
     (pin,) = pins("torch")["torch"]
     assert pin.specifier == wanted.specifier
@@ -72,7 +72,7 @@ def test_torch_is_the_same_everywhere_and_in_a_lock_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("name", ["cpu", "gpu"])
-def test_an_image_has_the_versions_that_the_tests_run_with(name: str) -> None:
+def test_an_image_has_the_versions_of_the_tests(name: str) -> None:
     tested, image = pins("dev"), pins(name)
     differing = {
         package
@@ -89,7 +89,7 @@ def test_a_lock_names_no_index_and_no_file(name: str) -> None:
     assert not re.search(r"^(-|--index|--find|/|\.)", text, re.MULTILINE)
 
 
-def test_the_images_install_by_hash_and_their_project_without_asking_for_more() -> None:
+def test_the_images_install_by_hash_and_the_project_without_dependencies() -> None:
     for device in ("cpu", "gpu"):
         text = (ROOT / "docker" / f"{device}.Dockerfile").read_text()
         installs = re.findall(r"pip install ([^\n\\]*)", text)

@@ -28,24 +28,24 @@ def check(schema: str, *files: Path) -> subprocess.CompletedProcess[str]:
         ("dependabot", [GITHUB / "dependabot.yml"]),
     ],
 )
-def test_what_github_reads_fits_its_schema(schema: str, files: list[Path]) -> None:
+def test_github_files_match_their_schemas(schema: str, files: list[Path]) -> None:
     assert files
     done = check(schema, *files)
     assert done.returncode == 0, done.stdout
 
 
-def test_a_workflow_with_a_mistake_would_be_seen(tmp_path: Path) -> None:
+def test_a_wrong_workflow_is_detected(tmp_path: Path) -> None:
     text = (GITHUB / "workflows" / "test.yml").read_text()
     (tmp_path / "test.yml").write_text(text.replace("runs-on:", "run-on:"))
     assert check("github-workflows", tmp_path / "test.yml").returncode != 0
 
 
 @pytest.mark.parametrize("workflow", sorted((GITHUB / "workflows").glob("*.yml")), ids=lambda path: path.stem)
-def test_a_workflow_may_only_read_unless_a_job_says_more(workflow: Path) -> None:
+def test_a_workflow_has_read_permission_only_unless_a_job_grants_more(workflow: Path) -> None:
     assert "\npermissions: {contents: read}\n" in workflow.read_text()
 
 
-def test_ci_runs_what_a_developer_runs() -> None:
+def test_ci_runs_make_test() -> None:
     assert "- run: .ci/run\n" in (GITHUB / "workflows" / "test.yml").read_text()
     assert (ROOT / ".ci" / "run").read_text().endswith("exec make test\n")
 
@@ -62,7 +62,7 @@ def test_make_help_lists_every_target() -> None:
     assert targets().keys() == set(phony[1].split())
 
 
-def test_every_make_target_that_is_named_exists() -> None:
+def test_every_make_target_in_the_documents_exists() -> None:
     naming = [*(GITHUB / "workflows").glob("*.yml"), *ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     call = re.compile(r"(?:^\s*|[`(]|run: )make ((?:[a-z-]+ ?)+?)(?: *#| *$|[`)])", re.MULTILINE)
     named = {word for path in naming for words in call.findall(path.read_text()) for word in words.split()}

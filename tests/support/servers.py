@@ -44,6 +44,16 @@ def running(settings: Settings) -> Iterator[httpx.Client]:
         thread.join()
 
 
+def all_entries(api: httpx.Client) -> dict[str, set[tuple[int, str | None, str | None]]]:
+    """Entry id, person and camera of all entries, by gallery."""
+    names = [one["name"] for one in api.get("/v1/galleries").json()["galleries"]]
+    lists = {name: api.get(f"/v1/galleries/{name}/entries?limit=1000").json()["entries"] for name in names}
+    return {
+        name: {(entry["entry_id"], entry["person_id"], entry["camera_id"]) for entry in entries}
+        for name, entries in lists.items()
+    }
+
+
 def pan_reid(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run `pan-reid` in a subprocess."""
     return _run([sys.executable, "-m", "pan_reid"], arguments, {})

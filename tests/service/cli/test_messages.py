@@ -3,16 +3,12 @@
 import json
 import sqlite3
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from pathlib import Path
 
 import httpx
 import pytest
 
 from benchmarks.common.served import Served
-from pan_reid import AsyncClient, Client, ClientError
-from pan_reid.request import RetryPolicy
 from service.storage.migrations import MIGRATIONS, SCHEMA_VERSION
 from tests.support.bundles import write_bundle
 from tests.support.pictures import png
@@ -118,29 +114,3 @@ def test_a_start_says_which_galleries_the_new_model_cannot_search(
     (told,) = [line for line in lines if "of another model" in line["message"]]
     assert (told["level"], told["names"]) == ("warning", ["old-hall"])
     assert "pan-serve re-embed" in told["message"]
-
-
-@pytest.mark.parametrize(
-    ("header", "least", "most"),
-    [
-        ("7", 7, 7),
-        ("0", 0, 0),
-        ("86400", 60, 60),
-        pytest.param(format_datetime(datetime.now(UTC) + timedelta(days=1), usegmt=True), 60, 60, id="tomorrow"),
-        pytest.param(format_datetime(datetime.now(UTC) - timedelta(days=1), usegmt=True), 0, 0, id="yesterday"),
-        ("soon", 0.25, 0.25),
-        ("-5", 0.25, 0.25),
-        ("nan", 0.25, 0.25),
-        ("", 0.25, 0.25),
-    ],
-)
-def test_retry_after_is_seconds_or_a_date(header: str, least: float, most: float) -> None:
-    answer = httpx.Response(429, headers={"Retry-After": header})
-    assert least <= RetryPolicy(1).after_problem(0, answer) <= most
-
-
-@pytest.mark.parametrize("url", ["127.0.0.1:8000", "", "localhost", "file:///etc", "http://", "http://h:99999999"])
-@pytest.mark.parametrize("kind", [Client, AsyncClient])
-def test_a_client_takes_an_address_only(kind: type[Client] | type[AsyncClient], url: str) -> None:
-    with pytest.raises(ClientError, match="is not the address of a service"):
-        kind(url)
