@@ -15,7 +15,7 @@ from service.api import swagger_ui
 from service.api.auth import require_plain_request
 from service.api.methods import HeadAsGet, allowed_methods
 from service.api.middleware.body_budget import BodyBudget
-from service.api.middleware.load_shedding import LoadSheddingMiddleware
+from service.api.middleware.load_shedding import PAGE, LoadSheddingMiddleware
 from service.api.middleware.request_context import RequestContextMiddleware
 from service.api.openapi import component, streamed_entry
 from service.api.problems import problem, problem_response, validation_problem
@@ -83,7 +83,8 @@ def create_app(container: Container) -> FastAPI:
     max_streams = max(1, settings.max_queue // 2)
     streams = ConcurrencyLimiter("streams", max_streams, metrics.streams_admitted)
     budget = BodyBudget(settings.max_bodies, max_streams, metrics.body_bytes)
-    app.add_middleware(LoadSheddingMiddleware, budget=budget, requests=requests, streams=streams)
+    page = min(PAGE, settings.max_queue)
+    app.add_middleware(LoadSheddingMiddleware, budget=budget, requests=requests, streams=streams, page=page)
     # The last middleware added is the outermost one.
     app.add_middleware(RequestContextMiddleware, metrics=metrics, request_timeout=settings.request_timeout)
     app.add_exception_handler(PanError, _on_pan_error)

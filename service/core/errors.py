@@ -41,6 +41,16 @@ MAX_DETAIL = 500  # characters of one text in a problem document
 class ServiceError(PanError):
     """Base class of the errors in this module."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle all members: an error may be raised in another process than it is reported in."""
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(kind: type[ServiceError], arguments: tuple[Any, ...], members: dict[str, Any]) -> ServiceError:
+    error = kind.__new__(kind, *arguments)
+    error.__dict__.update(members)
+    return error
+
 
 class InvalidRequest(ServiceError):
     """A value in the request is invalid. `problems` lists every invalid member."""

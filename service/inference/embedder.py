@@ -17,7 +17,7 @@ from bundle import ImageArray, ImageError
 from service.batching.batcher import Batcher
 from service.batching.limiter import ConcurrencyLimiter
 from service.batching.thread_priority import isolate_engine_driver
-from service.core.errors import BodyTooLarge, DeadlineExceeded, EngineFailed, NoEmbedding
+from service.core.errors import BodyTooLarge, EngineFailed, NoEmbedding
 from service.core.settings import Settings
 from service.core.types import Vectors
 from service.core.vectors import is_undefined
@@ -81,7 +81,7 @@ class Embedder:
         """The (D,) unit vector of each image, or its error. Errors among `images` are passed through.
 
         With `boxes`, `images` holds one frame, and the result has one element for each box; an error of the frame is
-        raised. Raises BodyTooLarge, Overloaded, DeadlineExceeded or EngineFailed for the whole request.
+        raised. Raises BodyTooLarge, Overloaded or EngineFailed for the whole request. The caller sets the deadline.
         """
         outcomes = await self._map_images(self._embed_image, images, boxes, encode=False)
         return [one if isinstance(one, ImageError) else one[0] for one in outcomes]
@@ -136,19 +136,17 @@ class Embedder:
         boxes: Sequence[Box] | None,
         encode: bool,
     ) -> list[T | ImageError]:
-        """Run `work` for all images, or for all boxes, concurrently within the limits of a request."""
+        """Run `work` for all images, or for all boxes, concurrently within the limit on images."""
         count = len(images if boxes is None else boxes)
         if count > self._settings.max_images:
             raise BodyTooLarge(f"{count} images in one request; at most {self._settings.max_images} are accepted")
         with self._limiter.admit(count):
+            crops = images if boxes is None else await self._decode_boxes(images[0], boxes, encode)
+            if count == 1:  # a task would cost as much as the rest
+                return [await self._run_one(work, crops[0], encode)]
             try:
-                async with asyncio.timeout(self._settings.request_timeout), asyncio.TaskGroup() as group:
-                    crops = images if boxes is None else await self._decode_boxes(images[0], boxes, encode)
+                async with asyncio.TaskGroup() as group:
                     tasks = [group.create_task(self._run_one(work, crop, encode)) for crop in crops]
-            except TimeoutError:
-                raise DeadlineExceeded(
-                    f"not embedded within {self._settings.request_timeout:g} s; send fewer images at a time"
-                ) from None
             except ExceptionGroup as errors:  # the first failure has cancelled the other tasks
                 raise errors.exceptions[0] from None
             return [task.result() for task in tasks]

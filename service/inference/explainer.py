@@ -11,7 +11,7 @@ import numpy as np
 
 from bundle import Bundle, BundleFileError, ImageArray
 from service.batching.thread_priority import lower_priority
-from service.core.errors import BodyTooLarge, DeadlineExceeded, EngineFailed, NoExplainGraph, Overloaded
+from service.core.errors import BodyTooLarge, EngineFailed, NoExplainGraph, Overloaded
 from service.core.settings import Settings
 from service.core.types import Vectors
 
@@ -46,18 +46,13 @@ class Explainer:
     async def maps(self, crops: ImageArray) -> dict[str, Vectors]:
         """(B, H, W, 3) uint8 RGB -> `masks` (B, I, h, w) and `compatibility_1` ... (B, I, h_l, w_l), float32.
 
-        Raises Overloaded, DeadlineExceeded or EngineFailed.
+        Raises Overloaded or EngineFailed. The caller sets the deadline.
         """
         if self._waiting + len(crops) > _MAX_WAITING:
             raise Overloaded(f"{self._waiting} crops are waiting to be explained; try again in 1 s", 1)
         self._waiting += len(crops)
         try:
-            async with asyncio.timeout(self._settings.request_timeout):
-                return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, crops)
-        except TimeoutError:
-            raise DeadlineExceeded(
-                f"not explained within {self._settings.request_timeout:g} s; send fewer images at a time"
-            ) from None
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, crops)
         finally:
             self._waiting -= len(crops)
 

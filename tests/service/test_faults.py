@@ -129,6 +129,26 @@ def test_the_end_of_a_thread_shows_in_responses_readiness_and_metrics(
     with_service(bundle, tmp_path, play)
 
 
+def test_an_interrupt_in_a_slow_search_does_not_end_the_event_loop(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play(service: Container) -> None:
+        transport = httpx.ASGITransport(create_app(service))
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost/v1") as http:
+            await http.post("/galleries", json={"name": "lobby"})
+
+            def interrupted(*_: object) -> None:
+                raise KeyboardInterrupt
+
+            search = {"vector": [1.0] * DIM, "group_by": "person"}
+            with monkeypatch.context() as broken:
+                broken.setattr(GalleryIndex, "search_persons", interrupted)
+                assert (await http.post("/galleries/lobby/search", json=search)).status_code == 500
+            assert (await http.post("/galleries/lobby/search", json=search)).status_code == 200
+
+    with_service(bundle, tmp_path, play)
+
+
 def test_a_gallery_is_reloaded_if_its_update_after_a_commit_fails(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

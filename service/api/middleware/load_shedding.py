@@ -11,12 +11,11 @@ from service.api.problems import problem_response
 from service.batching.limiter import ConcurrencyLimiter
 from service.core.errors import Overloaded
 
-# The limited calls: method, and last segment of the path.
-_REQUESTS = frozenset(
-    {("POST", "embeddings"), ("POST", "compare"), ("POST", "explain"), ("POST", "search"), ("POST", "entries")}
-    | {("GET", "entries"), ("GET", "persons")}
-)
-_STREAMS = frozenset({("POST", "stream"), ("POST", "import")})
+PAGE = 16  # requests that a list counts as: a page of 1,000 entries needs some megabytes
+# The limited calls, by method and last segment of the path.
+_REQUESTS = frozenset(("POST", name) for name in ("embeddings", "compare", "explain", "search", "entries"))
+_LISTS = frozenset((method, name) for method in ("GET", "HEAD") for name in ("entries", "persons"))
+_STREAMS = frozenset(("POST", name) for name in ("stream", "import"))
 
 
 class LoadSheddingMiddleware:
@@ -27,25 +26,33 @@ class LoadSheddingMiddleware:
     """
 
     def __init__(
-        self, app: ASGIApp, budget: BodyBudget, requests: ConcurrencyLimiter, streams: ConcurrencyLimiter
+        self, app: ASGIApp, budget: BodyBudget, requests: ConcurrencyLimiter, streams: ConcurrencyLimiter, page: int
     ) -> None:
-        """`requests` limits the calls that must finish before their deadline, `streams` the others."""
+        """`requests` limits the calls that must finish before their deadline, `streams` the others.
+
+        `page` is the number of requests that a list counts as.
+        """
         self._app = app
         self._budget = budget
-        self._limiters = {**dict.fromkeys(_REQUESTS, requests), **dict.fromkeys(_STREAMS, streams)}
+        self._limits = {
+            **dict.fromkeys(_REQUESTS, (requests, 1)),
+            **dict.fromkeys(_LISTS, (requests, page)),
+            **dict.fromkeys(_STREAMS, (streams, 1)),
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve or refuse one request."""
-        limiter = self._limiters.get((scope["method"], scope["path"].rpartition("/")[2]))
-        if limiter is None:
+        found = self._limits.get((scope["method"], scope["path"].rpartition("/")[2]))
+        if found is None:
             await self._serve(scope, receive, send)
             return
+        limiter, count = found
         try:
-            limiter.check_capacity()
+            limiter.check_capacity(count)
         except Overloaded as refusal:
             await problem_response(refusal, scope["state"]["request_id"])(scope, receive, send)
         else:
-            with limiter.admit():
+            with limiter.admit(count):
                 await self._serve(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -13,6 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from bundle import PanError
 from service.api.auth import EnrolCaller
+from service.api.deadline import Deadline
 from service.api.dependencies import GalleryPath, KeyHeader, UseCasesDep
 from service.api.enrol_results import StreamResult, Summary, result_lines
 from service.api.openapi import EMBEDDING_PROBLEMS, enrol_lines, problems
@@ -157,8 +158,10 @@ class _StreamResponse(Response):
             digests=digests,
         )
         while True:
+            deadline = Deadline(self._use_cases.settings.request_timeout)  # each commit has its own
             try:
-                return await self._use_cases.enrolment.enrol(command)
+                async with deadline.enforced(f"lines were not enrolled within {deadline.seconds:g} s; send them again"):
+                    return await self._use_cases.enrolment.enrol(command)
             except Overloaded:  # a client cannot retry the middle of a stream
                 await asyncio.sleep(_RETRY_DELAY)
 

@@ -42,7 +42,7 @@ def files(**sides: list[tuple[int, int]]) -> list[tuple[str, tuple[str, bytes]]]
     return [(side, ("x.png", png(*picture))) for side, pictures in sides.items() for picture in pictures]
 
 
-def test_two_sets_are_compared_fused_and_by_their_best_pair(api: httpx.Client) -> None:
+def test_compare_gives_the_similarity_of_the_means_and_the_best_pair(api: httpx.Client) -> None:
     answer = api.post("/v1/compare", files=files(a=SAME, b=[*OTHER, (1, 5)]), data={"false_positive_rate": "0.001"})
     found = schemas.Comparison.model_validate_json(answer.content)
     a, b = vectors(*SAME), vectors(*OTHER, (1, 5))
@@ -57,7 +57,7 @@ def test_two_sets_are_compared_fused_and_by_their_best_pair(api: httpx.Client) -
     assert found.decision == schemas.Decision(threshold=0.9, false_positive_rate=0.001, calibrated_on="a hall")
 
 
-def test_one_person_is_a_match_and_another_is_unknown_also_in_json(api: httpx.Client) -> None:
+def test_compare_gives_a_verdict_by_a_threshold(api: httpx.Client) -> None:
     def ask(a: list[tuple[int, int]], b: list[tuple[int, int]]) -> str | None:
         sides = {side: [base64.b64encode(png(*one)).decode() for one in pictures] for side, pictures in
                  (("a", a), ("b", b))}  # fmt: skip
@@ -68,7 +68,7 @@ def test_one_person_is_a_match_and_another_is_unknown_also_in_json(api: httpx.Cl
     assert ask(SAME, OTHER) == "unknown"
 
 
-def test_what_cannot_be_compared_is_named(api: httpx.Client) -> None:
+def test_an_invalid_comparison_is_refused_with_its_reason(api: httpx.Client) -> None:
     missing = api.post("/v1/compare", files=files(a=SAME))
     assert (missing.status_code, "`b`" in missing.json()["detail"]) == (422, True)
     stranger = api.post("/v1/compare", files=files(a=SAME, b=OTHER, images=SAME))
@@ -79,7 +79,7 @@ def test_what_cannot_be_compared_is_named(api: httpx.Client) -> None:
     assert raw.status_code == 422
 
 
-def test_nothing_is_kept_but_a_line_in_the_audit(api: httpx.Client, data: Path) -> None:
+def test_compare_stores_only_a_line_in_the_audit_log(api: httpx.Client, data: Path) -> None:
     def audit() -> list[tuple[str, int]]:
         with sqlite3.connect(f"file:{data / DATABASE}?mode=ro", uri=True) as db:
             return db.execute("SELECT action, count FROM audit").fetchall()

@@ -13,7 +13,7 @@ from tests.support.bundles import DIM
 from tests.support.pictures import REFUSALS, hostile, png, unusual
 
 
-def test_embeds_multipart_raw_and_json_alike(api: httpx.Client) -> None:
+def test_multipart_raw_and_json_give_equal_embeddings(api: httpx.Client) -> None:
     truth = expected(png(1), png(2))
     multipart = api.post("/v1/embeddings", files=files(png(1), png(2)))
     json = api.post("/v1/embeddings", json={"images": [b64(png(1)), b64(png(2))]})
@@ -26,7 +26,7 @@ def test_embeds_multipart_raw_and_json_alike(api: httpx.Client) -> None:
     np.testing.assert_allclose(raw.json()["embeddings"][0]["embedding"], truth[1], atol=1e-5)
 
 
-def test_embeddings_come_as_base64_or_npy_on_request(api: httpx.Client) -> None:
+def test_embeddings_are_base64_or_npy_on_request(api: httpx.Client) -> None:
     truth = expected(png(1), png(2))
     answer = api.post("/v1/embeddings?encoding=base64", files=files(png(1), png(2)))
     texts = [item["embedding"] for item in answer.json()["embeddings"]]
@@ -38,7 +38,7 @@ def test_embeddings_come_as_base64_or_npy_on_request(api: httpx.Client) -> None:
     np.testing.assert_allclose(array, truth, atol=1e-5)
 
 
-def test_a_bad_image_fails_alone_in_json_and_all_in_binary(api: httpx.Client) -> None:
+def test_an_unusable_image_fails_alone_in_json_and_fails_the_request_in_binary(api: httpx.Client) -> None:
     answer = api.post("/v1/embeddings", files=files(png(1), b"nonsense", png(2)))
     assert answer.status_code == 207
     found = schemas.Embeddings.model_validate_json(answer.content).embeddings
@@ -52,7 +52,7 @@ def test_a_bad_image_fails_alone_in_json_and_all_in_binary(api: httpx.Client) ->
 
 
 @pytest.mark.parametrize("name", hostile())
-def test_a_hostile_image_is_answered_4xx_and_its_mates_are_unharmed(api: httpx.Client, name: str) -> None:
+def test_a_hostile_image_is_refused_and_other_images_are_embedded(api: httpx.Client, name: str) -> None:
     data, status = hostile()[name]
     alone = api.post("/v1/embeddings", content=data, headers={"content-type": "image/jpeg"})
     assert alone.status_code == status, alone.text
@@ -64,7 +64,7 @@ def test_a_hostile_image_is_answered_4xx_and_its_mates_are_unharmed(api: httpx.C
 
 
 @pytest.mark.parametrize("name", unusual())
-def test_an_unusual_image_embeds(api: httpx.Client, name: str) -> None:
+def test_an_unusual_image_is_embedded(api: httpx.Client, name: str) -> None:
     answer = api.post("/v1/embeddings", content=unusual()[name], headers={"content-type": "image/png"})
     assert answer.status_code == 200, answer.text
     vector = np.array(answer.json()["embeddings"][0]["embedding"])

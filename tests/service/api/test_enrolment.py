@@ -15,7 +15,7 @@ from tests.support.bundles import HEIGHT, WIDTH
 from tests.support.pictures import encode, png
 
 
-def test_enrols_multipart_with_metadata_raw_and_ready_vectors(api: httpx.Client, gallery: str) -> None:
+def test_enrols_multipart_with_metadata_raw_images_and_vectors(api: httpx.Client, gallery: str) -> None:
     path = f"/v1/galleries/{gallery}/entries"
     metadata = orjson.dumps([{"person_id": "a", "camera_id": "c1"}, {"person_id": "b"}]).decode()
     multipart = api.post(path, files=files(png(1), png(2)), data={"metadata": metadata})
@@ -38,7 +38,7 @@ def test_enrols_multipart_with_metadata_raw_and_ready_vectors(api: httpx.Client,
     ]  # fmt: skip
 
 
-def test_a_bad_crop_fails_alone_and_the_others_are_enrolled(api: httpx.Client, gallery: str) -> None:
+def test_an_unusable_crop_fails_alone(api: httpx.Client, gallery: str) -> None:
     good = [{"image": b64(png(n)), "person_id": person} for n, person in enumerate("ab")]
     answer = enrol(api, gallery, good[0], {"image": "%%%"}, good[1])
     assert answer.status_code == 207
@@ -53,7 +53,7 @@ def test_a_bad_crop_fails_alone_and_the_others_are_enrolled(api: httpx.Client, g
     ]  # fmt: skip
 
 
-def test_nothing_is_enrolled_when_no_crop_can_be_used(api: httpx.Client, gallery: str) -> None:
+def test_a_request_without_any_usable_crop_is_refused(api: httpx.Client, gallery: str) -> None:
     path = f"/v1/galleries/{gallery}/entries"
     problem(api.post(path, content=b"x" * 50, headers={"content-type": "image/png"}), 415, "unsupported-image")
     found = problem(enrol(api, gallery, {"image": b64(b"x")}, {"image": b64(png(1)[:99])}), 422, "unusable-images")
@@ -61,7 +61,7 @@ def test_nothing_is_enrolled_when_no_crop_can_be_used(api: httpx.Client, gallery
     assert api.get(path).json()["entries"] == []
 
 
-def test_a_picture_in_which_the_model_finds_nothing_fails_alone(api: httpx.Client, gallery: str) -> None:
+def test_an_image_without_an_embedding_fails_alone(api: httpx.Client, gallery: str) -> None:
     blank = np.indices((HEIGHT, WIDTH)).sum(0) % 2 + 127  # every cell's mean is that of the model's zero
     empty = encode(Image.fromarray(np.repeat(blank[..., None], 3, axis=2).astype(np.uint8)))
     mixed = enrol(api, gallery, {"image": b64(png(1))}, {"image": b64(empty)}, {"image": b64(png(2))})
@@ -75,13 +75,13 @@ def test_a_picture_in_which_the_model_finds_nothing_fails_alone(api: httpx.Clien
 
 
 @pytest.mark.parametrize("metadata", ["[]", "[{}]", "[{}, {}, {}]", "{}", "nonsense", '[{"person": 1}, "x"]'])
-def test_metadata_that_does_not_fit_the_files_is_refused(api: httpx.Client, gallery: str, metadata: str) -> None:
+def test_metadata_that_does_not_match_the_files_is_refused(api: httpx.Client, gallery: str, metadata: str) -> None:
     answer = api.post(f"/v1/galleries/{gallery}/entries", files=files(png(1), png(2)), data={"metadata": metadata})
     problem(answer, 422, "invalid-request")
 
 
 @pytest.mark.parametrize("wrong", [{"person": 1}, "x", [], None])
-def test_metadata_that_is_wrong_fails_alone(api: httpx.Client, gallery: str, wrong: Any) -> None:
+def test_invalid_metadata_fails_alone(api: httpx.Client, gallery: str, wrong: Any) -> None:
     data = {"metadata": json.dumps([wrong, {"person_id": "a"}])}
     answer = api.post(f"/v1/galleries/{gallery}/entries", files=files(png(1), png(2)), data=data)
     assert answer.status_code == 207
@@ -94,7 +94,7 @@ def test_metadata_that_is_wrong_fails_alone(api: httpx.Client, gallery: str, wro
 
 
 @pytest.mark.parametrize("field", ["metadata", "boxes"])
-def test_form_fields_have_a_bound(api: httpx.Client, gallery: str, field: str) -> None:
+def test_the_size_of_form_fields_is_limited(api: httpx.Client, gallery: str, field: str) -> None:
     path = f"/v1/galleries/{gallery}/entries"
     many = api.post(path, files=files(png(1)), data={field: f"[{','.join(['{}'] * 400_000)}]"})
     assert "values" in problem(many, 413, "too-large").detail
@@ -102,7 +102,7 @@ def test_form_fields_have_a_bound(api: httpx.Client, gallery: str, field: str) -
     assert "the form fields have more than" in problem(long, 413, "too-large").detail
 
 
-def test_a_form_takes_lists_as_long_as_the_schema_allows(api: httpx.Client, gallery: str) -> None:
+def test_a_form_accepts_lists_of_the_maximum_length(api: httpx.Client, gallery: str) -> None:
     enrol(api, gallery, *({"image": b64(png(n)), "camera_id": f"c{n}", "person_id": f"p{n}"} for n in (0, 1, 999)))
     path = f"/v1/galleries/{gallery}/search"
 
@@ -119,7 +119,7 @@ def test_a_form_takes_lists_as_long_as_the_schema_allows(api: httpx.Client, gall
     assert "more than 5,000 fields" in problem(search(persons=5 * most), 413, "too-large").detail
 
 
-def test_a_retry_with_the_same_key_gets_the_same_answer_and_enrols_nothing(api: httpx.Client, gallery: str) -> None:
+def test_a_retry_with_the_same_key_gets_the_same_response_and_enrols_nothing(api: httpx.Client, gallery: str) -> None:
     entries = ({"image": b64(png(1))}, {"image": b64(b"bad")})
     first = enrol(api, gallery, *entries, **{"Idempotency-Key": "k1"})
     again = enrol(api, gallery, *entries, **{"Idempotency-Key": "k1"})
@@ -134,7 +134,7 @@ def test_a_retry_with_the_same_key_gets_the_same_answer_and_enrols_nothing(api: 
     assert api.get(f"/v1/galleries/{gallery}").json()["entries"] == 2
 
 
-def test_a_form_field_that_was_left_empty_says_nothing(api: httpx.Client, gallery: str) -> None:
+def test_an_empty_form_field_is_ignored(api: httpx.Client, gallery: str) -> None:
     enrol(api, gallery, {"image": b64(png(1)), "person_id": "a"})
     form = {"top_k": "5", "cameras": "", "camera_id": "", "person_id": "", "group_by": "", "exclude_cameras": ""}
     answer = api.post(f"/v1/galleries/{gallery}/search", files=files(png(1)), data=form)

@@ -11,7 +11,7 @@ from tests.support.bundles import DIM
 from tests.support.pictures import png
 
 
-def test_an_entry_keeps_what_is_known_of_it(api: httpx.Client, gallery: str) -> None:
+def test_an_entry_keeps_its_metadata(api: httpx.Client, gallery: str) -> None:
     info = {
         "person_id": "Ann / 7 ü",
         "camera_id": "c1",
@@ -70,7 +70,7 @@ def test_entries_are_paged_and_filtered(api: httpx.Client, gallery: str) -> None
         problem(api.get(path, params=wrong), 422, "invalid-request")
 
 
-def test_an_entry_is_relabelled_and_searches_know_at_once(api: httpx.Client, gallery: str) -> None:
+def test_a_changed_entry_is_found_by_its_new_metadata_at_once(api: httpx.Client, gallery: str) -> None:
     (entry_id,) = ids(enrol(api, gallery, {"image": b64(png(1)), "person_id": "a", "camera_id": "c1"}))
     path = f"/v1/galleries/{gallery}/entries/{entry_id}"
     assert api.patch(path, json={"person_id": "b"}).json()["camera_id"] == "c1"
@@ -81,7 +81,7 @@ def test_an_entry_is_relabelled_and_searches_know_at_once(api: httpx.Client, gal
     problem(api.patch(path, json={"vector": [1]}), 422, "invalid-request")
 
 
-def test_a_deleted_entry_is_gone_everywhere(api: httpx.Client, gallery: str) -> None:
+def test_a_deleted_entry_is_neither_listed_nor_found(api: httpx.Client, gallery: str) -> None:
     one, two = ids(enrol(api, gallery, {"image": b64(png(1))}, {"image": b64(png(2))}))
     path = f"/v1/galleries/{gallery}/entries/{one}"
     assert api.delete(path).status_code == 204

@@ -69,7 +69,7 @@ def files(*pictures: bytes) -> list[tuple[str, tuple[str, bytes]]]:
 
 
 @pytest.mark.parametrize("encoding", ["float", "base64"])
-def test_each_crop_gets_its_maps(api: httpx.Client, encoding: str) -> None:
+def test_each_crop_gets_its_own_maps(api: httpx.Client, encoding: str) -> None:
     answer = api.post("/v1/explain", files=files(png(1), b"no picture", png(2)), data={"encoding": encoding})
     assert answer.status_code == 207
     found = schemas.Explanations.model_validate_json(answer.content)
@@ -98,16 +98,14 @@ def test_a_frame_with_boxes_is_explained_by_crop(api: httpx.Client) -> None:
     np.testing.assert_allclose(maps[0].values, truth(crop)[0], rtol=1e-5)
 
 
-def test_more_crops_than_a_call_takes_are_refused(api: httpx.Client) -> None:
+def test_too_many_crops_are_refused(api: httpx.Client) -> None:
     answer = api.post("/v1/explain", files=files(*[png(1)] * 17))
     assert (answer.status_code, answer.json()["code"]) == (413, "too-large")
     answer = api.post("/v1/explain", files=files(b"bad", b"worse"))
     assert (answer.status_code, answer.json()["code"]) == (422, "unusable-images")
 
 
-def test_the_graph_is_loaded_by_the_first_of_many_calls_and_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_concurrent_calls_load_the_graph_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import onnxruntime
 
     loaded: list[str] = []
@@ -137,14 +135,14 @@ def test_the_graph_is_loaded_by_the_first_of_many_calls_and_once(
         assert loaded == ["model.onnx", "explain.float32.onnx"]
 
 
-def test_a_bundle_without_the_graph_says_how_to_get_it(bundle: Path, tmp_path: Path) -> None:
+def test_without_the_graph_the_error_says_how_to_export_it(bundle: Path, tmp_path: Path) -> None:
     with running(Settings(bundle=bundle, data=tmp_path)) as client:
         answer = client.post("/v1/explain", files=files(png(1)))
         assert (answer.status_code, answer.json()["code"]) == (409, "no-explain-graph")
         assert "pan-export onnx --explain" in answer.json()["detail"]
 
 
-def test_a_graph_that_fails_is_said_and_the_engine_goes_on(tmp_path: Path) -> None:
+def test_a_failing_graph_is_reported_and_does_not_affect_the_engine(tmp_path: Path) -> None:
     bundle = add_explain(write_bundle(tmp_path / "bundle"))
     path = bundle / "explain.float32.onnx"
     path.write_bytes(b"no graph")

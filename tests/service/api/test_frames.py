@@ -38,7 +38,7 @@ def truth() -> np.ndarray:
     return reference_embedding(np.stack(crops))
 
 
-def test_boxes_of_a_frame_embed_as_their_crops_do(api: httpx.Client) -> None:
+def test_boxes_of_a_frame_give_the_embeddings_of_their_crops(api: httpx.Client) -> None:
     png = encode(frame())
     form = api.post("/v1/embeddings", files={"images": ("x", png)}, data={"boxes": json.dumps(BOXES)})
     body = {"images": [base64.b64encode(png).decode()], "boxes": BOXES}
@@ -51,7 +51,7 @@ def test_boxes_of_a_frame_embed_as_their_crops_do(api: httpx.Client) -> None:
         np.testing.assert_allclose(client.embed([png], boxes=BOXES), truth(), atol=1e-5)
 
 
-def test_a_frame_that_was_turned_is_measured_upright(api: httpx.Client) -> None:
+def test_boxes_refer_to_the_upright_frame(api: httpx.Client) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees
     png = encode(frame().transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif)
@@ -61,7 +61,7 @@ def test_a_frame_that_was_turned_is_measured_upright(api: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_box_fails_alone(api: httpx.Client, name: str) -> None:
+def test_an_invalid_box_fails_alone(api: httpx.Client, name: str) -> None:
     boxes = [BOXES[0], BAD[name], BOXES[1]]
     answer = api.post("/v1/embeddings", files={"images": ("x", encode(frame()))}, data={"boxes": json.dumps(boxes)})
     assert answer.status_code == 207
@@ -99,14 +99,14 @@ def test_boxes_are_searched_and_enrolled(api: httpx.Client, gallery: str) -> Non
         ("[[1, 2]]", "a list"),
     ],
 )
-def test_boxes_that_are_none_are_refused(api: httpx.Client, boxes: object, says: str) -> None:
+def test_malformed_boxes_are_refused(api: httpx.Client, boxes: object, says: str) -> None:
     body = {"images": [base64.b64encode(encode(frame())).decode()], "boxes": boxes}
     answer = api.post("/v1/embeddings", json=body)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid-request")
     assert says in answer.json()["detail"]
 
 
-def test_boxes_in_json_are_a_list_and_no_text(api: httpx.Client, gallery: str) -> None:
+def test_boxes_in_json_must_be_a_list(api: httpx.Client, gallery: str) -> None:
     torn = api.post("/v1/embeddings", files={"images": ("x", encode(frame()))}, data={"boxes": "[[1, 2"})
     assert (torn.status_code, "not JSON" in torn.json()["detail"]) == (422, True)
     body = {"images": [base64.b64encode(encode(frame())).decode()]}
@@ -116,7 +116,7 @@ def test_boxes_in_json_are_a_list_and_no_text(api: httpx.Client, gallery: str) -
         assert api.post(path, json=body, params={"boxes": json.dumps(BOXES)}).status_code == 200
 
 
-def test_boxes_need_one_frame_that_can_be_read(api: httpx.Client, gallery: str) -> None:
+def test_boxes_need_exactly_one_readable_frame(api: httpx.Client, gallery: str) -> None:
     files = [("images", ("x", encode(frame())))] * 2
     two = api.post("/v1/embeddings", files=files, data={"boxes": json.dumps(BOXES)})
     assert (two.status_code, "one frame" in two.json()["detail"]) == (422, True)

@@ -8,7 +8,7 @@ from tests.service.api.calls import b64, enrol, files, ids, problem
 from tests.support.pictures import png
 
 
-def test_a_gallery_is_made_listed_changed_and_erased(api: httpx.Client) -> None:
+def test_a_gallery_is_created_listed_changed_and_erased(api: httpx.Client) -> None:
     made = api.post("/v1/galleries", json={"name": "mall", "purpose": "lost children"})
     assert made.status_code == 201
     assert made.headers["location"] == "/v1/galleries/mall"
@@ -31,7 +31,7 @@ def test_a_gallery_is_made_listed_changed_and_erased(api: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "-x", "a/b", "a b", "x" * 65, "ü", None, 7])
-def test_a_gallery_name_that_would_not_fit_a_path_is_refused(api: httpx.Client, name: object) -> None:
+def test_a_gallery_name_that_is_not_valid_in_a_path_is_refused(api: httpx.Client, name: object) -> None:
     problem(api.post("/v1/galleries", json={"name": name}), 422, "invalid-request")
 
 

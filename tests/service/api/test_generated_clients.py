@@ -148,7 +148,7 @@ export default { form, json, raw, erased, hit }
 """
 
 
-def test_types_for_typescript_are_made_and_hold(tmp_path: Path) -> None:
+def test_generated_typescript_types_match_responses(tmp_path: Path) -> None:
     npm = shutil.which("npm")
     if npm is None:
         pytest.skip("there is no npm")
@@ -168,14 +168,14 @@ def test_types_for_typescript_are_made_and_hold(tmp_path: Path) -> None:
     assert checked.returncode == 0, checked.stdout
 
 
-def test_the_document_says_what_a_client_can_do_by_short_names() -> None:
+def test_the_openapi_document_names_calls_shortly() -> None:
     paths = json.loads(DOCUMENT.read_text())["paths"]
     ids = [call["operationId"] for path in paths.values() for call in path.values()]
     assert len(set(ids)) == len(ids)
     assert {"search", "enrol", "enrol_stream", "erase_person", "export_gallery", "get_model"} <= set(ids)
 
 
-def test_an_option_that_comes_twice_is_refused(api: httpx.Client, gallery: str) -> None:
+def test_an_option_that_is_given_twice_is_refused(api: httpx.Client, gallery: str) -> None:
     path = f"/v1/galleries/{gallery}/search"
     image = {"images": ("a", png(1))}
     for answer in (

@@ -15,7 +15,7 @@ MULTIPART = "multipart/form-data; boundary=b"
 PART = b"--b\r\nContent-Disposition: form-data; "
 
 
-def test_routes_and_methods_that_are_not_there_are_problems(api: httpx.Client) -> None:
+def test_unknown_routes_and_methods_are_problem_documents(api: httpx.Client) -> None:
     problem(api.get("/nowhere"), 404, "not-found")
     answer = api.put("/v1/galleries")
     problem(answer, 405, "method-not-allowed")
@@ -32,7 +32,7 @@ def test_routes_and_methods_that_are_not_there_are_problems(api: httpx.Client) -
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/healthz", "/metrics", "/v1/model", "/v1/galleries"])
-def test_head_says_what_get_says_without_a_body(api: httpx.Client, path: str) -> None:
+def test_head_has_the_headers_of_get_and_no_body(api: httpx.Client, path: str) -> None:
     said, asked = api.get(path), api.head(path)
     assert (asked.status_code, asked.content) == (said.status_code, b"")
     for name in ("content-type", "content-length", "location", "cache-control"):
@@ -40,7 +40,7 @@ def test_head_says_what_get_says_without_a_body(api: httpx.Client, path: str) ->
     assert asked.headers["x-request-id"]
 
 
-def test_head_of_what_is_not_there_is_a_problem_and_is_counted_as_head(api: httpx.Client, gallery: str) -> None:
+def test_head_of_an_unknown_path_is_a_problem_and_is_counted_as_head(api: httpx.Client, gallery: str) -> None:
     assert api.head("/v1/galleries/none").status_code == 404
     assert api.head(f"/v1/galleries/{gallery}/search").status_code == 405
     assert api.head(f"/v1/galleries/{gallery}").status_code == 200
@@ -48,7 +48,7 @@ def test_head_of_what_is_not_there_is_a_problem_and_is_counted_as_head(api: http
     assert re.search(r'pan_requests_total{method="HEAD",route="/v1/galleries/{gallery}",status="200"}', text)
 
 
-def test_a_compressed_body_is_refused_in_words(api: httpx.Client, gallery: str) -> None:
+def test_a_compressed_body_is_refused(api: httpx.Client, gallery: str) -> None:
     body = gzip.compress(b'{"name": "packed"}')
     kinds = {
         "": "application/json",
@@ -84,13 +84,11 @@ def test_a_compressed_body_is_refused_in_words(api: httpx.Client, gallery: str) 
         (PART + b'name="x"\r\n\r\n\xff\r\n--b--\r\n', MULTIPART, 422, "invalid-request"),
     ],
 )
-def test_a_body_that_cannot_be_read_is_refused(
-    api: httpx.Client, body: bytes, kind: str, status: int, code: str
-) -> None:
+def test_an_unreadable_body_is_refused(api: httpx.Client, body: bytes, kind: str, status: int, code: str) -> None:
     problem(api.post("/v1/embeddings", content=body, headers={"content-type": kind}), status, code)
 
 
-def test_unknown_options_are_refused_wherever_they_stand(api: httpx.Client, gallery: str) -> None:
+def test_unknown_options_are_refused_in_every_kind_of_body(api: httpx.Client, gallery: str) -> None:
     path = f"/v1/galleries/{gallery}/search"
     problem(api.post("/v1/embeddings?encodings=base64", files=files(png(1))), 422, "invalid-request")
     problem(api.post(path, files=files(png(1)), data={"topk": "3"}), 422, "invalid-request")
@@ -99,7 +97,7 @@ def test_unknown_options_are_refused_wherever_they_stand(api: httpx.Client, gall
     problem(api.post(f"/v1/galleries/{gallery}/entries", json={"entries": [], "entry": 1}), 422, "invalid-request")
 
 
-def test_every_answer_carries_a_request_id_and_a_callers_own_is_kept(api: httpx.Client) -> None:
+def test_every_response_has_a_request_id_and_keeps_that_of_the_caller(api: httpx.Client) -> None:
     assert api.get("/healthz").headers["x-request-id"] != api.get("/healthz").headers["x-request-id"]
     assert api.get("/nowhere", headers={"x-request-id": "trace-7"}).headers["x-request-id"] == "trace-7"
     forged = api.get("/healthz", headers={"x-request-id": "a b\tc"}).headers["x-request-id"]
@@ -107,7 +105,7 @@ def test_every_answer_carries_a_request_id_and_a_callers_own_is_kept(api: httpx.
     assert api.get("/healthz").headers["x-content-type-options"] == "nosniff"
 
 
-def test_answers_are_kept_by_no_cache_shown_in_no_frame_and_run_nothing(api: httpx.Client) -> None:
+def test_responses_have_security_headers(api: httpx.Client) -> None:
     for path in ("/v1/galleries", "/v1/model", "/nowhere", "/docs", "/openapi.json"):
         headers = api.get(path).headers
         assert headers["cache-control"] == "no-store"

@@ -26,7 +26,7 @@ from tests.support.pictures import png
         ({"vector": [1.0] * DIM}, "either"),
     ],
 )
-def test_an_entry_that_cannot_be_used_is_named_and_fails_alone(
+def test_an_invalid_entry_fails_alone_and_its_error_names_the_problem(
     api: httpx.Client, gallery: str, entry: dict[str, Any], says: str
 ) -> None:
     wrong = {"image": b64(png(2)), **entry}
@@ -84,7 +84,7 @@ def test_an_entry_that_cannot_be_used_is_named_and_fails_alone(
         "denormal-in-base64",
     ],
 )
-def test_a_vector_that_is_none_is_refused(api: httpx.Client, gallery: str, vector: object) -> None:
+def test_an_invalid_vector_is_refused(api: httpx.Client, gallery: str, vector: object) -> None:
     problem(enrol(api, gallery, {"vector": vector}), 422, "invalid-request")
     problem(api.post(f"/v1/galleries/{gallery}/search", json={"vector": vector}), 422, "invalid-request")
     line = {"content": json.dumps({"vector": vector}), "headers": {"Content-Type": "application/x-ndjson"}}
@@ -94,9 +94,7 @@ def test_a_vector_that_is_none_is_refused(api: httpx.Client, gallery: str, vecto
 
 
 @pytest.mark.parametrize("scale", [1e38, 3.4e38, 1e-30, 2e-38])
-def test_a_vector_of_any_length_that_float32_holds_is_its_direction(
-    api: httpx.Client, gallery: str, scale: float
-) -> None:
+def test_a_vector_of_any_norm_in_float32_is_normalised(api: httpx.Client, gallery: str, scale: float) -> None:
     direction = np.random.default_rng(0).uniform(-1, 1, DIM)
     direction[0] = 1.0
     numbers = (direction * scale).astype("<f4")
@@ -110,7 +108,7 @@ def test_a_vector_of_any_length_that_float32_holds_is_its_direction(
 
 
 @pytest.mark.parametrize("vector", [[0.0] * DIM, [1.0], "AAAA", "no base64!", {}, None])
-def test_a_vector_that_is_malformed_fails_alone(api: httpx.Client, gallery: str, vector: Any) -> None:
+def test_a_malformed_vector_fails_alone(api: httpx.Client, gallery: str, vector: Any) -> None:
     answer = enrol(api, gallery, {"vector": vector}, {"vector": [1.0] * DIM, "person_id": "a"})
     assert answer.status_code == 207
     assert answer.json()["results"][0]["error"]["code"] == "invalid-request"

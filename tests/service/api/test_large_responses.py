@@ -17,7 +17,7 @@ from tests.service.galleries.gates import run
 
 
 @pytest.mark.parametrize("asked", [{}, {"group_by": "person", "examples": 50}])
-def test_other_requests_are_answered_while_a_large_answer_is_built(
+def test_a_large_response_does_not_delay_other_requests(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: dict[str, Any]
 ) -> None:
     inside, go_on = threading.Event(), threading.Event()

@@ -11,7 +11,7 @@ from tests.service.api.calls import send
 from tests.support.pictures import encode, png
 
 
-def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(small: httpx.Client) -> None:
+def test_a_body_with_too_large_a_content_length_is_refused_before_it_is_sent(small: httpx.Client) -> None:
     host, port = small.base_url.host, small.base_url.port
     with socket.create_connection((host, port), timeout=10) as connection:
         connection.sendall(
@@ -22,7 +22,7 @@ def test_a_body_that_says_it_is_too_large_is_refused_before_it_is_sent(small: ht
 
 
 @pytest.mark.parametrize("kind", ["application/json", "multipart/form-data; boundary=b", "image/png"])
-def test_a_body_without_a_length_is_refused_while_it_still_comes(small: httpx.Client, kind: str) -> None:
+def test_a_body_without_content_length_is_refused_while_it_arrives(small: httpx.Client, kind: str) -> None:
     head = (
         f"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: {kind}\r\nTransfer-Encoding: chunked\r\n\r\n"
     )
@@ -39,7 +39,7 @@ def test_a_body_without_a_length_is_refused_while_it_still_comes(small: httpx.Cl
         assert connection.recv(4096).startswith(b"HTTP/1.1 413 ")
 
 
-def test_an_image_over_its_own_limit_fails_alone(small: httpx.Client) -> None:
+def test_an_image_over_the_limit_of_images_fails_alone(small: httpx.Client) -> None:
     answer = send(small, png(1), b"x" * 70_000, png(2))
     assert answer.status_code == 207
     assert [item.get("error", {}).get("code") for item in answer.json()["embeddings"]] == [
@@ -55,7 +55,7 @@ def test_an_image_over_its_own_limit_fails_alone(small: httpx.Client) -> None:
     assert (wide.status_code, wide.json()["code"]) == (413, "image-too-large")
 
 
-def test_more_images_or_fields_than_accepted_are_refused(small: httpx.Client) -> None:
+def test_too_many_images_or_fields_are_refused(small: httpx.Client) -> None:
     answer = send(small, *[png(1)] * 5)
     assert (answer.status_code, answer.json()["code"]) == (413, "too-large")
     fields = {f"f{n}": "x" for n in range(6000)}
@@ -66,7 +66,7 @@ def test_more_images_or_fields_than_accepted_are_refused(small: httpx.Client) ->
     assert small.post("/v1/galleries/few/entries", json={"entries": entries}).status_code == 413
 
 
-def test_json_of_more_values_than_any_call_takes_is_refused(small: httpx.Client) -> None:
+def test_json_with_too_many_values_is_refused(small: httpx.Client) -> None:
     for value in ("1", "[]", "{}"):
         body = f'{{"images": [{",".join([value] * 17_000)}]}}'  # 4096 for each of 4 images are accepted
         answer = small.post("/v1/embeddings", content=body, headers={"content-type": "application/json"})
@@ -76,7 +76,7 @@ def test_json_of_more_values_than_any_call_takes_is_refused(small: httpx.Client)
 
 @pytest.mark.parametrize("depth", [60, 300, 1000, 90_000])
 @pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
-def test_json_however_deep_is_refused(small: httpx.Client, depth: int, opening: str, closing: str) -> None:
+def test_deeply_nested_json_is_refused(small: httpx.Client, depth: int, opening: str, closing: str) -> None:
     depth = min(depth, 199_000 // len(opening + closing) - 100)
     small.post("/v1/galleries", json={"name": "deep"})
     deep = opening * depth + "1" + closing * depth

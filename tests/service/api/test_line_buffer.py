@@ -14,7 +14,7 @@ from service.api.parsing.line_buffer import LineBuffer
     cuts=st.lists(st.integers(0, 200), max_size=8),
     longest=st.integers(1, 40),
 )
-def test_lines_are_the_same_however_the_body_is_cut(body: bytes, cuts: list[int], longest: int) -> None:
+def test_lines_do_not_depend_on_the_chunks_of_the_body(body: bytes, cuts: list[int], longest: int) -> None:
     places = sorted({0, len(body), *(cut for cut in cuts if cut < len(body))})
     chunks = [body[a:b] for a, b in pairwise(places)]
     expected = [line if len(line) <= longest else None for line in body.split(b"\n")]

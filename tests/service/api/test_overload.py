@@ -33,7 +33,7 @@ def metric(client: httpx.Client, name: str) -> float:
     return float(next(line for line in lines if line.startswith(f"{name} ")).split()[1])
 
 
-def test_a_full_queue_answers_429_and_a_client_that_hangs_up_leaves_it(
+def test_a_full_queue_gives_429_and_a_disconnect_frees_its_places(
     small: httpx.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = threading.Event()
@@ -65,9 +65,7 @@ def test_a_full_queue_answers_429_and_a_client_that_hangs_up_leaves_it(
 
 @pytest.mark.parametrize("call", ["embeddings", "explain", "compare", "galleries/any/search", "galleries/any/entries"])
 @pytest.mark.parametrize("kind", ["image/png", "application/json"])
-def test_a_full_service_refuses_by_the_head_of_a_request_what_asks_for_work(
-    small: httpx.Client, call: str, kind: str
-) -> None:
+def test_an_overloaded_service_refuses_requests_before_their_body(small: httpx.Client, call: str, kind: str) -> None:
     where = (small.base_url.host, small.base_url.port)
 
     def head(call: str, kind: str) -> bytes:
@@ -85,12 +83,13 @@ def test_a_full_service_refuses_by_the_head_of_a_request_what_asks_for_work(
         assert answer.startswith(b"HTTP/1.1 429 ")
         assert b"\r\nretry-after: 1\r\n" in answer
         assert small.get("/v1/model").status_code == 200
+        assert small.get("/v1/galleries/any/entries").status_code == 429
     while metric(small, "pan_requests_admitted"):
         time.sleep(0.01)
     assert send(small, png(1)).status_code == 200
 
 
-def test_a_body_that_does_not_come_is_given_up_and_makes_room(bundle: Path, tmp_path: Path) -> None:
+def test_a_body_that_does_not_arrive_gives_504_and_frees_its_place(bundle: Path, tmp_path: Path) -> None:
     settings = Settings(bundle=bundle, data=tmp_path, max_queue=1, max_images=1, request_timeout=0.3)
     with running(settings) as client:
         with socket.create_connection((client.base_url.host, client.base_url.port), timeout=10) as connection:
@@ -106,7 +105,7 @@ def test_a_body_that_does_not_come_is_given_up_and_makes_room(bundle: Path, tmp_
         assert send(client, png(1)).status_code == 200
 
 
-def test_searches_by_vector_are_bounded_and_given_up_in_time_and_one_that_hangs_up_is_never_run(
+def test_searches_are_limited_cancelled_at_the_deadline_and_dropped_on_disconnect(
     bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate, ran = threading.Event(), []
@@ -149,7 +148,7 @@ def test_searches_by_vector_are_bounded_and_given_up_in_time_and_one_that_hangs_
         assert len(ran) == 2
 
 
-def test_the_client_waits_for_a_full_queue_and_enrols_each_crop_once(small: httpx.Client, tmp_path: Path) -> None:
+def test_the_client_retries_on_429_and_enrols_each_crop_once(small: httpx.Client, tmp_path: Path) -> None:
     folder = write_market(tmp_path / "market", persons=5, cameras=2)
     before = small.get("/metrics").text.count('status="429"')
     with Client(str(small.base_url)) as client:
@@ -170,7 +169,7 @@ def _until(reached: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-def test_bodies_that_are_too_much_together_are_refused_until_one_is_gone(small: httpx.Client) -> None:
+def test_bodies_over_the_common_budget_are_refused_until_one_is_released(small: httpx.Client) -> None:
     head = (
         b"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\n"
         b"Content-Type: application/json\r\nContent-Length: 199999\r\n\r\n"

@@ -14,7 +14,7 @@ from tests.support.bundles import DIM
 from tests.support.pictures import png
 
 
-def test_each_line_has_its_result_in_order_and_a_bad_one_fails_alone(api: httpx.Client, gallery: str) -> None:
+def test_each_line_gets_its_result_in_order_and_an_invalid_line_fails_alone(api: httpx.Client, gallery: str) -> None:
     bad = {
         7: (b"{", "not JSON"),
         8: (b"", "not JSON"),
@@ -39,7 +39,7 @@ def test_each_line_has_its_result_in_order_and_a_bad_one_fails_alone(api: httpx.
             assert (client.search_vector(gallery, query, top_k=1).hits or [])[0].person_id == f"p{n}"
 
 
-def test_pictures_are_embedded_and_those_that_cannot_be_fail_alone(api: httpx.Client, gallery: str) -> None:
+def test_images_are_embedded_and_unusable_ones_fail_alone(api: httpx.Client, gallery: str) -> None:
     broken = json.dumps({"image": base64.b64encode(png(1)[:200]).decode()}).encode()
     lines = [broken if n % 50 == 3 else ready(n) if n % 3 == 0 else picture(n) for n in range(150)]
     *results, end = post(api, gallery, lines)
@@ -53,7 +53,7 @@ def test_pictures_are_embedded_and_those_that_cannot_be_fail_alone(api: httpx.Cl
         assert (client.search(gallery, png(149, 1), top_k=1).hits or [])[0].person_id == "p149"
 
 
-def test_results_come_while_the_stream_is_open_and_stay_when_it_breaks_off(
+def test_results_arrive_while_the_stream_is_open_and_their_entries_stay_after_a_disconnect(
     api: httpx.Client, gallery: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with wire(str(api.base_url), gallery) as stream:
@@ -78,7 +78,7 @@ def test_a_last_line_needs_no_newline(api: httpx.Client, gallery: str) -> None:
     assert json.loads(api.post(path, content=b"", headers=NDJSON).text) == {"enrolled": 0, "failed": 0}
 
 
-def test_what_is_wrong_with_all_of_it_is_a_problem(api: httpx.Client, gallery: str) -> None:
+def test_an_invalid_stream_is_a_problem_document(api: httpx.Client, gallery: str) -> None:
     path = f"/v1/galleries/{gallery}/entries/stream"
     wrong = api.post(path, content=ready(1), headers={"Content-Type": "application/json"})
     assert (wrong.status_code, wrong.json()["code"]) == (415, "unsupported-body")
@@ -86,7 +86,7 @@ def test_what_is_wrong_with_all_of_it_is_a_problem(api: httpx.Client, gallery: s
     assert (missing.status_code, missing.json()["code"]) == (404, "not-found")
 
 
-def test_a_stream_never_goes_on_into_another_gallery_of_the_same_name(api: httpx.Client, gallery: str) -> None:
+def test_a_stream_does_not_continue_in_a_new_gallery_of_the_same_name(api: httpx.Client, gallery: str) -> None:
     with wire(str(api.base_url), gallery, "k") as stream:
         stream.send(ready(1) + b"\n")
         assert "entry_id" in stream.line()

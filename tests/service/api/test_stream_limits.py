@@ -19,7 +19,7 @@ from tests.support.pictures import encode
 from tests.support.servers import running
 
 
-def test_a_line_that_is_too_long_is_dropped_as_it_arrives(bundle: Path, tmp_path: Path) -> None:
+def test_a_line_that_is_too_long_is_dropped_while_it_arrives(bundle: Path, tmp_path: Path) -> None:
     with running(Settings(bundle=bundle, data=tmp_path, images=ImageLimits(max_bytes=30_000))) as api:
         api.post("/v1/galleries", json={"name": "hall"})
         *results, end = post(api, "hall", [ready(0), b"x" * 3_000_000, ready(1), b"y" * 200_000])
@@ -28,7 +28,7 @@ def test_a_line_that_is_too_long_is_dropped_as_it_arrives(bundle: Path, tmp_path
     assert "more than 105,536 bytes" in results[1]["error"]["detail"]
 
 
-def test_room_for_bodies_is_waited_for(bundle: Path, tmp_path: Path) -> None:
+def test_a_stream_waits_for_the_body_budget(bundle: Path, tmp_path: Path) -> None:
     with running(Settings(bundle=bundle, data=tmp_path, max_body=300_000, max_bodies=300_000)) as api:
         api.post("/v1/galleries", json={"name": "hall"})
         with socket.create_connection((api.base_url.host, api.base_url.port or 0)) as slow:
@@ -46,7 +46,7 @@ def test_room_for_bodies_is_waited_for(bundle: Path, tmp_path: Path) -> None:
     assert ends == [{"enrolled": 1000, "failed": 0}]
 
 
-def test_a_full_queue_is_waited_for(launch: Callable[..., Served]) -> None:
+def test_a_stream_waits_while_the_queue_is_full(launch: Callable[..., Served]) -> None:
     server = launch("--max-queue", "4", "--max-images", "4")
     slow = encode(Image.new("RGB", (2000, 2000)))  # to decode
     files = [("images", (str(n), slow)) for n in range(4)]
@@ -67,7 +67,7 @@ def test_a_full_queue_is_waited_for(launch: Callable[..., Served]) -> None:
         filling.join()
 
 
-def test_who_sends_no_line_in_time_is_told_and_what_came_before_stays(bundle: Path, tmp_path: Path) -> None:
+def test_a_stream_without_a_line_in_time_ends_and_its_entries_stay(bundle: Path, tmp_path: Path) -> None:
     with running(Settings(bundle=bundle, data=tmp_path, request_timeout=0.5)) as api:
         api.post("/v1/galleries", json={"name": "hall"})
         with wire(str(api.base_url), "hall") as stream:
@@ -90,7 +90,7 @@ def test_who_sends_no_line_in_time_is_told_and_what_came_before_stays(bundle: Pa
         assert list(persons(api, "hall").values()) == ["p1"]
 
 
-def test_streams_have_places_of_their_own(bundle: Path, tmp_path: Path) -> None:
+def test_streams_have_a_limit_of_their_own(bundle: Path, tmp_path: Path) -> None:
     with running(Settings(bundle=bundle, data=tmp_path, max_queue=2, max_images=2)) as api:
         api.post("/v1/galleries", json={"name": "hall"})
         with wire(str(api.base_url), "hall") as stream:
@@ -110,7 +110,7 @@ def test_streams_have_places_of_their_own(bundle: Path, tmp_path: Path) -> None:
         assert post(api, "hall", [ready(3)])[-1] == {"enrolled": 1, "failed": 0}
 
 
-def test_a_line_of_too_many_values_fails_alone(api: httpx.Client, gallery: str) -> None:
+def test_a_line_with_too_many_values_fails_alone(api: httpx.Client, gallery: str) -> None:
     many = b'{"vector": [%s]}' % b",".join([b"{}"] * 100_000)
     *results, end = post(api, gallery, [ready(1), many, ready(2)])
     assert end == {"enrolled": 2, "failed": 1}

@@ -15,7 +15,7 @@ from service.galleries.enrolment_results import Batch, EnrolledRange, Failure
 from tests.service.api.streams import NDJSON, persons, post, ready, wire
 
 
-def test_a_stream_sent_again_enrols_nothing_twice_also_after_a_crash(launch: Callable[..., Served]) -> None:
+def test_a_repeated_stream_enrols_nothing_twice_also_after_a_crash(launch: Callable[..., Served]) -> None:
     server, lines = launch(), [b"no JSON" if n % 700 == 0 else ready(n) for n in range(3000)]
     with Client(server.url) as client:
         client.create_gallery("hall")
@@ -52,7 +52,7 @@ def test_a_stream_sent_again_enrols_nothing_twice_also_after_a_crash(launch: Cal
         assert len(persons(api, "hall")) == 2995
 
 
-def test_two_streams_with_one_key_at_a_time_enrol_each_line_once(api: httpx.Client, gallery: str) -> None:
+def test_two_concurrent_streams_with_one_key_enrol_each_line_once(api: httpx.Client, gallery: str) -> None:
     lines = [ready(n) for n in range(2000)]
     answers: list[list[dict[str, Any]]] = [[], []]
 
@@ -70,7 +70,7 @@ def test_two_streams_with_one_key_at_a_time_enrol_each_line_once(api: httpx.Clie
     assert sorted(persons(api, gallery).values()) == sorted(f"p{n}" for n in range(2000))
 
 
-def test_any_beginning_of_a_stream_is_answered_as_before(api: httpx.Client, gallery: str) -> None:
+def test_any_prefix_of_a_stream_gets_the_same_results(api: httpx.Client, gallery: str) -> None:
     lines = [b"no JSON" if n in (2, 7) else ready(n) for n in range(12)]
     key = {"Idempotency-Key": "k"}
     *results, _ = post(api, gallery, [b"\n".join(lines[:10])], **key)  # in one batch
@@ -95,7 +95,7 @@ def test_any_beginning_of_a_stream_is_answered_as_before(api: httpx.Client, gall
     assert len(persons(api, gallery)) == 10
 
 
-def test_what_a_former_version_kept_of_a_key_is_answered() -> None:
+def test_results_stored_by_earlier_versions_are_read() -> None:
     answer = {"enrolled": 2, "failed": 1, "results": [{"index": 0, "error": {"code": "c", "detail": "d"}}]}
     answer["results"] += [{"index": 1, "entry_id": 7}, {"index": 2, "entry_id": 8}]  # type: ignore[operator]
     stream = json.dumps([3, "f" * 64, 7, [[0, {"code": "c", "detail": "d"}]]])

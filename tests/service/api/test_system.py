@@ -14,12 +14,12 @@ from tests.support.pictures import png
 from tests.support.servers import pan_serve
 
 
-def test_the_address_alone_leads_to_the_documentation(api: httpx.Client) -> None:
+def test_the_root_redirects_to_the_documentation(api: httpx.Client) -> None:
     answer = api.get("/", follow_redirects=True)
     assert (answer.status_code, answer.url.path) == (200, "/docs")
 
 
-def test_the_model_is_described(api: httpx.Client) -> None:
+def test_the_loaded_model_is_described(api: httpx.Client) -> None:
     model = schemas.Model.model_validate_json(api.get("/v1/model").content)
     assert (model.dim, model.input_height, model.input_width, model.device) == (DIM, HEIGHT, WIDTH, "cpu")
     assert (model.engine, model.precision, model.file, model.max_batch) == ("onnxruntime", "float32", "model.onnx", 32)
@@ -27,12 +27,12 @@ def test_the_model_is_described(api: httpx.Client) -> None:
     assert model.parity.cosine_min >= model.parity.gate_cosine_min
 
 
-def test_it_is_alive_and_ready(api: httpx.Client) -> None:
+def test_liveness_and_readiness(api: httpx.Client) -> None:
     assert api.get("/healthz").json() == {"status": "ok"}
     assert api.get("/readyz").json() == {"status": "ok", "failing": [], "set_aside": 0, "galleries_set_aside": 0}
 
 
-def test_metrics_count_requests_by_template_and_never_by_name(api: httpx.Client, gallery: str) -> None:
+def test_metrics_count_requests_by_route_template(api: httpx.Client, gallery: str) -> None:
     enrol(api, gallery, {"image": b64(png(1)), "person_id": "secret-person"})
     api.delete(f"/v1/galleries/{gallery}/persons", params={"person_id": "secret-person"})
     api.post("/v1/embeddings", files=files(b"bad"))
@@ -63,14 +63,14 @@ def test_the_openapi_document_describes_every_call_its_bodies_and_its_errors(api
     assert "HTTPValidationError" not in document["components"]["schemas"]
 
 
-def test_the_document_that_is_checked_in_is_the_one_that_is_served(api: httpx.Client) -> None:
+def test_docs_openapi_json_is_up_to_date(api: httpx.Client) -> None:
     path = Path(__file__).parents[3] / "docs" / "openapi.json"
     written, served = json.loads(path.read_text()), api.get("/openapi.json").json()
     assert written == served, "the API has changed; run: pan-serve openapi > docs/openapi.json"
     assert pan_serve("openapi").stdout == path.read_text()
 
 
-def test_the_page_of_the_api_asks_nothing_of_other_hosts(api: httpx.Client) -> None:
+def test_the_documentation_page_contacts_no_other_host(api: httpx.Client) -> None:
     page = api.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["content-security-policy"]

@@ -53,7 +53,7 @@ def entries(api: httpx.Client, gallery: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize(("sent", "shown"), KEPT.items())
-def test_a_time_that_is_taken_is_shown_by_every_call(api: httpx.Client, gallery: str, sent: str, shown: str) -> None:
+def test_an_accepted_time_is_returned_by_every_call(api: httpx.Client, gallery: str, sent: str, shown: str) -> None:
     path = f"/v1/galleries/{gallery}"
     entry = {"vector": VECTOR, "captured_at": sent}
     assert api.post(f"{path}/entries", json={"entries": [entry]}).status_code == 201
@@ -78,7 +78,7 @@ def test_a_time_that_is_taken_is_shown_by_every_call(api: httpx.Client, gallery:
 
 
 @pytest.mark.parametrize("sent", REFUSED)
-def test_a_time_that_could_not_be_shown_is_refused_everywhere(api: httpx.Client, gallery: str, sent: Any) -> None:
+def test_a_time_out_of_range_is_refused_by_every_call(api: httpx.Client, gallery: str, sent: Any) -> None:
     path = f"/v1/galleries/{gallery}"
     assert api.post(f"{path}/entries", json={"entries": [{"vector": VECTOR}]}).status_code == 201
     before = entries(api, gallery)
@@ -108,7 +108,7 @@ def test_a_time_that_could_not_be_shown_is_refused_everywhere(api: httpx.Client,
     assert entries(api, gallery) == before
 
 
-def test_times_that_an_earlier_release_took_are_repaired_at_the_start(
+def test_invalid_times_of_earlier_releases_are_repaired_at_startup(
     launch: Callable[..., Served], tmp_path: Path
 ) -> None:
     far = 10**18
@@ -145,7 +145,7 @@ def test_times_that_an_earlier_release_took_are_repaired_at_the_start(
 
 
 @pytest.mark.parametrize("at", [EARLIEST, -1, 0, 1, LATEST])
-def test_microseconds_become_a_time_and_the_same_microseconds_again(at: int) -> None:
+def test_microseconds_survive_the_conversion_to_a_time(at: int) -> None:
     assert to_micros(from_micros(at)) == to_micros(parse_time(from_micros(at).isoformat())) == at
     assert from_micros(LATEST + 1) == from_micros(LATEST)
     assert from_micros(EARLIEST - 1) == from_micros(EARLIEST)

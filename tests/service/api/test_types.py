@@ -64,14 +64,14 @@ JSON_MEMBERS = list(members("application/json"))
 FORM_MEMBERS = [member for member in members("multipart/form-data") if len(member[2]) == 1]
 
 
-def test_the_walk_finds_what_there_is() -> None:
+def test_every_member_of_the_schemas_is_checked() -> None:
     found = {".".join(names) for _, _, names, _ in JSON_MEMBERS}
     assert {"keep_crops", "retention_days", "top_k", "threshold", "rerank.k1", "rerank.lambda", "entry_id"} <= found
     assert {"exclude_same_camera", "examples"} <= {names[0] for _, _, names, _ in FORM_MEMBERS}
 
 
 @pytest.mark.parametrize(("method", "path", "names", "kind"), JSON_MEMBERS)
-def test_json_of_another_type_is_refused_by_name(
+def test_json_of_a_wrong_type_is_refused_by_name(
     api: httpx.Client, gallery: str, method: str, path: str, names: tuple[str, ...], kind: str
 ) -> None:
     for wrong in WRONG[kind]:
@@ -86,7 +86,7 @@ def test_json_of_another_type_is_refused_by_name(
 
 
 @pytest.mark.parametrize(("method", "path", "names", "kind"), FORM_MEMBERS)
-def test_text_that_is_no_such_value_is_refused_by_name(
+def test_text_that_is_not_a_valid_value_is_refused_by_name(
     api: httpx.Client, gallery: str, method: str, path: str, names: tuple[str, ...], kind: str
 ) -> None:
     sides = ("a", "b") if path == "/v1/compare" else ("images",)
@@ -101,7 +101,7 @@ def test_text_that_is_no_such_value_is_refused_by_name(
     assert (twice.status_code, "more than once" in twice.json()["detail"]) == (422, True)
 
 
-def test_text_in_forms_and_queries_is_read_as_what_it_means(api: httpx.Client, gallery: str) -> None:
+def test_text_in_forms_and_queries_is_parsed_by_type(api: httpx.Client, gallery: str) -> None:
     path = f"/v1/galleries/{gallery}"
     for n in range(3):
         fields = {"metadata": json.dumps([{"camera_id": f"c{n}", "attributes": {"n": n}}])}
@@ -133,7 +133,7 @@ def test_text_in_forms_and_queries_is_read_as_what_it_means(api: httpx.Client, g
 
 
 @pytest.mark.parametrize("wrong", ["1.0", " 1", "+1", "1_0", "true", "\u0661", ""])
-def test_numbers_of_a_path_or_query_are_digits(api: httpx.Client, gallery: str, wrong: str) -> None:
+def test_numbers_in_a_path_or_query_must_be_digits(api: httpx.Client, gallery: str, wrong: str) -> None:
     path = f"/v1/galleries/{gallery}"
     for what in ("entries", "persons"):
         assert api.get(f"{path}/{what}", params={"limit": wrong}).status_code == 422
@@ -162,7 +162,9 @@ def test_numbers_of_a_path_or_query_are_digits(api: httpx.Client, gallery: str, 
         ("unheard_of", 1),
     ],
 )
-def test_the_first_line_of_an_import_is_as_strict(api: httpx.Client, gallery: str, member: str, wrong: Any) -> None:
+def test_the_header_of_an_import_is_validated_strictly(
+    api: httpx.Client, gallery: str, member: str, wrong: Any
+) -> None:
     head, end = api.post(f"/v1/galleries/{gallery}/export").text.splitlines()
     body = "\n".join([json.dumps({**json.loads(head), member: wrong}), end])
     answer = api.post("/v1/galleries/copy/import", content=body, headers={"Content-Type": "application/octet-stream"})
@@ -172,7 +174,7 @@ def test_the_first_line_of_an_import_is_as_strict(api: httpx.Client, gallery: st
 
 
 @pytest.mark.parametrize("days", [0, -1, 1e-12, 5e-324, 0.00099, 36_501, True, "30", "P3D"])
-def test_a_retention_that_is_none_is_refused(api: httpx.Client, gallery: str, days: Any) -> None:
+def test_an_invalid_retention_is_refused(api: httpx.Client, gallery: str, days: Any) -> None:
     made = api.post("/v1/galleries", json={"name": "hasty", "retention_days": days})
     changed = api.patch(f"/v1/galleries/{gallery}", json={"retention_days": days})
     for answer in (made, changed):

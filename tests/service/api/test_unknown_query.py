@@ -38,7 +38,7 @@ def body(method: str, path: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("method", "path"), CALLS)
-def test_no_call_ignores_what_it_does_not_know(api: httpx.Client, gallery: str, method: str, path: str) -> None:
+def test_every_call_refuses_unknown_query_parameters(api: httpx.Client, gallery: str, method: str, path: str) -> None:
     enrolled = api.post(f"/v1/galleries/{gallery}/entries", json={"entries": [ENTRY]}).json()
     before = [api.get("/v1/galleries").json()["galleries"], api.get(f"/v1/galleries/{gallery}/entries").json()]
     entry_id = enrolled["results"][0]["entry_id"]
@@ -55,18 +55,18 @@ def test_no_call_ignores_what_it_does_not_know(api: httpx.Client, gallery: str, 
 
 @pytest.mark.parametrize("path", MONITORED)
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-def test_what_monitoring_asks_ignores_the_query(api: httpx.Client, method: str, path: str) -> None:
+def test_monitoring_calls_ignore_query_parameters(api: httpx.Client, method: str, path: str) -> None:
     answer = api.request(method, path, params=[("collect[]", "x"), ("collect[]", "y"), ("t", "1")])
     assert answer.status_code == 200
     assert answer.headers["content-type"] == api.get(path).headers["content-type"]
 
 
 @pytest.mark.parametrize("path", ["/docs", "/docs/start.js"])
-def test_nor_do_the_pages(api: httpx.Client, path: str) -> None:
+def test_pages_refuse_unknown_query_parameters(api: httpx.Client, path: str) -> None:
     assert api.get(path, params={"nonsense": "1"}).status_code == 422
 
 
-def test_the_answer_says_which_parameters_there_are_and_which_was_meant(api: httpx.Client, gallery: str) -> None:
+def test_the_error_lists_known_parameters_and_suggests_the_nearest(api: httpx.Client, gallery: str) -> None:
     path = f"/v1/galleries/{gallery}"
     detail = api.get(f"{path}/entries", params={"person": "p2"}).json()["detail"]
     assert "did you mean person_id?" in detail

@@ -10,7 +10,7 @@ from tests.service.galleries.gates import run, search_held
 from tests.service.galleries.store import opened
 
 
-def test_a_search_that_runs_holds_up_no_other_gallery_and_no_line_of_the_audit(tmp_path: Path) -> None:
+def test_a_running_search_delays_neither_other_galleries_nor_the_audit_log(tmp_path: Path) -> None:
     async def play() -> None:
         async with opened(tmp_path, "busy", "other") as store:
             await store.enrol("busy", "ann")
@@ -37,7 +37,7 @@ def test_a_search_that_runs_holds_up_no_other_gallery_and_no_line_of_the_audit(t
     run(play())
 
 
-def test_changes_of_a_gallery_are_followed_in_the_order_of_their_commits(tmp_path: Path) -> None:
+def test_changes_of_a_gallery_are_applied_in_the_order_of_their_commits(tmp_path: Path) -> None:
     async def play() -> None:
         async with opened(tmp_path, "busy") as store:
             (kept,) = await store.enrol("busy", "ann")
@@ -62,7 +62,7 @@ def test_changes_of_a_gallery_are_followed_in_the_order_of_their_commits(tmp_pat
     run(play())
 
 
-def test_a_gallery_deleted_and_made_anew_gets_nothing_of_the_changes_that_still_wait(tmp_path: Path) -> None:
+def test_a_recreated_gallery_gets_no_pending_changes_of_the_deleted_one(tmp_path: Path) -> None:
     async def play() -> None:
         async with opened(tmp_path, "busy") as store:
             await store.enrol("busy", "ann")
@@ -79,7 +79,7 @@ def test_a_gallery_deleted_and_made_anew_gets_nothing_of_the_changes_that_still_
     run(play())
 
 
-def test_galleries_are_gone_through_while_others_are_made_and_deleted(tmp_path: Path) -> None:
+def test_galleries_can_be_iterated_while_others_are_created_and_deleted(tmp_path: Path) -> None:
     async def play() -> None:
         async with opened(tmp_path, *(f"g{n}" for n in range(20))) as store:
             failures: list[BaseException] = []

@@ -70,7 +70,7 @@ def anywhere(data: Path, kept: bytes) -> bool:
     return any(kept[start : start + 64] in held for start in range(700, len(kept) - 64, 64))
 
 
-def test_a_kept_crop_is_upright_has_its_colours_and_says_nothing_else(bundle: Path, tmp_path: Path) -> None:
+def test_a_kept_crop_is_upright_with_its_colours_and_without_metadata(bundle: Path, tmp_path: Path) -> None:
     figure = person(1)
     sent = talkative(figure)
     assert sent.count(SECRET) > 4
@@ -93,7 +93,7 @@ def test_a_kept_crop_is_upright_has_its_colours_and_says_nothing_else(bundle: Pa
     db.close()
 
 
-def test_of_a_frame_only_what_is_in_the_boxes_is_kept(bundle: Path, tmp_path: Path) -> None:
+def test_only_the_boxes_of_a_frame_are_kept(bundle: Path, tmp_path: Path) -> None:
     frame = Image.new("RGB", (400, 200), (7, 200, 77))
     frame.paste(person(1), (20, 30))
     frame.paste(person(2), (300, 50))
@@ -106,7 +106,7 @@ def test_of_a_frame_only_what_is_in_the_boxes_is_kept(bundle: Path, tmp_path: Pa
     assert [difference(one, person(n)) < 4 for n, one in enumerate(kept, 1)] == [True, True]
 
 
-def test_a_large_crop_is_kept_smaller_and_can_be_enrolled_again(bundle: Path, tmp_path: Path) -> None:
+def test_a_large_crop_is_kept_at_a_smaller_size(bundle: Path, tmp_path: Path) -> None:
     pictures = [person(1, height=3000, width=1500), person(2).resize((20_000, 16)), person(3, height=1024, width=300)]
     with keeping(bundle, tmp_path) as http:
         entries = enrol(http, *map(encode, pictures))
@@ -118,7 +118,7 @@ def test_a_large_crop_is_kept_smaller_and_can_be_enrolled_again(bundle: Path, tm
         assert all(hit[0]["score"] > 0.999 for hit in hits)
 
 
-def test_what_has_no_picture_says_so(bundle: Path, tmp_path: Path) -> None:
+def test_an_entry_without_an_image_gives_404(bundle: Path, tmp_path: Path) -> None:
     picture, vector = encode(person(1)), np.eye(DIM)[0].tolist()
     with running(Settings(bundle=bundle, data=tmp_path)) as http:
         assert http.post("/v1/galleries", json={"name": "g"}).json()["keep_crops"] is False
@@ -144,7 +144,7 @@ def test_what_has_no_picture_says_so(bundle: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("erasure", ["keep no more", "person", "gallery", "retention"])
-def test_an_erased_crop_is_in_no_file(bundle: Path, tmp_path: Path, erasure: str) -> None:
+def test_no_file_contains_an_erased_crop(bundle: Path, tmp_path: Path, erasure: str) -> None:
     with keeping(bundle, tmp_path) as http:
         old = {"captured_at": "2020-01-01T00:00:00Z"} if erasure == "retention" else {}
         entries = enrol(http, *(encode(person(n)) for n in range(20)), person_id="jane", **old)
@@ -169,7 +169,7 @@ def test_an_erased_crop_is_in_no_file(bundle: Path, tmp_path: Path, erasure: str
             assert anywhere(tmp_path, image(http, other))
 
 
-def test_a_deleted_entry_takes_its_crop_with_it(bundle: Path, tmp_path: Path) -> None:
+def test_the_kept_crop_is_deleted_with_its_entry(bundle: Path, tmp_path: Path) -> None:
     with keeping(bundle, tmp_path) as http:
         first, second = enrol(http, encode(person(1)), encode(person(2)))
         kept, left = image(http, first), image(http, second)

@@ -46,7 +46,7 @@ def ask(client: httpx.Client, **options: Any) -> httpx.Response:
 
 
 @pytest.mark.parametrize(("rate", "matches"), [(0.01, 3), (0.001, 2), (1e-4, 1)])
-def test_a_stated_rate_says_match_from_its_threshold_on(hall: httpx.Client, rate: float, matches: int) -> None:
+def test_a_false_positive_rate_gives_a_verdict_by_its_threshold(hall: httpx.Client, rate: float, matches: int) -> None:
     found = schemas.SearchAnswer.model_validate_json(ask(hall, false_positive_rate=rate).content)
     assert found.hits is not None
     assert [hit.verdict for hit in found.hits] == ["match"] * matches + ["unknown"] * (5 - matches)
@@ -58,7 +58,7 @@ def test_a_stated_rate_says_match_from_its_threshold_on(hall: httpx.Client, rate
     assert found.decision.calibrated_on == "three cameras in a hall"
 
 
-def test_persons_are_judged_by_their_best_entry(hall: httpx.Client) -> None:
+def test_the_verdict_of_a_person_uses_its_best_entry(hall: httpx.Client) -> None:
     answer = ask(hall, false_positive_rate=0.01, group_by="person").json()
     assert [(one["person_id"], one["verdict"]) for one in answer["persons"]] == [
         ("p0", "match"), ("p1", "match"), ("p2", "unknown")
@@ -72,7 +72,7 @@ def test_without_a_rate_there_are_probabilities_and_no_verdict(hall: httpx.Clien
     assert all("verdict" not in hit and 0 < hit["probability"] < 1 for hit in answer["hits"])
 
 
-def test_a_rate_that_the_bundle_does_not_state_is_refused_with_those_it_does(hall: httpx.Client) -> None:
+def test_an_unknown_rate_is_refused_and_the_known_rates_are_listed(hall: httpx.Client) -> None:
     answer = ask(hall, false_positive_rate=0.5)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid-request")
     assert "0.0001, 0.001, 0.01" in answer.json()["detail"]
@@ -80,11 +80,11 @@ def test_a_rate_that_the_bundle_does_not_state_is_refused_with_those_it_does(hal
     assert (both.status_code, "not both" in both.json()["detail"]) == (422, True)
 
 
-def test_the_model_shows_its_calibration(hall: httpx.Client) -> None:
+def test_the_model_includes_its_calibration(hall: httpx.Client) -> None:
     assert hall.get("/v1/model").json()["calibration"] == CALIBRATION.model_dump(mode="json")
 
 
-def test_a_bundle_without_calibration_says_how_to_get_one_and_takes_a_threshold(bundle: Path, tmp_path: Path) -> None:
+def test_without_calibration_a_rate_is_refused_and_a_threshold_is_accepted(bundle: Path, tmp_path: Path) -> None:
     with running(Settings(bundle=bundle, data=tmp_path)) as client:
         fill(client)
         refused = ask(client, false_positive_rate=0.01)

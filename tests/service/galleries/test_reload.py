@@ -9,9 +9,7 @@ from tests.service.galleries.gates import run, search_held
 from tests.service.galleries.store import opened
 
 
-def test_memory_made_anew_holds_the_commits_that_were_still_to_be_followed_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reloaded_index_has_each_pending_commit_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
         async with opened(tmp_path, "g") as store:
             await store.enrol("g", "ann")
@@ -34,9 +32,7 @@ def test_memory_made_anew_holds_the_commits_that_were_still_to_be_followed_once(
     run(play())
 
 
-def test_memory_that_could_not_be_made_anew_is_made_so_with_the_next_change(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_reload_is_repeated_with_the_next_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
         async with opened(tmp_path, "g") as store:
             (first,) = await store.enrol("g", "ann")
@@ -55,9 +51,7 @@ def test_memory_that_could_not_be_made_anew_is_made_so_with_the_next_change(
     run(play())
 
 
-def test_memory_that_could_not_be_made_anew_is_made_so_without_a_change(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_reload_is_repeated_without_a_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.galleries.catalog._INTERVAL", 0.01)
 
     async def play() -> None:

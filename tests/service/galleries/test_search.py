@@ -10,13 +10,13 @@ from tests.service.galleries.town import PATH, VECTORS, brute_force, by_image, c
 from tests.support.pictures import png
 
 
-def test_an_image_finds_what_brute_force_finds(town: httpx.Client) -> None:
+def test_a_search_by_image_equals_brute_force(town: httpx.Client) -> None:
     check(by_image(town, (3, 50), top_k=7), brute_force(vector(3, 50))[:7])
     check(by_image(town, (3, 50)), brute_force(vector(3, 50))[:10])
     check(by_image(town, (3, 50), top_k=100), brute_force(vector(3, 50)))  # a whole small gallery, ranked
 
 
-def test_raw_and_json_bodies_search_alike(town: httpx.Client) -> None:
+def test_raw_and_json_bodies_give_equal_results(town: httpx.Client) -> None:
     truth = brute_force(vector(4, 50), lambda _, camera: camera in {"c1", "c2"})[:3]
     raw = town.post(f"{PATH}?top_k=3&cameras=c1&cameras=c2", content=png(4, 50), headers={"content-type": "image/png"})
     body = {"images": [base64.b64encode(png(4, 50)).decode()], "top_k": 3, "cameras": ["c1", "c2"]}
@@ -24,14 +24,14 @@ def test_raw_and_json_bodies_search_alike(town: httpx.Client) -> None:
     check(town.post(PATH, json=body), truth)
 
 
-def test_a_vector_and_a_vector_of_any_length_search_alike(town: httpx.Client) -> None:
+def test_the_norm_of_a_query_vector_does_not_matter(town: httpx.Client) -> None:
     query = vector(5, 50)
     check(town.post(PATH, json={"vector": query.tolist()}), brute_force(query)[:10])
     short = base64.b64encode((0.25 * query).astype("<f4").tobytes()).decode()
     check(town.post(PATH, json={"vector": short}), brute_force(query)[:10])
 
 
-def test_an_entry_finds_others_and_never_itself(town: httpx.Client) -> None:
+def test_a_search_by_entry_does_not_find_the_entry_itself(town: httpx.Client) -> None:
     truth = [hit for hit in brute_force(VECTORS[11]) if hit[0] != 12]
     check(town.post(PATH, json={"entry_id": 12, "top_k": 100}), truth)
 
@@ -68,18 +68,18 @@ def test_an_entry_finds_others_and_never_itself(town: httpx.Client) -> None:
         ({"entry_id": 1, "group_score": "mean"}, "group_by"),
     ],
 )
-def test_a_search_that_makes_no_sense_says_why(town: httpx.Client, body: dict[str, Any], says: str) -> None:
+def test_an_invalid_search_is_refused_with_its_reason(town: httpx.Client, body: dict[str, Any], says: str) -> None:
     answer = town.post(PATH, json=body)
     assert answer.status_code == 422, answer.text
     assert says in answer.json()["detail"]
 
 
-def test_more_hits_than_the_limit_are_refused(town: httpx.Client) -> None:
+def test_top_k_over_the_limit_is_refused(town: httpx.Client) -> None:
     answer = town.post(PATH, json={"entry_id": 1, "top_k": 101})
     assert (answer.status_code, answer.json()["code"]) == (413, "too-large")
 
 
-def test_a_bad_image_among_several_fails_the_search_and_is_named(town: httpx.Client) -> None:
+def test_an_unusable_image_fails_the_search_and_is_named(town: httpx.Client) -> None:
     answer = town.post(PATH, files=[("images", ("a", png(1))), ("images", ("b", b"bad"))])
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["at"] == "images.1"

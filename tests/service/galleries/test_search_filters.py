@@ -26,7 +26,7 @@ from tests.service.galleries.town import CROPS, PATH, VECTORS, brute_force, by_i
         ),
     ],
 )
-def test_filters_keep_exactly_what_they_say(town: httpx.Client, options: dict[str, Any], keep: Any) -> None:
+def test_filters_by_camera(town: httpx.Client, options: dict[str, Any], keep: Any) -> None:
     query = vector(3, 50)
     check(town.post(PATH, json={"vector": query.tolist(), "top_k": 100, **options}), brute_force(query, keep))
 
@@ -51,7 +51,9 @@ def test_filters_keep_exactly_what_they_say(town: httpx.Client, options: dict[st
         ({"attributes": {"shoes": "red"}}, lambda _: False),
     ],
 )
-def test_persons_times_and_attributes_are_filters(town: httpx.Client, options: dict[str, Any], keep: Any) -> None:
+def test_person_time_and_attribute_filters_equal_brute_force(
+    town: httpx.Client, options: dict[str, Any], keep: Any
+) -> None:
     query = vector(3, 50)
     truth = [(entry, score) for entry, score in brute_force(query) if keep(entry - 1)]
     check(town.post(PATH, json={"vector": query.tolist(), "top_k": 100, **options}), truth)
@@ -59,7 +61,7 @@ def test_persons_times_and_attributes_are_filters(town: httpx.Client, options: d
         check(by_image(town, (3, 50), top_k=100, attributes=json.dumps(options["attributes"])), truth)
 
 
-def test_the_camera_and_person_of_an_entry_are_the_querys_unless_given(town: httpx.Client) -> None:
+def test_the_query_has_the_camera_and_person_of_its_entry_by_default(town: httpx.Client) -> None:
     person, camera = CROPS[11][1:]
     others = [hit for hit in brute_force(VECTORS[11], lambda _, at: at != camera) if hit[0] != 12]
     check(town.post(PATH, json={"entry_id": 12, "exclude_same_camera": True, "top_k": 100}), others)
@@ -70,7 +72,7 @@ def test_the_camera_and_person_of_an_entry_are_the_querys_unless_given(town: htt
     check(town.post(PATH, json=body), given)
 
 
-def test_filters_know_at_once_what_was_changed_of_an_entry(town: httpx.Client) -> None:
+def test_filters_use_changed_metadata_at_once(town: httpx.Client) -> None:
     town.post("/v1/galleries", json={"name": "village"})
     entries = [{"vector": vector.tolist(), "attributes": {"coat": "red"}} for vector in VECTORS[:2]]
     made = town.post("/v1/galleries/village/entries", json={"entries": entries}).json()["results"]

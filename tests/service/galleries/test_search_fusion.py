@@ -17,7 +17,7 @@ def test_several_images_are_fused_by_their_mean(town: httpx.Client) -> None:
     assert found.fused == 3
 
 
-def test_several_of_one_person_are_fused_by_their_best_match(town: httpx.Client) -> None:
+def test_several_images_are_fused_by_their_best_match(town: httpx.Client) -> None:
     pictures = [(2, 50), (2, 51), (6, 52)]
     vectors = np.stack([vector(*picture) for picture in pictures])
     best = (VECTORS @ vectors.T).max(1)
@@ -28,7 +28,7 @@ def test_several_of_one_person_are_fused_by_their_best_match(town: httpx.Client)
     check(town.post(PATH, json={"vectors": vectors.tolist(), "top_k": 20}), brute_force(vectors.sum(0))[:20])
 
 
-def test_several_entries_of_one_person_find_others_and_none_of_themselves(town: httpx.Client) -> None:
+def test_a_search_by_entries_does_not_find_these_entries(town: httpx.Client) -> None:
     own = [1, 2, 41]  # at c1, at c2, without person or camera
     for fuse, scores in [("best", (VECTORS @ VECTORS[[0, 1, 40]].T).max(1)), ("mean", None)]:
         mean = VECTORS[[0, 1, 40]].sum(0)
@@ -46,7 +46,7 @@ def test_several_entries_of_one_person_find_others_and_none_of_themselves(town: 
     assert (missing.status_code, "999" in missing.json()["detail"]) == (404, True)
 
 
-def test_persons_are_ranked_by_their_mean_on_request(town: httpx.Client) -> None:
+def test_persons_are_ranked_by_their_mean_score_on_request(town: httpx.Client) -> None:
     query = vector(3, 50)
     body = {"vector": query.tolist(), "group_by": "person", "group_score": "mean", "top_k": 5, "threshold": 0.5}
     found = schemas.SearchAnswer.model_validate_json(town.post(PATH, json=body).content)
@@ -61,7 +61,7 @@ def test_persons_are_ranked_by_their_mean_on_request(town: httpx.Client) -> None
         assert one.verdict == ("match" if mean >= 0.5 else "unknown")
 
 
-def test_the_best_hits_are_ordered_anew_by_their_neighbours(town: httpx.Client) -> None:
+def test_re_ranking_equals_its_reference(town: httpx.Client) -> None:
     query = vector(3, 50)
     how = {"candidates": 30, "k1": 6, "k2": 3, "lambda": 0.2}
     answer = town.post(PATH, json={"vector": query.tolist(), "top_k": 12, "rerank": how})
@@ -77,7 +77,7 @@ def test_the_best_hits_are_ordered_anew_by_their_neighbours(town: httpx.Client) 
     assert [hit["entry_id"] for hit in form] == [hit.entry_id for hit in found]
 
 
-def test_persons_are_ranked_by_their_best_entry_with_the_mean_beside(town: httpx.Client) -> None:
+def test_persons_are_ranked_by_their_best_score(town: httpx.Client) -> None:
     query = vector(3, 50)
     answer = town.post(
         PATH,

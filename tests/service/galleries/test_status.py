@@ -52,7 +52,7 @@ def no_more_files() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_a_file_that_cannot_be_opened_fails_one_read_and_no_later_one(tmp_path: Path) -> None:
+def test_a_reader_that_cannot_open_its_file_fails_one_read_only(tmp_path: Path) -> None:
     database = Database(tmp_path / "pan.sqlite3", Metrics())
     try:
         with read_held(database):
@@ -63,7 +63,9 @@ def test_a_file_that_cannot_be_opened_fails_one_read_and_no_later_one(tmp_path: 
         database.close()
 
 
-def test_readiness_reads_as_requests_do(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_readiness_fails_if_the_database_cannot_be_opened(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def play() -> None:
         async with open_service(Settings(bundle=bundle, data=tmp_path)) as service:
             monkeypatch.setattr(service.database, "_local", threading.local())  # no thread has a connection
@@ -74,9 +76,7 @@ def test_readiness_reads_as_requests_do(bundle: Path, tmp_path: Path, monkeypatc
     run(play())
 
 
-def test_readiness_waits_for_another_that_asks_no_longer_than_for_the_service(
-    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_concurrent_readiness_checks_time_out(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.galleries.status._PROBE_TIMEOUT", 0.05)
 
     async def play() -> None:

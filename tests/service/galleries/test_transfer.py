@@ -53,7 +53,7 @@ def sealed(lines: list[bytes]) -> bytes:
     return text + json.dumps({"lines": len(lines), "sha256": hashlib.sha256(text).hexdigest()}).encode() + b"\n"
 
 
-def test_a_gallery_moves_by_the_commands_and_answers_alike_after_a_restart(
+def test_an_exported_and_imported_gallery_gives_equal_results(
     launch: Callable[..., Any], bundle: Path, tmp_path: Path
 ) -> None:
     file, server = tmp_path / "lobby.jsonl", launch()
@@ -82,7 +82,7 @@ def test_a_gallery_moves_by_the_commands_and_answers_alike_after_a_restart(
     db.close()
 
 
-def test_what_is_not_whole_or_not_right_leaves_nothing_behind(bundle: Path, tmp_path: Path) -> None:
+def test_an_incomplete_or_invalid_import_leaves_nothing(bundle: Path, tmp_path: Path) -> None:
     with running(Settings(bundle=bundle, data=tmp_path)) as http, Client(str(http.base_url)) as client:
         filled(client, "lobby", 700)
         data = exported(client, "lobby")
@@ -131,7 +131,7 @@ def test_what_is_not_whole_or_not_right_leaves_nothing_behind(bundle: Path, tmp_
     db.close()
 
 
-def test_an_import_larger_than_all_bodies_together_may_be_and_one_that_a_kill_cut_short_is_gone(
+def test_an_import_may_exceed_the_body_budget_and_is_dropped_after_a_kill(
     launch: Callable[..., Any], tmp_path: Path
 ) -> None:
     server = launch("--max-body-mib", "1", "--max-bodies-mib", "1")
@@ -159,7 +159,7 @@ def test_an_import_larger_than_all_bodies_together_may_be_and_one_that_a_kill_cu
     db.close()
 
 
-def test_kept_crops_move_with_their_gallery_and_are_encoded_anew(bundle: Path, tmp_path: Path) -> None:
+def test_kept_crops_are_imported_and_encoded_again(bundle: Path, tmp_path: Path) -> None:
     keeps = {"name": "lobby", "keep_crops": True}
     crops = [Crop(png(n), EntryInfo(person_id=f"p{n}")) for n in range(3)]
     with running(Settings(bundle=bundle, data=tmp_path / "a")) as http, Client(str(http.base_url)) as source:
@@ -191,7 +191,7 @@ def test_kept_crops_move_with_their_gallery_and_are_encoded_anew(bundle: Path, t
         assert [one.name for one in there.galleries()] == ["hall"]
 
 
-def test_a_file_of_the_first_version_is_still_read(bundle: Path, tmp_path: Path) -> None:
+def test_export_files_of_version_1_are_imported(bundle: Path, tmp_path: Path) -> None:
     with running(Settings(bundle=bundle, data=tmp_path)) as http, Client(str(http.base_url)) as client:
         vector = np.eye(DIM, dtype="<f4")[3]
         first = {
@@ -207,7 +207,7 @@ def test_a_file_of_the_first_version_is_still_read(bundle: Path, tmp_path: Path)
         assert [hit.person_id for hit in client.search_vector("old", vector).hits or []] == ["a"]
 
 
-def test_another_model_is_refused_with_the_way_out(bundle: Path, tmp_path: Path) -> None:
+def test_an_import_of_another_model_is_refused_with_a_remedy(bundle: Path, tmp_path: Path) -> None:
     with running(Settings(bundle=bundle, data=tmp_path / "a")) as http, Client(str(http.base_url)) as source:
         source.create_gallery("lobby")
         source.enrol("lobby", [Crop(png(1), EntryInfo(person_id="a"))])

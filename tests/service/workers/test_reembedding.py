@@ -32,9 +32,7 @@ from tests.support.pictures import png
 from tests.support.servers import pan_serve, running
 
 
-def test_every_entry_gets_the_vector_of_its_kept_picture_and_keeps_its_id(
-    bundle: Path, other: Path, data: Path
-) -> None:
+def test_every_entry_gets_the_vector_of_its_kept_crop_and_keeps_its_id(bundle: Path, other: Path, data: Path) -> None:
     before = stored(data, DIM)
     with running(Settings(bundle=other, data=data)) as http, Client(str(http.base_url)) as client:
         assert client.re_embedding("g").state == "needed"
@@ -67,7 +65,7 @@ def test_every_entry_gets_the_vector_of_its_kept_picture_and_keeps_its_id(
         assert [hit.person_id for hit in client.search("g", png(3), top_k=1).hits or []] == ["p3"]
 
 
-def test_a_gallery_serves_and_changes_on_its_way(other: Path, data: Path) -> None:
+def test_a_gallery_answers_and_changes_during_its_re_embedding(other: Path, data: Path) -> None:
     old = {entry: vector.tolist() for entry, vector in stored(data, DIM).items()}
 
     async def test() -> None:
@@ -110,7 +108,7 @@ def test_a_gallery_serves_and_changes_on_its_way(other: Path, data: Path) -> Non
     assert set(stored(data, OTHER_DIM)) == set(range(1, PEOPLE + 1)) - {2, 10, PEOPLE - 1}
 
 
-def test_kept_crops_wait_for_the_requests(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_re_embedding_waits_for_requests(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("service.inference.embedder._BACKGROUND_WAIT", 60.0)
 
     async def test() -> None:
@@ -138,7 +136,7 @@ def test_kept_crops_wait_for_the_requests(bundle: Path, monkeypatch: pytest.Monk
     asyncio.run(test())
 
 
-def test_the_command_does_it_and_says_what_is_wrong(other: Path, data: Path) -> None:
+def test_the_command_re_embeds_and_reports_errors(other: Path, data: Path) -> None:
     with sqlite3.connect(data / "pan.sqlite3") as db:
         db.execute("DELETE FROM crops WHERE entry_id = 8")
     db.close()

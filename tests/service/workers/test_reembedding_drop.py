@@ -14,7 +14,7 @@ from tests.support.bundles import DIM
 from tests.support.servers import running
 
 
-def test_entries_without_a_picture_are_refused_or_dropped_with_a_receipt(bundle: Path, other: Path, data: Path) -> None:
+def test_entries_without_a_crop_are_refused_or_dropped_with_a_receipt(bundle: Path, other: Path, data: Path) -> None:
     bare = np.eye(DIM, dtype="<f4")[:3]
     with running(Settings(bundle=bundle, data=data)) as http:
         entries = [{"vector": vector.tolist(), "person_id": "bare"} for vector in bare]
@@ -40,7 +40,7 @@ def test_entries_without_a_picture_are_refused_or_dropped_with_a_receipt(bundle:
     db.close()
 
 
-def test_no_more_is_dropped_than_was_agreed_to_and_what_cannot_be_used_is_told(other: Path, data: Path) -> None:
+def test_at_most_the_allowed_number_of_entries_is_dropped(other: Path, data: Path) -> None:
     with sqlite3.connect(data / "pan.sqlite3") as db:
         db.execute("UPDATE crops SET image = ? WHERE entry_id = 7", (b"damaged",))
         db.execute("DELETE FROM crops WHERE entry_id = 8")

@@ -34,7 +34,7 @@ from tests.support.pictures import png
 from tests.support.servers import running
 
 
-def test_it_can_be_given_up(bundle: Path, other: Path, data: Path) -> None:
+def test_a_re_embedding_can_be_cancelled(bundle: Path, other: Path, data: Path) -> None:
     async def test() -> None:
         async with opened(other, data) as (service, http):
             paused = Paused(service, batches=1)
@@ -51,7 +51,7 @@ def test_it_can_be_given_up(bundle: Path, other: Path, data: Path) -> None:
         assert [hit.person_id for hit in client.search("g", png(3), top_k=1).hits or []] == ["p3"]
 
 
-def test_a_gallery_that_is_erased_on_its_way_leaves_nothing(other: Path, data: Path) -> None:
+def test_a_gallery_that_is_erased_during_its_re_embedding_leaves_nothing(other: Path, data: Path) -> None:
     async def test() -> None:
         async with opened(other, data) as (service, http):
             paused = Paused(service, batches=1)
@@ -73,7 +73,7 @@ def test_a_gallery_that_is_erased_on_its_way_leaves_nothing(other: Path, data: P
     assert counts == [0, 0, 0, 0, 0]
 
 
-def test_it_tries_again_when_the_engine_fails(other: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_step_is_repeated(other: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reembedding, "_RETRY_DELAY", 0.01)
 
     async def test() -> None:
@@ -96,7 +96,7 @@ def test_it_tries_again_when_the_engine_fails(other: Path, data: Path, monkeypat
     asyncio.run(test())
 
 
-def test_a_kill_loses_nothing_and_it_goes_on_by_itself(
+def test_after_a_kill_the_re_embedding_continues_by_itself(
     launch: Callable[..., Served], bundle: Path, other: Path, tmp_path: Path
 ) -> None:
     server = launch()

@@ -40,9 +40,7 @@ def lengths(data: Path) -> list[bytes]:
     return found
 
 
-def test_an_export_that_began_before_does_not_mix_two_models(
-    other: Path, data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_export_does_not_mix_two_models(other: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "_BATCH", 5)
 
     async def test() -> None:
@@ -59,7 +57,7 @@ def test_an_export_that_began_before_does_not_mix_two_models(
     asyncio.run(test())
 
 
-def test_from_the_switch_on_every_reader_sees_the_new_vectors_wherever_they_lie(
+def test_after_the_switch_every_reader_sees_the_new_vectors(
     other: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def not_yet(*_: object, **__: object) -> None:
@@ -101,7 +99,7 @@ def test_from_the_switch_on_every_reader_sees_the_new_vectors_wherever_they_lie(
     ]
 
 
-def test_everybody_else_writes_and_searches_while_the_new_vectors_are_read(
+def test_writes_and_searches_continue_while_the_new_index_is_built(
     other: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def test() -> None:

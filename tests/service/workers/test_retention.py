@@ -70,7 +70,7 @@ def run(test: Callable[[], Any]) -> None:
     asyncio.run(test())
 
 
-def test_an_entry_answers_until_its_time_and_then_neither_searches_nor_a_restart(bundle: Path, tmp_path: Path) -> None:
+def test_an_expired_entry_is_not_found_by_searches_and_erased_at_a_restart(bundle: Path, tmp_path: Path) -> None:
     clock = Clock()
 
     async def test() -> None:
@@ -110,7 +110,7 @@ def test_an_entry_answers_until_its_time_and_then_neither_searches_nor_a_restart
     run(test)
 
 
-def test_retention_can_be_set_later_shortened_and_lifted(bundle: Path, tmp_path: Path) -> None:
+def test_retention_can_be_set_shortened_and_removed_later(bundle: Path, tmp_path: Path) -> None:
     clock = Clock()
 
     async def test() -> None:
@@ -139,7 +139,7 @@ def test_retention_can_be_set_later_shortened_and_lifted(bundle: Path, tmp_path:
     run(test)
 
 
-def test_a_crop_that_is_too_old_fails_alone(bundle: Path, tmp_path: Path) -> None:
+def test_a_crop_that_has_expired_fails_alone(bundle: Path, tmp_path: Path) -> None:
     async def test() -> None:
         async with api(bundle, tmp_path, Clock()) as http:
             await http.post("/galleries", json={"name": "g", "retention_days": 2})
@@ -156,7 +156,7 @@ def test_a_crop_that_is_too_old_fails_alone(bundle: Path, tmp_path: Path) -> Non
     run(test)
 
 
-def test_a_gallery_of_another_model_expires_all_the_same(bundle: Path, tmp_path: Path) -> None:
+def test_entries_of_another_model_expire_as_well(bundle: Path, tmp_path: Path) -> None:
     clock = Clock()
 
     async def test() -> None:
@@ -174,7 +174,7 @@ def test_a_gallery_of_another_model_expires_all_the_same(bundle: Path, tmp_path:
     run(test)
 
 
-def test_answers_older_than_seven_days_are_neither_given_again_nor_kept(bundle: Path, tmp_path: Path) -> None:
+def test_idempotency_keys_expire_after_seven_days(bundle: Path, tmp_path: Path) -> None:
     clock = Clock()
 
     def kept() -> int:
@@ -205,7 +205,7 @@ def test_answers_older_than_seven_days_are_neither_given_again_nor_kept(bundle: 
     run(test)
 
 
-def test_an_entry_from_the_future_expires_like_the_others(bundle: Path, tmp_path: Path) -> None:
+def test_an_entry_with_a_future_time_expires(bundle: Path, tmp_path: Path) -> None:
     clock = Clock()
 
     async def test() -> None:
