@@ -34,6 +34,8 @@ def onnx_embedder(path: Path, threads: int) -> Embed:
         ) from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
+    # Threads that spin after a run would occupy the cores of the session that runs next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     options.log_severity_level = (
         3  # errors only; its warnings concern float16 optimisations, and results are measured here
     )
