@@ -17,12 +17,12 @@ def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:
     return get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
 
 
-def clip(parameters: Iterable[Tensor], norm: Tensor, largest: float | None) -> float:
-    """Scale gradients of the given norm to at most `largest`; None: leave them. Returns the factor."""
+def clip(parameters: Iterable[Tensor], norm: Tensor, largest: float | None) -> Tensor:
+    """Scale gradients of the given norm to at most `largest`; None: leave them. Returns the factor, on their device."""
     if largest is None:
-        return 1.0
+        return torch.ones_like(norm)
     clip_grads_with_norm_(parameters, largest, norm)
-    return min(1.0, largest / (norm.item() + 1e-6))
+    return (largest / (norm + 1e-6)).clamp(max=1.0)
 
 
 def term_gradient_norms(terms: Mapping[str, Tensor], parameters: list[Tensor], scale: float) -> dict[str, Tensor]:

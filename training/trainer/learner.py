@@ -33,10 +33,17 @@ SEED_STRIDE = 2**40  # larger than any seed offset plus iteration
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Metrics and warnings of an update."""
+    """Metrics and warnings of an update. The metrics stay on the device, because reading them waits for the update."""
 
-    values: dict[str, float]
+    names: tuple[str, ...]
+    numbers: Tensor  # one for each name, of this process
+    masks: dict[str, float]
     warnings: list[str]
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The metrics of this process by name."""
+        return dict(zip(self.names, self.numbers.tolist(), strict=True)) | self.masks
 
 
 class TrainableModule(nn.Module):
@@ -97,10 +104,7 @@ class Learner:
         return network
 
     def update(self, step: int, images: ImageArray | Tensor, labels: Tensor, health: bool) -> Update:
-        """Update the weights with this process's crops of batch `step` (0-based); `health` adds mask statistics.
-
-        Raises FloatingPointError before the weights change if the loss is not finite.
-        """
+        """Update the weights with this process's crops of batch `step` (0-based); `health` adds mask statistics."""
         config = self.config
         self._prepare(step)
         self.optimizer.zero_grad(set_to_none=True)
@@ -124,23 +128,21 @@ class Learner:
             sums = {name: sums.get(name, 0) + term.detach() for name, term in terms.items()}
         self.scaler.unscale_(self.optimizer)
         norm = gradient_norm(parameters)
-        logged = {name: total / micro for name, total in sums.items()} | norms | {"grad_norm": norm}
-        means = self.world.mean(torch.stack(list(logged.values()))).tolist()
-        values = dict(zip(logged, means, strict=True))
-        for name in sums.keys() - {"loss"}:
-            values.setdefault(_gradient_column(name), math.nan)
-        if not math.isfinite(values["loss"]):
-            raise FloatingPointError(f"the loss is {values['loss']} after {step} iterations")
-        values["clip_factor"] = clip(parameters, norm, config.optim.clip_norm)
+        factor = clip(parameters, norm, config.optim.clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:
             self.average.update_parameters(self.network)
-        values["lr"] = self.optimizer.param_groups[-1]["lr"]
+        unmeasured = {_gradient_column(name): norm.new_full((), math.nan) for name in sums.keys() - {"loss"}}
+        logged = {name: total / micro for name, total in sums.items()} | unmeasured | norms
+        logged |= {"grad_norm": norm, "clip_factor": factor}
+        logged["lr"] = norm.new_full((), self.optimizer.param_groups[-1]["lr"])
+        numbers = torch.stack([value.detach().float() for value in logged.values()])
         if not (health and self._scales):
-            return Update(values, [])
+            return Update(tuple(logged), numbers, {}, [])
         masks = mask_health(mask_BIN, self._scales)
-        return Update(values | {"live": min(masks.live), "overlap": masks.overlap}, masks.warnings())
+        shown = {"live": min(masks.live), "overlap": masks.overlap}
+        return Update(tuple(logged), numbers, shown, masks.warnings())
 
     def state(self) -> dict[str, Any]:
         """The state for `load_state`. Raises FloatingPointError if a weight is not finite."""

@@ -20,6 +20,11 @@ LOG_EVERY = 10
 LINE_EVERY_S = 30.0
 
 
+def logged_at(step: int, iterations: int) -> bool:
+    """Whether the values up to this step (counted from 1) are written."""
+    return step % LOG_EVERY == 0 or step == iterations
+
+
 class Monitor:
     """Context manager around a run; takes the values of every step and writes their means every few steps."""
 
@@ -57,19 +62,15 @@ class Monitor:
         self._progress.stop()
         self._board.close()
 
-    def logs(self, step: int) -> bool:
-        """Whether the values up to this step are written."""
-        return step % LOG_EVERY == 0 or step == self._iterations
-
     def update(self, step: int, values: Mapping[str, float], images: int) -> None:
-        """Add the values of a step (counted from 1) and its number of images; write their means if `logs(step)`.
+        """Add the values of a step (counted from 1) and its number of images; write the means at every `LOG_EVERY`-th.
 
         A value that is not finite was not measured in that step; a mean without any is written as nan.
         """
         for name, value in values.items():
             self._values[name] += [value] if math.isfinite(value) else []
         self._images += images
-        if self.logs(step):
+        if logged_at(step, self._iterations):
             now = time.monotonic()
             means = {name: fmean(seen) if seen else math.nan for name, seen in self._values.items()}
             self._write(step, means | {"images_per_s": self._images / (now - self._since)})

@@ -1,5 +1,6 @@
 """The training loop. A run is a pure function of its configuration, its data and its step."""
 
+import math
 import subprocess
 import time
 from collections.abc import Generator
@@ -31,8 +32,8 @@ from training.evaluation import calibrate, evaluate_embeddings
 from training.trainer.cost import measure_cost, write_cost
 from training.trainer.failure_advice import advise
 from training.trainer.interruption import Stopped, StopRequest
-from training.trainer.learner import Learner
-from training.trainer.monitor import Monitor
+from training.trainer.learner import Learner, Update
+from training.trainer.monitor import Monitor, logged_at
 
 WEIGHTS, BEST, STATE, CONFIG = "model.safetensors", "best.safetensors", "resume.pt", "config.yaml"
 
@@ -130,6 +131,7 @@ class Trainer:
 
     def _run(self) -> Card:
         iterations, card = self.config.optim.iterations, None
+        updates: list[Update] = []  # that were not read yet
         with ExitStack() as stack:
             stop = stack.enter_context(StopRequest())
             batches = stack.enter_context(closing(self.batches()))
@@ -143,14 +145,15 @@ class Trainer:
                 if self._done():
                     break
                 images, labels = next(batches)
-                health = monitor is not None and monitor.logs(self.step + 1)
-                update = self.learner.update(self.step, images, labels, health)
+                logs = logged_at(self.step + 1, iterations)
+                updates.append(self.learner.update(self.step, images, labels, logs))
                 self.step += 1
-                if monitor:
-                    monitor.update(self.step, update.values, len(labels) * self.world.size)
-                    monitor.warn(update.warnings)
                 stopping = self.world.any(stop.requested)
-                if stopping or self.step % self.config.save_every == 0 or self.step == iterations:
+                saves = stopping or self.step % self.config.save_every == 0 or self.step == iterations
+                if logs or saves or self._evaluation_due():
+                    self._read(updates, len(labels) * self.world.size, monitor)
+                    updates.clear()
+                if saves:
                     self._save_state()
                 if stopping:
                     raise Stopped(
@@ -171,6 +174,20 @@ class Trainer:
             return batch
         images, labels = batch
         return images.pin_memory(), labels.pin_memory()  # the copy to the GPU then runs beside its work
+
+    def _read(self, updates: list[Update], images: int, monitor: Monitor | None) -> None:
+        """Log the means over all processes; `images` of each update. Raises FloatingPointError if a loss is not finite.
+
+        It waits for the device. Between two calls, the next updates are queued while the device works.
+        """
+        rows = self.world.mean(torch.stack([update.numbers for update in updates])).tolist()
+        for step, (update, row) in enumerate(zip(updates, rows, strict=True), start=self.step - len(updates) + 1):
+            values = dict(zip(update.names, row, strict=True))
+            if not math.isfinite(values["loss"]):
+                raise FloatingPointError(f"the loss is {values['loss']} after {step - 1} iterations")
+            if monitor:
+                monitor.update(step, values | update.masks, images)
+                monitor.warn(update.warnings)
 
     def _done(self) -> bool:
         patience = self.config.early_stop
