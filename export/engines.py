@@ -1,4 +1,4 @@
-"""Opens engine files as functions from pixels to descriptors, like `training.embed.torch_embedder`."""
+"""Opens engine files as functions (B, H, W, 3) uint8 -> (B, D) float32, like `training.embed.torch_embedder`."""
 
 from pathlib import Path
 
@@ -36,9 +36,7 @@ def onnx_embedder(path: Path, threads: int) -> Embed:
     options.intra_op_num_threads = threads
     # Threads that spin after a run would occupy the cores of the session that runs next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    options.log_severity_level = (
-        3  # errors only; its warnings concern float16 optimisations, and results are measured here
-    )
+    options.log_severity_level = 3  # errors only; its warnings are about float16 optimisations
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def embed(images_BHW3: ImageArray) -> Floats:
@@ -60,9 +58,9 @@ def openvino_embedder(path: Path, precision: Precision, threads: int) -> Embed:
     hint = "bf16" if precision == "bfloat16" else "f32"
     settings = {"INFERENCE_PRECISION_HINT": hint, "INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1}
     compiled = core.compile_model(core.read_model(path), "CPU", settings)
-    taken = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
-    if taken != hint:
-        raise EngineMissing(f"OpenVINO computes in {taken}, not {hint}; leave {precision} out")
+    computed = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
+    if computed != hint:
+        raise EngineMissing(f"OpenVINO computes in {computed} here, not in {hint}; leave {precision} out")
     request = compiled.create_infer_request()
 
     def embed(images_BHW3: ImageArray) -> Floats:

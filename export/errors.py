@@ -2,10 +2,10 @@
 
 PanError
 +-- ExportError         a checkpoint cannot become a bundle
-    +-- GraphError      the exported graph is not what was asked for
-    +-- ParityError     an engine file does not agree with PyTorch, or the measurement proves nothing
-    +-- TargetError     the folder to write cannot be used
-    +-- EngineMissing   a package that runs or writes the engine file is not installed
+    +-- GraphError      the exported graph is invalid or has another signature
+    +-- ParityError     an engine fails its gates, or the network has collapsed
+    +-- TargetError     the output folder cannot be used
+    +-- EngineMissing   the package or the GPU for an engine is missing
     +-- BuildError      TensorRT cannot build, load or run an engine
     +-- PlanError       a plan for many exports is wrong, or its folder is in use
 """
@@ -20,25 +20,25 @@ class ExportError(PanError):
 
 
 class GraphError(ExportError):
-    """The exported graph is not what was asked for."""
+    """The exported graph is invalid or has another signature."""
 
     code = "bad-graph"
 
 
 class ParityError(ExportError):
-    """An engine file does not agree with PyTorch, or the measurement proves nothing."""
+    """An engine fails its gates, or the network has collapsed so that every engine would pass them."""
 
     code = "parity-failed"
 
 
 class TargetError(ExportError):
-    """The folder to write cannot be used."""
+    """The output folder cannot be used."""
 
     code = "bad-target"
 
 
 class EngineMissing(ExportError):
-    """A package that is needed to run an engine file is not installed."""
+    """The package or the GPU that an engine needs is missing on this machine."""
 
     code = "engine-missing"
 

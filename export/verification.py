@@ -21,12 +21,12 @@ from training.embed import Embed, torch_embedder
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The result for an entry: `agreement` if it ran, `problem` if it failed, `unseen` if it cannot run here."""
+    """The result for an entry: `agreement` if it ran, `problem` if it failed, `skipped` if it cannot run here."""
 
     entry: EngineFile
     agreement: Agreement | None = None
     problem: str | None = None
-    unseen: str | None = None
+    skipped: str | None = None
 
 
 def verify_bundle(
@@ -55,7 +55,7 @@ def _reference(bundle: Bundle, checkpoint: Path | None) -> Embed:
     network, card = load_checkpoint(checkpoint)
     if model_fingerprint(network, card.input) != bundle.manifest.model.fingerprint:
         raise ExportError(
-            f"{checkpoint} is not the model of {bundle.path}: their fingerprints differ; give the checkpoint of the "
+            f"{checkpoint} is not the model of {bundle.path}: their fingerprints differ; pass the checkpoint of the "
             "export, or none"
         )
     return torch_embedder(network, card.input)
@@ -63,17 +63,17 @@ def _reference(bundle: Bundle, checkpoint: Path | None) -> Embed:
 
 def _verify_entry(bundle: Bundle, entry: EngineFile, reference: Reference) -> Verdict:
     if entry.purpose != "embed":
-        return Verdict(entry, unseen="outputs maps, not descriptors; it was compared at export")
+        return Verdict(entry, skipped="outputs maps, not descriptors; it was compared at export")
     try:
         engine = _open(entry, bundle.path / entry.name)
     except EngineMissing as error:
-        return Verdict(entry, unseen=str(error))
+        return Verdict(entry, skipped=str(error))
     except BuildError as error:
         return Verdict(entry, problem=str(error))
     agreement = None
     try:
         agreement = reference.compare(engine)
-        check_gates(agreement, _recorded(entry))
+        check_gates(agreement, _gates_at_export(entry))
     except (ParityError, BuildError) as error:
         return Verdict(entry, agreement, problem=str(error))
     return Verdict(entry, agreement)
@@ -85,7 +85,7 @@ def _open(entry: EngineFile, path: Path) -> Embed:
     return open_engine(entry.kind, entry.precision, path, torch.get_num_threads())
 
 
-def _recorded(entry: EngineFile) -> Gates:
+def _gates_at_export(entry: EngineFile) -> Gates:
     """The gates that the entry passed when it was exported."""
     gates = DEFAULTS[entry.precision]
     if entry.parity is None:

@@ -14,13 +14,13 @@ from export.bundles.projection import Reduction
 from export.bundles.targets import EXPLAIN, FLOAT32, TARGETS, MeasurementSettings, Target, parse_label
 from export.errors import ExportError, PlanError
 from export.parity.gates import DEFAULTS
-from export.tensorrt.build import parse_batch_profile
+from export.tensorrt.build import PRECISIONS, parse_batch_profile
 from export.tensorrt.library import EXTRAS, LibraryName, check_rtx_target
 from training.config import unknown_name
 from training.precision import full_precision_name
 
 COMPILED: dict[str, tuple[LibraryName, Precision]] = {
-    f"{library}:{precision}": (library, precision) for library in EXTRAS for precision in ("float32", "float16", "int8")
+    f"{library}:{precision}": (library, precision) for library in EXTRAS for precision in PRECISIONS
 }
 DEFAULT_BATCH = BatchProfile(min=1, opt=8, max=64)
 

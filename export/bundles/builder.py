@@ -17,7 +17,7 @@ from export.onnx.float16 import check_float16_range, to_float16
 from export.parity.agreement import Agreement, Reference, check_gates
 from export.parity.samples import calibration_crops
 from export.quantisation.qdq import calibrate
-from export.quantisation.sensitivity import quantise_to_pass
+from export.quantisation.sensitivity import quantise_within_gates
 from training.callbacks import StepCallback
 from training.embed import Embed
 from training.model import PAN
@@ -119,7 +119,7 @@ class BundleBuilder:
             case "int8":
                 crops = calibration_crops(self.measuring.data, self.spec, self.measuring.calibration)
                 gates = self.measuring.gates["int8"]
-                found = quantise_to_pass(calibrate(self.graph, crops), self.reference, gates, self._open)
+                found = quantise_within_gates(calibrate(self.graph, crops), self.reference, gates, self._open)
                 if found.float_blocks:
                     self.float_blocks = f"{found.float_blocks} of {found.blocks}"
                 return found.model

@@ -31,18 +31,18 @@ TIMED_BATCH, TIMED_ROUNDS = 8, 3
 
 
 @dataclass(frozen=True, slots=True)
-class Exported:
+class ExportResult:
     """The bundle that an export wrote, and its measurements."""
 
     out: Path
     manifest: Manifest
     agreement: dict[str, Agreement]  # by label of the target
-    milliseconds: dict[str, float]  # a crop, by engine, at batch `TIMED_BATCH`
-    seconds: dict[str, float]  # by label, failed ones included: time to make the file and to measure the engine
+    milliseconds: dict[str, float]  # per crop, by engine, at batch `TIMED_BATCH`
+    seconds: dict[str, float]  # by label, also of refused engines: time to make the file and to measure the engine
     refused: dict[str, str] = field(default_factory=dict)  # label -> why it is not in the bundle
     float_blocks: str | None = None  # blocks of the INT8 graph that stayed in float, if any
     sizes: list[SizeAccuracy] = field(default_factory=list)  # accuracy by descriptor size, if a reduction was requested
-    no_thresholds: str = ""  # why the bundle has no thresholds although the checkpoint has
+    no_thresholds_reason: str = ""  # why the bundle has no thresholds although the checkpoint has them
 
 
 def export_checkpoint(
@@ -56,7 +56,7 @@ def export_checkpoint(
     opset: int = OPSET,
     overwrite: bool = False,
     step: StepCallback = lambda _: None,
-) -> Exported:
+) -> ExportResult:
     """Write the bundle of a checkpoint: float32 ONNX, and those `targets` that pass their gates.
 
     `reduction` projects the descriptors to fewer dimensions; `explain` adds the explain graph. `step` is called with
@@ -72,8 +72,8 @@ def export_checkpoint(
     embed = torch_embedder(network, spec)
     step("PyTorch on the crops")
     reference = Reference(embed, samples)
-    if reduction:  # the figures of the training belong to the full descriptors
-        calibration = None if samples.few_strangers else calibrate(reference.embedded)
+    if reduction:  # the figures in the checkpoint are those of the full descriptors
+        calibration = None if samples.no_thresholds_reason else calibrate(reference.embedded)
         measured = {"evaluation": reference.evaluation, "calibration": calibration}
         card = card.model_copy(update=measured)
     with new_bundle(out, overwrite) as folder:
@@ -102,7 +102,7 @@ def export_checkpoint(
         step("timing")
         engines = {"PyTorch": embed, **builder.engines}
         milliseconds = ms_per_crop(engines, samples.images_NHW3[:TIMED_BATCH], TIMED_ROUNDS)
-    return Exported(
+    return ExportResult(
         out,
         manifest,
         builder.agreement,
@@ -111,7 +111,7 @@ def export_checkpoint(
         refused=builder.refused,
         float_blocks=builder.float_blocks,
         sizes=sizes,
-        no_thresholds=samples.few_strangers if reduction else "",
+        no_thresholds_reason=samples.no_thresholds_reason if reduction else "",
     )
 
 
@@ -122,7 +122,7 @@ def add_engines(
     *,
     measuring: MeasurementSettings = SYNTHETIC,
     step: StepCallback = lambda _: None,
-) -> Exported:
+) -> ExportResult:
     """Add those `targets` that pass their gates to a bundle of the checkpoint; other files are not written.
 
     Raises ExportError, BundleError, CheckpointError or DataError.

@@ -1,6 +1,6 @@
 """Smaller descriptors: a PCA projection fitted to training embeddings, and the accuracy of each size.
 
-Shapes: N embeddings, D numbers of a descriptor, K of a smaller one.
+Shapes: N embeddings, D dimensions of a descriptor, K of a smaller one.
 """
 
 from collections.abc import Sequence
@@ -75,16 +75,16 @@ def reduce_network(
     embed = torch_embedder(network, spec)
     step("PyTorch on training crops, for the projection")
     train_ND = embed_crops(embed, training_crops(data, reduction.crops), spec)
-    plain, whitened = learn_projection(train_ND, whiten=False), learn_projection(train_ND, whiten=True)
+    plain, whitened = fit_projection(train_ND, whiten=False), fit_projection(train_ND, whiten=True)
     check_size(plain, reduction.dim)
     step("ranking with descriptors of several sizes")
     sizes = sorted({*SIZES, reduction.dim}, reverse=True)
-    costs = measure_sizes(samples.embedded(embed), plain, whitened, sizes)
+    accuracies = measure_sizes(samples.embedded(embed), plain, whitened, sizes)
     (whitened if reduction.whiten else plain).first(reduction.dim).install(network)
-    return costs
+    return accuracies
 
 
-def learn_projection(train_ND: Floats, whiten: bool) -> Projection:
+def fit_projection(train_ND: Floats, whiten: bool) -> Projection:
     """All principal components of N training embeddings.
 
     Raises ExportError for fewer than two embeddings.
@@ -112,7 +112,7 @@ def measure_sizes(
     embedded: Embedded, plain: Projection, whitened: Projection, sizes: Sequence[int]
 ) -> list[SizeAccuracy]:
     """mAP and rank-1 of the projected embeddings, for every size up to that of the projections."""
-    costs = []
+    accuracies = []
     for dim in sizes:
         if dim <= len(plain.weight_KD):
             figures = [
@@ -121,5 +121,5 @@ def measure_sizes(
                 )
                 for project in (plain.first(dim), whitened.first(dim))
             ]
-            costs.append(SizeAccuracy(dim, figures[0].mAP, figures[0].cmc[1], figures[1].mAP, figures[1].cmc[1]))
-    return costs
+            accuracies.append(SizeAccuracy(dim, figures[0].mAP, figures[0].cmc[1], figures[1].mAP, figures[1].cmc[1]))
+    return accuracies

@@ -47,7 +47,7 @@ TARGETS = {
 def parse_target(text: str) -> Target:
     """`onnx:int8` -> the target. Raises ExportError that names the nearest known label."""
     if text.startswith("tensorrt"):
-        raise ExportError(f"{text}: TensorRT engines are added to a finished bundle by `pan-export tensorrt`")
+        raise ExportError(f"--engine {text}: TensorRT engines are added to a finished bundle by `pan-export tensorrt`")
     return TARGETS[parse_label(text, list(TARGETS))]
 
 

@@ -1,4 +1,4 @@
-"""The `pan-export` command: one module per command. `main` is the entry point."""
+"""The command `pan-export`: one module per command. Public: the entry point `main`."""
 
 from training.missing_package import exit_for_missing_package
 

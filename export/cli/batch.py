@@ -1,6 +1,5 @@
-"""`pan-export batch`: options and output."""
+"""`pan-export batch`."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +8,7 @@ from rich.console import Console
 
 from export.batch import ResultRow, plan_actions, read_plan, run_batch
 from export.batch.summary import actions_table, failed, reasons, results_table, summary_as_json, write_summary
-from export.cli.options import AsJson
+from export.cli.common import AsJson, errors, print_json
 from export.errors import ExportError
 
 
@@ -26,17 +25,17 @@ def batch(
     if dry_run:
         actions = plan_actions(out, jobs)
         if as_json:
-            print(json.dumps([{"bundle": job.name, "engine": engine, "action": text} for job, engine, text in actions]))
+            print_json([{"bundle": job.name, "engine": engine, "action": text} for job, engine, text in actions])
         else:
             Console().print(actions_table(actions))
         return
     rows: list[ResultRow] = []
-    with Console(stderr=True, highlight=False).status("reading the plan") as status:
+    with errors.status("reading the plan") as status:
         for made in run_batch(out, jobs, status.update):
             rows += made
             write_summary(out, rows)
     if as_json:
-        print(json.dumps(summary_as_json(rows)))
+        print_json(summary_as_json(rows))
     else:
         Console().print(results_table(rows))
         for reason in reasons(rows):

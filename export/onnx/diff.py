@@ -1,4 +1,4 @@
-"""Two graphs of one network, tensor by tensor: where does the second begin to depart from the first?"""
+"""Compares two graphs of one network tensor by tensor, and finds the first tensor that differs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,17 +18,17 @@ from export.onnx.graph import INPUT, onnx_graph
 from training.checkpoint import load_checkpoint
 
 FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16}
-PASS = 4  # crops at once
+BATCH = 4  # crops whose tensors are in memory at once
 
 
 @dataclass(frozen=True, slots=True)
-class Departure:
-    """One tensor that both graphs compute."""
+class TensorDifference:
+    """The comparison of one tensor that both graphs compute."""
 
     tensor: str
-    operator: str  # that gives it in A
-    cosine: float  # least over the images
-    largest: float  # magnitude in A, to tell what float16 or a range of eight bits has to hold
+    operator: str  # that computes it in A
+    cosine: float  # minimum over the images
+    largest: float  # maximum magnitude in A, which float16 or an INT8 range must hold
 
 
 def read_graph(path: Path) -> onnx.ModelProto:
@@ -43,7 +43,7 @@ def read_graph(path: Path) -> onnx.ModelProto:
         return onnx_graph(network, card.input, {})
     try:
         return onnx.load(path)
-    except Exception as error:  # protobuf's DecodeError, OSError: one answer to all
+    except Exception as error:  # protobuf's DecodeError, OSError and others
         raise GraphError(
             f"{path} cannot be read as ONNX ({error}); give an .onnx file, a bundle or a checkpoint"
         ) from None
@@ -58,7 +58,7 @@ def input_spec(model: onnx.ModelProto) -> InputSpec:
     return InputSpec(height=shape[1], width=shape[2])
 
 
-def compare_graphs(a: onnx.ModelProto, b: onnx.ModelProto, images_NHW3: ImageArray) -> list[Departure]:
+def compare_graphs(a: onnx.ModelProto, b: onnx.ModelProto, images_NHW3: ImageArray) -> list[TensorDifference]:
     """Compare the float tensors that both graphs name, in A's order. Raises GraphError if there are none."""
     names_b = set(_float_tensors(b))
     operators = {output: node.op_type for node in a.graph.node for output in node.output}
@@ -67,21 +67,21 @@ def compare_graphs(a: onnx.ModelProto, b: onnx.ModelProto, images_NHW3: ImageArr
         raise GraphError("the two graphs share no tensor name; they are not graphs of one network")
     values_a, values_b = _values(a, shared, images_NHW3), _values(b, shared, images_NHW3)
     return [
-        Departure(name, operators[name], _cosine(x, y), float(np.abs(x).max()))
+        TensorDifference(name, operators[name], _cosine(x, y), float(np.abs(x).max()))
         for name, x, y in zip(shared, values_a, values_b, strict=True)
     ]
 
 
-def first_departure(departures: list[Departure], threshold: float) -> Departure | None:
+def first_difference(differences: list[TensorDifference], threshold: float) -> TensorDifference | None:
     """The first tensor with a cosine below the threshold."""
-    return next((departure for departure in departures if departure.cosine < threshold), None)
+    return next((difference for difference in differences if difference.cosine < threshold), None)
 
 
-def largest_magnitude(model: onnx.ModelProto, names: Sequence[str], images_NHW3: ImageArray) -> tuple[str, float]:
+def max_magnitude(model: onnx.ModelProto, names: Sequence[str], images_NHW3: ImageArray) -> tuple[str, float]:
     """The tensor of `names` with the largest magnitude over the crops, and that magnitude."""
     reached = np.zeros(len(names))
-    for start in range(0, len(images_NHW3), PASS):  # all tensors of a pass are in memory at once
-        values = _values(model, names, images_NHW3[start : start + PASS])
+    for start in range(0, len(images_NHW3), BATCH):
+        values = _values(model, names, images_NHW3[start : start + BATCH])
         reached = np.maximum(reached, [np.abs(value).max(initial=0) for value in values])
     return names[int(reached.argmax())], float(reached.max())
 

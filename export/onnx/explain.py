@@ -1,6 +1,6 @@
 """The explain graph: pixels in, part masks and compatibility maps out.
 
-It is a file of its own, so that a service loads it only for explain requests.
+It is a separate file, so that a service loads it only for explain requests.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bundle import ImageArray, InputSpec, Parity
 from export.errors import ParityError
-from export.onnx.graph import INPUT, PixelsIn, trace
+from export.onnx.graph import INPUT, Preprocessing, trace
 from export.parity.agreement import BATCH_SIZES, format_cosine
 from export.parity.gates import DEFAULTS
 from training.model import PAN
@@ -27,7 +27,7 @@ MASKS, COMPATIBILITY = "masks", "compatibility_{block}"
 class _Explained(nn.Module):
     def __init__(self, network: PAN, spec: InputSpec) -> None:
         super().__init__()
-        self.pixels, self.network = PixelsIn(spec), network
+        self.pixels, self.network = Preprocessing(spec), network
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         maps = explain(self.network, self.pixels(images))
@@ -65,7 +65,7 @@ def compare_maps(network: PAN, spec: InputSpec, path: Path, images_NHW3: ImageAr
             cosine = _cosine(ours, theirs)
             if cosine.min() < DEFAULTS["float32"].min_cosine:
                 raise ParityError(
-                    f"{name} of the explain graph departs from PyTorch: min cosine {format_cosine(cosine.min())}"
+                    f"{name} of the explain graph differs from PyTorch: min cosine {format_cosine(cosine.min())}"
                 )
             cosines.append(cosine)
     every = np.concatenate(cosines)

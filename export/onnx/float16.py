@@ -1,7 +1,7 @@
 """The typed float16 graph: every tensor has an explicit type, so TensorRT needs no flags and nothing is cast twice.
 
 Two parts stay in float32: the preprocessing (pixels up to 255 are divided by small deviations), and everything from the
-last batch norm on, whose squares and epsilon do not fit into float16. One cast leads into float16 and one out of it.
+last batch norm on, whose squares and epsilon do not fit into float16. There is one cast to float16 and one back.
 """
 
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bundle import ImageArray
 from export.errors import GraphError, ParityError
-from export.onnx.diff import largest_magnitude
+from export.onnx.diff import max_magnitude
 
 FLOAT16_MAX = float(np.finfo(np.float16).max)
 HEADROOM = 4  # other crops may reach larger values than the measured ones
@@ -76,10 +76,10 @@ def check_float16_range(model: onnx.ModelProto, half: onnx.ModelProto, images_NH
     """
     narrow = [value.name for value in half.graph.value_info if value.type.tensor_type.elem_type == TensorProto.FLOAT16]
     made = {output for node in model.graph.node for output in node.output}
-    name, magnitude = largest_magnitude(model, [tensor for tensor in narrow if tensor in made], images_NHW3)
+    name, magnitude = max_magnitude(model, [tensor for tensor in narrow if tensor in made], images_NHW3)
     if magnitude * HEADROOM > FLOAT16_MAX:
         raise ParityError(
-            f"float16 may overflow: {name} reaches {magnitude:.3g} on {len(images_NHW3)} crops, float16 ends at "
+            f"float16 may overflow: {name} reaches {magnitude:.3g} on {len(images_NHW3)} crops, and the maximum is "
             f"{FLOAT16_MAX:.0f}; use float32, or bfloat16 through OpenVINO"
         )
 

@@ -1,4 +1,4 @@
-"""A network as one ONNX graph: uint8 pixels in, descriptors of unit length out, any batch size."""
+"""Traces a network into one ONNX graph: uint8 pixels in, descriptors of unit length out, dynamic batch."""
 
 import logging
 import warnings
@@ -17,7 +17,7 @@ INPUT, OUTPUT = "images", "embeddings"
 OPSET = 20
 
 
-class PixelsIn(nn.Module):
+class Preprocessing(nn.Module):
     """The preprocessing of a graph: mean and standard deviation are applied here and nowhere else.
 
     Pixels are cast first, because casting is the only operation that TensorRT supports on uint8. They are normalised in
@@ -40,7 +40,7 @@ class DeployedNetwork(nn.Module):
 
     def __init__(self, network: PAN, spec: InputSpec) -> None:
         super().__init__()
-        self.pixels, self.network = PixelsIn(spec), network
+        self.pixels, self.network = Preprocessing(spec), network
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 RGB -> (B, D) float32 of unit length."""

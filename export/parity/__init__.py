@@ -1,4 +1,7 @@
-"""Comparison of an engine with PyTorch: the crops, the measurement, the gates that an engine must pass, and latency."""
+"""Comparison of an engine with PyTorch: the crops, the measurement, the gates that an engine must pass, and latency.
+
+Imports `bundle`, `training` and `export.errors`. Public: the names in `__all__`.
+"""
 
 from export.parity.agreement import Agreement, Reference, check_gates
 from export.parity.gates import DEFAULTS, Gates, parse_gates

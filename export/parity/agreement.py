@@ -28,7 +28,7 @@ class Agreement:
     images: int
     cosine: Mapping[int, tuple[float, float]]  # batch size -> (min, mean) cosine with PyTorch
     consistency: float  # min cosine of an image with itself in another batch size and position
-    spread: float  # mean cosine between different images in PyTorch, for scale
+    crop_similarity: float  # mean cosine between different images in PyTorch, for scale
     queries: int
     mAP_difference: float  # points, engine minus PyTorch
     rank1_difference: float
@@ -44,7 +44,7 @@ class Agreement:
         return float(np.mean([mean for _, mean in self.cosine.values()]))
 
     @property
-    def ranking_counts(self) -> bool:
+    def has_enough_queries(self) -> bool:
         """Whether there are enough queries to apply the mAP gate."""
         return self.queries >= MIN_QUERIES
 
@@ -60,7 +60,7 @@ class Agreement:
             consistency_min=self.consistency,
             mAP_difference=self.mAP_difference,
             rank1_difference=self.rank1_difference,
-            gate_mAP_loss=gates.max_mAP_loss if self.ranking_counts else None,
+            gate_mAP_loss=gates.max_mAP_loss if self.has_enough_queries else None,
         )
 
 
@@ -74,7 +74,7 @@ class Reference:
         self.evaluation: Evaluation = evaluate_embeddings(*self.embedded)
 
     def compare(self, engine: Embed) -> Agreement:
-        """Run an engine on the samples. Raises ParityError if its output is not a set of descriptors."""
+        """Run an engine on the samples. Raises ParityError if its outputs are not unit vectors of the right size."""
         rows = {size: in_batches(engine, self.samples.images_NHW3, size) for size in self.batch_sizes}
         for size, row_ND in rows.items():
             _check_descriptors(row_ND, self.rows_ND.shape, size)
@@ -86,14 +86,14 @@ class Reference:
             images=len(self.rows_ND),
             cosine={size: (float(cosine.min()), float(cosine.mean())) for size, cosine in alike.items()},
             consistency=min(float(_cosine(row_ND, first).min()) for row_ND in rows.values()),
-            spread=float(_cosine(self.rows_ND, np.roll(self.rows_ND, 1, axis=0)).mean()),
+            crop_similarity=float(_cosine(self.rows_ND, np.roll(self.rows_ND, 1, axis=0)).mean()),
             queries=ranked.queries,
             mAP_difference=ranked.mAP - self.evaluation.mAP,
             rank1_difference=ranked.cmc[1] - self.evaluation.cmc[1],
         )
 
-    def closeness(self, engine: Embed) -> float:
-        """Mean cosine of an engine with PyTorch at one batch size: enough to put candidates into an order."""
+    def mean_cosine(self, engine: Embed) -> float:
+        """Mean cosine of an engine with PyTorch at one batch size. Orders candidates at less cost than `compare`."""
         rows_ND = in_batches(engine, self.samples.images_NHW3, max(self.batch_sizes))
         return float(_cosine(rows_ND, self.rows_ND).mean())
 
@@ -108,15 +108,15 @@ def in_batches(embed: Embed, images_NHW3: ImageArray, size: int) -> Floats:
 
 def check_gates(agreement: Agreement, gates: Gates) -> None:
     """Raise ParityError with the measured value and the gate if a gate fails."""
-    if agreement.spread >= gates.min_cosine:
+    if agreement.crop_similarity >= gates.min_cosine:
         raise ParityError(
-            f"different crops have nearly one vector (mean cosine {format_cosine(agreement.spread)}), so agreement "
-            "proves nothing; the network has collapsed: train it again, or measure on other crops with --data"
+            f"different crops have nearly the same vector (mean cosine {format_cosine(agreement.crop_similarity)}), so "
+            "any engine would agree; the network has collapsed: train it again, or measure on other crops with --data"
         )
     for size, (low, _) in agreement.cosine.items():
         if low < gates.min_cosine:
             raise ParityError(
-                f"the engine departs from PyTorch: min cosine {format_cosine(low)} at batch {size}, the gate is "
+                f"the engine differs from PyTorch: min cosine {format_cosine(low)} at batch {size}, the gate is "
                 f"{format_cosine(gates.min_cosine)}; measured on {agreement.images} crops"
             )
     if agreement.consistency < gates.min_consistency:
@@ -124,7 +124,7 @@ def check_gates(agreement: Agreement, gates: Gates) -> None:
             f"a crop's vector depends on its batch: min cosine {format_cosine(agreement.consistency)} with itself over "
             f"batch sizes {', '.join(map(str, agreement.cosine))}, the gate is {format_cosine(gates.min_consistency)}"
         )
-    if agreement.ranking_counts and -agreement.mAP_difference > gates.max_mAP_loss:
+    if agreement.has_enough_queries and -agreement.mAP_difference > gates.max_mAP_loss:
         raise ParityError(
             f"the engine ranks worse than PyTorch: mAP {agreement.mAP_difference:+.2f} points over {agreement.queries} "
             f"queries of {agreement.data}, the gate is a loss of {gates.max_mAP_loss:g}"
@@ -138,13 +138,13 @@ def format_cosine(cosine: float) -> str:
 
 def _check_descriptors(row_ND: Floats, shape: tuple[int, ...], size: int) -> None:
     if row_ND.shape != shape:
-        raise ParityError(f"at batch {size} the engine gives {row_ND.shape} where PyTorch gives {shape}")
+        raise ParityError(f"at batch {size} the engine outputs shape {row_ND.shape}, PyTorch {shape}")
     if not np.isfinite(row_ND).all():
-        raise ParityError(f"at batch {size} the engine gives numbers that are not finite")
+        raise ParityError(f"at batch {size} the engine outputs NaN or infinity")
     norm = np.linalg.norm(row_ND.astype(np.float64), axis=1)
     if np.abs(norm - 1).max() > UNIT_TOLERANCE:
         raise ParityError(
-            f"at batch {size} the engine gives vectors of length {norm.min():.5f} to {norm.max():.5f}, not 1"
+            f"at batch {size} the engine outputs vectors of length {norm.min():.5f} to {norm.max():.5f}, not 1"
         )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from bundle import Precision
 from export.errors import ExportError
-from training.precision import full_precision_name
+from training.config import parse_precision
 
 MIN_QUERIES = 100  # with fewer, a single query that changes its rank exceeds every gate
 
@@ -36,15 +36,14 @@ def parse_gate(text: str) -> tuple[Precision, Gates]:
     """
     name, *numbers = text.split(":")
     try:
-        full_name = full_precision_name(name)
-        precision = next(precision for precision in DEFAULTS if precision == full_name)
+        precision = parse_precision(name, list(DEFAULTS))
         values = dict(zip(("min_cosine", "max_mAP_loss", "min_consistency"), map(float, numbers), strict=False))
         gates = replace(DEFAULTS[precision], **values)
         cosines = gates.min_cosine, gates.min_consistency
-        sound = 1 <= len(numbers) <= 3 and all(0 <= cosine <= 1 for cosine in cosines) and gates.max_mAP_loss >= 0
-    except (StopIteration, ValueError):
-        sound = False
-    if not sound:
+        valid = 1 <= len(numbers) <= 3 and all(0 <= cosine <= 1 for cosine in cosines) and gates.max_mAP_loss >= 0
+    except ValueError:
+        valid = False
+    if not valid:
         raise ExportError(
             f"--gate {text!r} is not PRECISION:COSINE[:POINTS[:CONSISTENCY]], such as int8:0.97:0.3 or "
             f"float16:0.999:0.2:0.9999; precisions are {', '.join(DEFAULTS)}"

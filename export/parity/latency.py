@@ -10,12 +10,12 @@ from training.embed import Embed
 
 def ms_per_crop(engines: Mapping[str, Embed], images_BHW3: ImageArray, rounds: int) -> dict[str, float]:
     """Milliseconds per crop: the median time per batch over `rounds`, divided by the batch size, after one warm-up."""
-    taken: dict[str, list[float]] = {name: [] for name in engines}
+    measured: dict[str, list[float]] = {name: [] for name in engines}
     for embed in engines.values():
         embed(images_BHW3)
     for _ in range(rounds):
         for name, embed in engines.items():
             start = time.perf_counter()
             embed(images_BHW3)
-            taken[name].append(1000 * (time.perf_counter() - start) / len(images_BHW3))
-    return {name: statistics.median(times) for name, times in taken.items()}
+            measured[name].append(1000 * (time.perf_counter() - start) / len(images_BHW3))
+    return {name: statistics.median(times) for name, times in measured.items()}

@@ -1,6 +1,6 @@
 """The crops that an engine is measured on: from a data set, or synthetic people without one.
 
-Random noise would not do: it leads to nearly the same activations everywhere.
+Random noise is not enough: it leads to nearly the same activations everywhere.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,13 +25,13 @@ BATCH = 32
 class Samples:
     """Crops for comparing descriptors, query and gallery for comparing rankings, and their name.
 
-    `few_strangers` is the reason why thresholds cannot be measured on that gallery, or empty if they can.
+    `no_thresholds_reason` says why thresholds cannot be measured on this gallery; empty if they can.
     """
 
     name: str
     images_NHW3: ImageArray
     embedded: Callable[[Embed], Embedded]
-    few_strangers: str = ""
+    no_thresholds_reason: str = ""
 
 
 def load_samples(data: Path | None, spec: InputSpec, images: int, ranked: int) -> Samples:
@@ -46,24 +46,24 @@ def read_samples(path: Path, spec: InputSpec, images: int, ranked: int = 2000) -
     """
     data = read_data(path).without_junk()
     if why := not_evaluable_reason(data):
-        raise DataError(f"{why}; an engine is measured on the ranking of a test split")
-    some = fewer_persons(data, ranked)
-    shares = _stranger_share(some), _stranger_share(data)
-    few_strangers = ""
+        raise DataError(f"{why}; engines are compared by their ranking of a test split, so choose a data set with one")
+    some = subsample_persons(data, ranked)
+    shares = _distractor_share(some), _distractor_share(data)
+    no_thresholds_reason = ""
     if shares[0] < shares[1] / 2:
-        few_strangers = (
-            f"strangers are {shares[0]:.0%} of the {len(some.gallery)} gallery crops that were ranked and "
+        no_thresholds_reason = (
+            f"distractors are {shares[0]:.0%} of the {len(some.gallery)} ranked gallery crops and "
             f"{shares[1]:.0%} of the whole gallery; raise --ranked"
         )
-    crops = _read(_spread([*data.query, *data.gallery], images), spec)
-    return Samples(data.name, crops, lambda embed: embed_data(embed, some, spec), few_strangers)
+    crops = _read(_evenly_spaced([*data.query, *data.gallery], images), spec)
+    return Samples(data.name, crops, lambda embed: embed_data(embed, some, spec), no_thresholds_reason)
 
 
-def fewer_persons(data: ReidData, ranked: int) -> ReidData:
+def subsample_persons(data: ReidData, ranked: int) -> ReidData:
     """The test split reduced to about `ranked` gallery crops, without junk and queries without a match.
 
-    Every n-th person with a query is kept with all crops. Of the strangers (distractors, and people without a query)
-    every n-th crop is kept, so that their share of the gallery stays the same.
+    Every n-th person with a query is kept with all crops. Of the distractors (here: all crops of persons without a
+    query) every n-th crop is kept, so that their share of the gallery stays the same.
     """
     data = data.without_junk()
     every = -(-len(data.gallery) // ranked)
@@ -72,23 +72,23 @@ def fewer_persons(data: ReidData, ranked: int) -> ReidData:
     skipped = set(unmatched(data.query, data.gallery))
     query = [crop for crop in data.query if crop not in skipped]
     people = sorted({crop.person for crop in query})
-    asked, kept = set(people), set(people[::every])
-    strangers = set([crop for crop in data.gallery if crop.person not in asked][::every])
+    queried, kept = set(people), set(people[::every])
+    distractors = set([crop for crop in data.gallery if crop.person not in queried][::every])
     return ReidData(
-        f"{data.name}, 1 in {every} persons and strangers",
+        f"{data.name}, 1 in {every} persons and distractors",
         (),
         tuple(crop for crop in query if crop.person in kept),
-        tuple(crop for crop in data.gallery if crop.person in kept or crop in strangers),
+        tuple(crop for crop in data.gallery if crop.person in kept or crop in distractors),
     )
 
 
-def _stranger_share(data: ReidData) -> float:
-    asked = {crop.person for crop in data.query}
-    return sum(crop.person not in asked for crop in data.gallery) / len(data.gallery)
+def _distractor_share(data: ReidData) -> float:
+    queried = {crop.person for crop in data.query}
+    return sum(crop.person not in queried for crop in data.gallery) / len(data.gallery)
 
 
 def synthetic_samples(spec: InputSpec, count: int, seed: int = 0) -> Samples:
-    """`count` renderings of synthetic people, each person once in every camera; the first camera's are the queries."""
+    """`count` renderings of synthetic people, each person once in every camera. The first camera has the queries."""
     cameras = [sample_camera(seed, number) for number in range(1, SYNTHETIC_CAMERAS + 1)]
     people = [1 + index // len(cameras) for index in range(count)]
     seen_by = [index % len(cameras) for index in range(count)]
@@ -117,9 +117,9 @@ def synthetic_samples(spec: InputSpec, count: int, seed: int = 0) -> Samples:
 
 
 def calibration_crops(data: Path | None, spec: InputSpec, count: int) -> ImageArray:
-    """Crops for INT8 calibration: training crops of `data`, never crops that are measured.
+    """Crops for INT8 calibration: training crops of `data`, never those of the comparison.
 
-    Without `data`, synthetic people other than the measured ones. Raises DataError if `data` has no training crops.
+    Without `data`, other synthetic people. Raises DataError if `data` has no training crops.
     """
     if data is None:
         return synthetic_samples(spec, count, seed=1).images_NHW3
@@ -130,11 +130,11 @@ def training_crops(data: Path, count: int) -> list[Crop]:
     """At most `count` training crops, spread evenly. Raises DataError if there are none."""
     train = [crop for crop in read_data(data).train if crop.person > DISTRACTOR]
     if not train:
-        raise DataError(f"{data} has no training crops, which are needed here; pass a data set with a train split")
-    return _spread(train, count)
+        raise DataError(f"{data} has no training crops; pass a data set with a train split")
+    return _evenly_spaced(train, count)
 
 
-def _spread(crops: Sequence[Crop], count: int) -> list[Crop]:
+def _evenly_spaced(crops: Sequence[Crop], count: int) -> list[Crop]:
     chosen = np.linspace(0, len(crops) - 1, min(count, len(crops))).round().astype(np.int64)
     return [crops[index] for index in chosen]
 

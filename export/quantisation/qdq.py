@@ -23,7 +23,7 @@ from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from bundle import ImageArray
 from export.onnx.float16 import to_float16
 from export.onnx.graph import INPUT
-from export.quantisation.tensorrt_qdq import place_pairs
+from export.quantisation.tensorrt_qdq import insert_qdq_pairs
 
 OPERATORS = ("Conv", "Relu", "Add", "MaxPool")
 CALIBRATION_BATCH = 8
@@ -33,8 +33,8 @@ Scheme = Literal["cpu", "tensorrt"]
 
 
 @dataclass(frozen=True, slots=True)
-class Calibrated:
-    """A float32 graph and the calibrated range of every tensor that INT8 nodes read or write."""
+class CalibratedGraph:
+    """A float32 graph with the calibrated range of every tensor that INT8 nodes read or write."""
 
     model: onnx.ModelProto
     ranges: TensorsData
@@ -55,21 +55,21 @@ class Calibrated:
                 blocks.append([])
         return [block for block in blocks if block]
 
-    def light_blocks(self, weights_a_convolution: int) -> list[list[str]]:
+    def small_blocks(self, weights_per_convolution: int) -> list[list[str]]:
         """The blocks whose convolutions have fewer weights than this on average, or that have no convolution."""
         sizes = {weight.name: math.prod(weight.dims) for weight in self.model.graph.initializer}
-        held: dict[str, int] = {
+        weights: dict[str, int] = {
             node.name: sizes[node.input[1]] for node in self.model.graph.node if node.op_type == "Conv"
         }
 
-        def light(block: list[str]) -> bool:
-            convolutions = [held[name] for name in block if name in held]
-            return bool(sum(convolutions) < weights_a_convolution * max(1, len(convolutions)))
+        def small(block: list[str]) -> bool:
+            convolutions = [weights[name] for name in block if name in weights]
+            return bool(sum(convolutions) < weights_per_convolution * max(1, len(convolutions)))
 
-        return [block for block in self.blocks if light(block)]
+        return [block for block in self.blocks if small(block)]
 
 
-def calibrate(model: onnx.ModelProto, images_NHW3: ImageArray) -> Calibrated:
+def calibrate(model: onnx.ModelProto, images_NHW3: ImageArray) -> CalibratedGraph:
     """Run crops (N, H, W, 3) through the graph and measure the range of each tensor."""
     with TemporaryDirectory() as folder, _quiet():
         path = Path(folder) / "float32.onnx"
@@ -82,10 +82,10 @@ def calibrate(model: onnx.ModelProto, images_NHW3: ImageArray) -> Calibrated:
             extra_options={"percentile": PERCENTILE, "symmetric": False},
         )
         calibrator.collect_data(_Batches(images_NHW3))
-        return Calibrated(onnx.shape_inference.infer_shapes(model), calibrator.compute_data())
+        return CalibratedGraph(onnx.shape_inference.infer_shapes(model), calibrator.compute_data())
 
 
-def quantise(calibrated: Calibrated, keep_float: Collection[str] = (), scheme: Scheme = "cpu") -> onnx.ModelProto:
+def quantise(calibrated: CalibratedGraph, keep_float: Collection[str] = (), scheme: Scheme = "cpu") -> onnx.ModelProto:
     """The graph with its `OPERATORS` in INT8, except the nodes named in `keep_float`. Weights: int8, per channel.
 
     "cpu": activations uint8, 2.5 times as fast as int8 in ONNX Runtime; everything else is float32.
@@ -115,11 +115,11 @@ def quantise(calibrated: Calibrated, keep_float: Collection[str] = (), scheme: S
     return quantised
 
 
-def _for_tensorrt(calibrated: Calibrated, chosen: Collection[str]) -> onnx.ModelProto:
+def _for_tensorrt(calibrated: CalibratedGraph, chosen: Collection[str]) -> onnx.ModelProto:
     weights = {weight.name: numpy_helper.to_array(weight) for weight in calibrated.model.graph.initializer}
     limits = {name: calibrated.ranges[name].range_value for name in calibrated.ranges}
     ranges = {name: max(abs(float(low)), abs(float(high))) for name, (low, high) in limits.items()}
-    return place_pairs(to_float16(calibrated.model), weights, ranges, chosen)
+    return insert_qdq_pairs(to_float16(calibrated.model), weights, ranges, chosen)
 
 
 class _Batches(CalibrationDataReader):  # type: ignore[misc]

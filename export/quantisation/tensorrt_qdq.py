@@ -3,7 +3,7 @@
 A fused kernel computes convolution + addition + ReLU. It runs in INT8 if the convolution's input, its weights and the
 other input of the addition are dequantised. There is no pair between convolution and addition, because it would prevent
 the fusion. Everything else stays float16, with its casts before the pairs: matrix products, the tail, and the
-convolutions of masks and channel attention, which have 1/40 of the weights and determine what each part sees.
+convolutions of masks and channel attention, which have 1/40 of the weights and determine the region of each part.
 
 Quantisation is symmetric, as TensorRT requires: int8 around zero, one scale per tensor for activations and one per
 channel for weights, no zero points, biases in float16.
@@ -25,7 +25,9 @@ Weights = Mapping[str, npt.NDArray[np.float32]]
 Ranges = Mapping[str, float]  # tensor -> its largest magnitude
 
 
-def place_pairs(half: onnx.ModelProto, weights: Weights, ranges: Ranges, chosen: Collection[str]) -> onnx.ModelProto:
+def insert_qdq_pairs(
+    half: onnx.ModelProto, weights: Weights, ranges: Ranges, chosen: Collection[str]
+) -> onnx.ModelProto:
     """The float16 graph with Q/DQ pairs at the convolutions and additions named in `chosen`.
 
     `weights` and `ranges` are those of the float32 graph that `half` was made from, by the same names.
@@ -33,22 +35,22 @@ def place_pairs(half: onnx.ModelProto, weights: Weights, ranges: Ranges, chosen:
     model = onnx.ModelProto()
     model.CopyFrom(half)
     graph = model.graph
-    placer = _Placer(weights, ranges)
+    inserter = _PairInserter(weights, ranges)
     residual = _residual_inputs(graph.node)
     nodes: list[onnx.NodeProto] = []
     for node in graph.node:
         if node.name in chosen and node.op_type == "Conv" and not node.input[1].startswith(PARTS):
-            node.input[0] = placer.activation(node.input[0], nodes)
-            node.input[1] = placer.weight(node.input[1], nodes)
+            node.input[0] = inserter.activation(node.input[0], nodes)
+            node.input[1] = inserter.weight(node.input[1], nodes)
         elif node.name in chosen and node.name in residual:
             position = residual[node.name]
-            node.input[position] = placer.activation(node.input[position], nodes)
+            node.input[position] = inserter.activation(node.input[position], nodes)
         nodes.append(node)
     graph.ClearField("node")
     graph.node.extend(nodes)
-    kept = [weight for weight in graph.initializer if weight.name not in placer.replaced]
+    kept = [weight for weight in graph.initializer if weight.name not in inserter.replaced]
     graph.ClearField("initializer")
-    graph.initializer.extend([*kept, *placer.constants])
+    graph.initializer.extend([*kept, *inserter.constants])
     graph.ClearField("value_info")
     onnx.checker.check_model(model, full_check=True)
     return onnx.shape_inference.infer_shapes(model, strict_mode=True)
@@ -65,8 +67,8 @@ def _residual_inputs(nodes: Collection[onnx.NodeProto]) -> dict[str, int]:
     return found
 
 
-class _Placer:
-    """Makes each pair once, even if several nodes read it."""
+class _PairInserter:
+    """Creates one Q/DQ pair per tensor, even if several nodes read it."""
 
     def __init__(self, weights: Weights, ranges: Ranges) -> None:
         self.constants: list[onnx.TensorProto] = []

@@ -2,7 +2,7 @@
 
 bundle --graph--> typed ONNX --network--> parsed network --build--> engine --runtime--> parity
 
-`export_tensorrt` does all of it.
+`export_tensorrt` does all steps. Imports `export.bundles` and what it imports. Public: the names in `__all__`.
 """
 
 from export.tensorrt.build import BuildSettings

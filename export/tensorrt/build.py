@@ -5,14 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bundle import BatchProfile, InputSpec
+from bundle import BatchProfile, InputSpec, Precision
 from export.errors import BuildError
 from export.onnx.graph import INPUT
 from export.tensorrt import timing_cache
 from export.tensorrt.library import Library, check_rtx_target
 from export.tensorrt.network import ParsedNetwork
 from training.callbacks import StepCallback
+from training.config import parse_precision
 
+PRECISIONS: tuple[Precision, ...] = ("float32", "float16", "int8")
 HardwareCompatibility = Literal["none", "ampere_plus", "same_compute_capability"]
 
 
@@ -32,7 +34,7 @@ class BuildSettings:
         if library.name == "tensorrt":
             if self.compute_capability is not None:
                 raise BuildError(
-                    "TensorRT builds for the GPU of this machine; leave --compute-capability out, or widen the choice "
+                    "TensorRT builds for the GPU of this machine; leave --compute-capability out, or choose more GPUs "
                     "with --hardware-compatibility"
                 )
         elif self.version_compatible:
@@ -44,6 +46,14 @@ class BuildSettings:
             )
         elif self.compute_capability is not None:
             check_rtx_target(self.compute_capability)
+
+
+def parse_engine_precision(text: str) -> Precision:
+    """`fp16` -> `float16`. Raises BuildError."""
+    try:
+        return parse_precision(text, PRECISIONS)
+    except ValueError as error:
+        raise BuildError(f"--precision: {error}") from None
 
 
 def parse_batch_profile(text: str) -> BatchProfile:
@@ -117,7 +127,7 @@ def _configure(library: Library, parsed: ParsedNetwork, spec: InputSpec, setting
     shapes = [(size, spec.height, spec.width, 3) for size in (batch.min, batch.opt, batch.max)]
     profile.set_shape(INPUT, *shapes)
     if config.add_optimization_profile(profile) < 0:
-        raise BuildError(f"{library.title} does not take the batch sizes {batch.min}:{batch.opt}:{batch.max}")
+        raise BuildError(f"{library.title} does not accept the batch sizes {batch.min}:{batch.opt}:{batch.max}")
     return config
 
 

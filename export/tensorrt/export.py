@@ -67,7 +67,7 @@ def export_tensorrt(
     step("the bundle's float32 file on the crops")
     reference = _reference(bundle, settings.batch, measuring)
     step(f"making and measuring the typed {precision} graph")
-    graph = typed_graph(bundle, precision, reference, measuring, trt.name)
+    graph = typed_graph(bundle, precision, reference, measuring, trt.name, step)
     serialised = graph.model.SerializeToString(deterministic=True)
     parsed = parse(trt, serialised, spec, bundle.manifest.output.dim)
 

@@ -15,8 +15,9 @@ from export.onnx.float16 import check_float16_range, to_float16
 from export.parity.agreement import Agreement, Reference, check_gates
 from export.parity.samples import calibration_crops
 from export.quantisation.qdq import calibrate
-from export.quantisation.sensitivity import quantise_to_pass
+from export.quantisation.sensitivity import quantise_within_gates
 from export.tensorrt.library import LibraryName
+from training.callbacks import StepCallback
 from training.embed import Embed
 
 
@@ -40,6 +41,7 @@ def typed_graph(
     reference: Reference,
     measuring: MeasurementSettings,
     library: LibraryName = "tensorrt",
+    step: StepCallback = lambda _: None,
 ) -> TypedGraph:
     """The bundle's network in float32, float16 or int8 for TensorRT, checked against its gates without a GPU.
 
@@ -57,13 +59,18 @@ def typed_graph(
             float32 = _load_graph(bundle, "float32")
             check_float16_range(float32, to_float16(float32), reference.samples.images_NHW3)
             calibrated = calibrate(float32, crops)
-            light = calibrated.light_blocks(RTX_KERNEL_BYTES) if library == "tensorrt_rtx" else []
+            light = calibrated.small_blocks(RTX_KERNEL_BYTES) if library == "tensorrt_rtx" else []
             if len(light) == len(calibrated.blocks):
                 raise BuildError(
                     "no residual block of this network is large enough for an INT8 TensorRT-RTX engine to be smaller "
                     "than a float16 one; choose --precision float16"
                 )
-            found = quantise_to_pass(calibrated, reference, gates, _open, "tensorrt", light)
+
+            def open_candidate(model: onnx.ModelProto) -> Embed:
+                step("comparing a candidate for INT8")
+                return _open(model)
+
+            found = quantise_within_gates(calibrated, reference, gates, open_candidate, "tensorrt", light)
             kept = f"{found.float_blocks} of {found.blocks}" if found.float_blocks else None
             return TypedGraph(found.model, found.agreement, kept)
         model = _float_graph(bundle, precision)

@@ -15,7 +15,7 @@ from export.errors import BuildError, EngineMissing
 LibraryName = Literal["tensorrt", "tensorrt_rtx"]
 EXTRAS: dict[LibraryName, Extra] = {"tensorrt": "tensorrt", "tensorrt_rtx": "rtx"}
 
-# without a GPU driver, every error is followed by a second one about the driver
+# without a GPU driver, a second error about the driver follows every error
 _NO_DRIVER = re.compile(r"catchCudaError|ScopedCudaStream")
 _LOCATION = re.compile(r"\[\w+\.cpp:[^\]]*\] ?|\.? +In [\w()]+ at /\S+?:\d+")
 
@@ -29,7 +29,7 @@ class LogCapture:
 
     def error_text(self) -> str:
         """The errors as one line."""
-        return readable(self.errors) or "it gives no reason"
+        return join_messages(self.errors) or "it logged no reason"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Library:
         """A builder or runtime of the library. Raises BuildError if there is no usable driver."""
         try:
             return getattr(self.trt, what)(self.log)
-        except TypeError as error:  # the bindings turn a null pointer into this
+        except TypeError as error:  # the bindings raise it for a null pointer
             raise BuildError(f"{self.title} does not start on this machine: {self.log.capture.error_text()}") from error
 
     @contextmanager
@@ -98,7 +98,7 @@ def _load(name: LibraryName) -> Library:
 
 
 def _logger(trt: Any) -> Any:
-    class Log(trt.ILogger):  # type: ignore[misc]  # the base class is known once the library is
+    class Log(trt.ILogger):  # type: ignore[misc]  # the base class is only known at run time
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
             self.capture = LogCapture()
@@ -112,8 +112,8 @@ def _logger(trt: Any) -> Any:
     return Log()
 
 
-def readable(texts: Sequence[str]) -> str:
+def join_messages(texts: Sequence[str]) -> str:
     """The messages as one line, without source locations, repetitions and follow-up errors of a missing driver."""
     lines = [line.strip() for text in texts for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if not _NO_DRIVER.search(line)] or lines
-    return "; ".join(dict.fromkeys(_LOCATION.sub("", line) for line in telling))
+    useful = [line for line in lines if not _NO_DRIVER.search(line)] or lines
+    return "; ".join(dict.fromkeys(_LOCATION.sub("", line) for line in useful))

@@ -6,7 +6,7 @@ from typing import Any
 from bundle import InputSpec
 from export.errors import GraphError
 from export.onnx.graph import INPUT, OUTPUT
-from export.tensorrt.library import Library, readable
+from export.tensorrt.library import Library, join_messages
 
 Described = list[list[tuple[str, Any, tuple[int, ...]]]]  # inputs and outputs: name, type, shape
 ADVICE = "export the checkpoint again with `pan-export onnx`, or use another version of the library"
@@ -31,14 +31,14 @@ def parse(library: Library, serialised: bytes, spec: InputSpec, dim: int) -> Par
         parser = trt.OnnxParser(network, library.log)
         if not parser.parse(serialised):
             found = "; ".join(_format(parser, parser.get_error(index)) for index in range(parser.num_errors))
-            raise GraphError(f"{library.title} cannot take the graph: {found or log.error_text()}; {ADVICE}")
+            raise GraphError(f"{library.title} cannot parse the graph: {found or log.error_text()}; {ADVICE}")
     _check_signature(library, network, spec, dim)
     return ParsedNetwork(builder, network, parser)
 
 
 def _format(parser: Any, error: Any) -> str:
     """`node 60 'node_sigmoid' (Det): unsupported node: no such operator here`."""
-    reason = readable([error.desc()])
+    reason = join_messages([error.desc()])
     kind = error.code().name.lower().replace("_", " ")
     operator = error.node_operator()
     if not operator:  # an error of the whole file

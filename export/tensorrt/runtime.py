@@ -68,7 +68,7 @@ def open_tensorrt_engine(entry: EngineFile, path: Path) -> Embed:
     library = find_library(entry.kind)
     if library.version != target.library_version and not target.version_compatible:
         raise EngineMissing(
-            f"it was built by version {target.library_version}, and this machine has {library.title}; build it here"
+            f"it was built by version {target.library_version}, this machine has {library.title}; build it again here"
         )
     if why := cannot_run_reason(library, find_gpu(), target.compute_capability):
         raise EngineMissing(why)
@@ -91,7 +91,7 @@ def engine_embedder(library: Library, serialised: bytes, version_compatible: boo
         with library.capture_log() as log, torch.cuda.stream(stream):
             pixels = torch.from_numpy(images_BHW3).cuda()
             if not context.set_input_shape(INPUT, tuple(pixels.shape)):
-                raise BuildError(f"the engine does not take a batch of shape {tuple(pixels.shape)}: {log.error_text()}")
+                raise BuildError(f"the engine refuses a batch of shape {tuple(pixels.shape)}: {log.error_text()}")
             rows = torch.empty(tuple(context.get_tensor_shape(OUTPUT)), dtype=torch.float32, device="cuda")
             context.set_tensor_address(INPUT, pixels.data_ptr())
             context.set_tensor_address(OUTPUT, rows.data_ptr())

@@ -13,8 +13,8 @@ def cache_path(bundle: Path) -> Path:
 
 def load(config: Any, path: Path) -> None:
     """Load the cache of `path` into the builder; a cache of another GPU or version is ignored."""
-    held = path.read_bytes() if path.is_file() else b""
-    if not (held and config.set_timing_cache(config.create_timing_cache(held), ignore_mismatch=False)):
+    saved = path.read_bytes() if path.is_file() else b""
+    if not (saved and config.set_timing_cache(config.create_timing_cache(saved), ignore_mismatch=False)):
         config.set_timing_cache(config.create_timing_cache(b""), ignore_mismatch=False)
 
 

@@ -101,7 +101,7 @@ def test_the_first_tensor_that_departs_is_named(folder: Path, pan_c: Traced, tmp
     at = next(node.output[0] for node in pan_c.model.graph.node if changed in node.input)
     done = run(PAN_EXPORT, "diff", folder, tmp_path / "changed.onnx", "--images", 2)
     assert done.returncode == 0
-    assert f"first departure: {at}, given by Conv" in done.stdout
+    assert f"first difference: {at}, output of Conv" in done.stdout
 
     done = run(PAN_EXPORT, "diff", folder, folder / "model.float32.onnx", "--images", 2, "--json")
     assert json.loads(done.stdout)["first"] is None

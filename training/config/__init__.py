@@ -4,7 +4,7 @@
 """
 
 from training.config.loading import load_config, save_config
-from training.config.names import unknown_name
+from training.config.names import parse_precision, unknown_name
 from training.config.presets import PRESETS
 from training.config.settings import LossConfig, ModelConfig, OptimConfig, RunConfig, SamplerConfig
 
@@ -16,6 +16,7 @@ __all__ = [
     "RunConfig",
     "SamplerConfig",
     "load_config",
+    "parse_precision",
     "save_config",
     "unknown_name",
 ]

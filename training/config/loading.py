@@ -32,7 +32,10 @@ def load_config(file: Path | None = None, overrides: Sequence[str] = ()) -> RunC
     try:
         config = RunConfig.model_validate(_merge(PRESETS[preset], given))
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, issue['loc']))}: {issue['msg']}" for issue in error.errors())
+        problems = "; ".join(
+            f"{'.'.join(map(str, issue['loc']))}: {issue['msg'].removeprefix('Value error, ')}"
+            for issue in error.errors()
+        )
         raise ConfigError(problems) from None
     config.model.network()
     _check_combinations(config)

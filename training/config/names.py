@@ -2,6 +2,11 @@
 
 import difflib
 from collections.abc import Sequence
+from typing import TypeVar
+
+from training.precision import full_precision_name
+
+Name = TypeVar("Name", bound=str)
 
 # what other projects call a setting
 SYNONYMS = {
@@ -37,6 +42,15 @@ def unknown_name(name: str, known: Sequence[str]) -> str:
     """A message that a name is unknown, with the nearest of the known ones."""
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
     return f"{name} is unknown; " + (f"did you mean {near[0]}?" if near else f"known are: {', '.join(known)}")
+
+
+def parse_precision(text: str, known: Sequence[Name]) -> Name:
+    """`fp16` -> `float16`. Raises ValueError if it is not one of the known precisions."""
+    full_name = full_precision_name(text)
+    for name in known:
+        if name == full_name:
+            return name
+    raise ValueError(unknown_name(full_name, known))
 
 
 def unknown_setting(name: str, siblings: Sequence[str], settings: Sequence[str]) -> str:

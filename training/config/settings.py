@@ -7,13 +7,15 @@ from pydantic import BeforeValidator, Field
 
 from bundle import InputSpec
 from bundle.manifest import StrictModel
-from training.config.names import unknown_name
+from training.config.names import parse_precision, unknown_name
 from training.data.augment import AugmentConfig
 from training.errors import ConfigError
 from training.model.config import VARIANTS, BackboneConfig, NetworkConfig
-from training.precision import full_precision_name
 
-Precision = Annotated[Literal["float32", "bfloat16", "float16"], BeforeValidator(full_precision_name)]
+Precision = Annotated[
+    Literal["float32", "bfloat16", "float16"],
+    BeforeValidator(lambda text: parse_precision(str(text), ["float32", "bfloat16", "float16"])),
+]
 
 
 class DataConfig(StrictModel):

@@ -19,7 +19,7 @@ def test_a_failed_engine_does_not_stop_the_others_and_is_tried_again(batch: Batc
     summary = json.loads((batch.out / "summary.json").read_text())
     assert summary["failed"] == ["two onnx:float16"]
     (reason,) = [row["reason"] for row in summary["rows"] if row["verdict"] == "failed"]
-    assert "departs from PyTorch: min cosine" in reason
+    assert "differs from PyTorch: min cosine" in reason
     markdown = (batch.out / "summary.md").read_text()
     assert f"- two onnx:float16: failed: {reason}" in markdown
     assert "| one | model.float32.onnx | onnx:float32 | pass |" in markdown

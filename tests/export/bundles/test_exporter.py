@@ -98,7 +98,7 @@ def test_a_graph_of_other_weights_fails_and_leaves_nothing(
     save_checkpoint(tmp_path / "nudged.safetensors", network, card)
     reuse(pan_c, monkeypatch)
     before = everything(tmp_path)
-    with pytest.raises(ParityError, match=r"departs from PyTorch: min cosine .* the gate is 1 - 1\.0e-05"):
+    with pytest.raises(ParityError, match=r"differs from PyTorch: min cosine .* the gate is 1 - 1\.0e-05"):
         export_checkpoint(tmp_path / "nudged.safetensors", tmp_path / "bundle", measuring=MeasurementSettings(images=8))
     assert everything(tmp_path) == before
     assert not (tmp_path / "bundle").exists()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from bundle import load_bundle
-from export.bundles.projection import check_size, learn_projection
+from export.bundles.projection import check_size, fit_projection
 from export.engines import onnx_embedder
 from export.errors import ExportError
 from export.parity.samples import synthetic_samples
@@ -75,15 +75,15 @@ def test_a_smaller_model_is_another_model_and_says_what_it_costs(
 
 def test_whitening_makes_every_direction_weigh_the_same() -> None:
     rows = np.random.default_rng(0).normal(size=(500, 8)) * np.arange(1, 9)
-    projected = learn_projection(rows.astype(np.float32), whiten=True)(rows.astype(np.float32))
+    projected = fit_projection(rows.astype(np.float32), whiten=True)(rows.astype(np.float32))
     np.testing.assert_allclose(np.cov(projected.T), np.eye(8), atol=1e-4)
 
 
 def test_more_numbers_than_the_crops_determine_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     rows = np.random.default_rng(0).normal(size=(10, 32)).astype(np.float32)
-    check_size(learn_projection(rows, whiten=False), 9)
+    check_size(fit_projection(rows, whiten=False), 9)
     with pytest.raises(ExportError, match="more than the 9 dimensions"):
-        check_size(learn_projection(rows, whiten=False), 10)
+        check_size(fit_projection(rows, whiten=False), 10)
     done = run(PAN_EXPORT, "onnx", checkpoint, tmp_path / "bundle", "--dim", 16, "--images", 4)
     assert (done.returncode, done.stdout) == (1, "")
     assert "pass the data set of the training with --data" in done.stderr

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from bundle import load_bundle
-from export.parity.samples import fewer_persons, read_samples, synthetic_samples
+from export.parity.samples import read_samples, subsample_persons, synthetic_samples
 from tests.export.bundles.test_exporter import PAN_EXPORT, run
 from tests.export.conftest import SPEC
 from training.data import Crop, ReidData
@@ -27,7 +27,7 @@ def market_proportions() -> ReidData:
 
 def test_a_smaller_gallery_keeps_its_share_of_strangers_and_no_junk() -> None:
     whole = market_proportions()
-    some = fewer_persons(whole, 2000)
+    some = subsample_persons(whole, 2000)
     kinds = [crop.person for crop in some.gallery]
     assert -1 not in kinds
     assert 1900 < len(kinds) < 2100
@@ -37,14 +37,14 @@ def test_a_smaller_gallery_keeps_its_share_of_strangers_and_no_junk() -> None:
     for side in ("query", "gallery"):  # people are kept whole
         of_kept = [crop for crop in getattr(whole, side) if crop.person in kept]
         assert [crop for crop in getattr(some, side) if crop.person != 0] == of_kept
-    assert {crop.person for crop in fewer_persons(whole, 20_000).gallery} == set(range(751))
+    assert {crop.person for crop in subsample_persons(whole, 20_000).gallery} == set(range(751))
 
 
 def test_people_whom_no_query_can_find_are_strangers() -> None:
     """They are thinned by crop, and those who are kept can be found."""
     query = [Crop(Path(f"q{person}"), person, 1) for person in range(1, 101)]
     gallery = [Crop(Path(f"g{person}"), person, 2 if person > 98 else 1) for person in range(1, 101)]
-    some = fewer_persons(ReidData("few", (), tuple(query), tuple(gallery)), 10)
+    some = subsample_persons(ReidData("few", (), tuple(query), tuple(gallery)), 10)
     assert {crop.person for crop in some.query} <= {99, 100}
     assert some.query
     assert len(some.gallery) == 1 + 10

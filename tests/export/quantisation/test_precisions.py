@@ -16,8 +16,8 @@ from export.onnx.float16 import check_float16_range, to_float16
 from export.parity.agreement import Reference, check_gates
 from export.parity.gates import DEFAULTS, Gates
 from export.parity.samples import Samples, synthetic_samples
-from export.quantisation.qdq import Calibrated, calibrate, quantise
-from export.quantisation.sensitivity import quantise_to_pass
+from export.quantisation.qdq import CalibratedGraph, calibrate, quantise
+from export.quantisation.sensitivity import quantise_within_gates
 from tests.export.conftest import SPEC, Traced, compare
 from training.embed import Embed, torch_embedder
 
@@ -29,7 +29,7 @@ def people() -> Samples:
 
 
 @pytest.fixture(scope="module")
-def calibrated(pan_c: Traced) -> Calibrated:
+def calibrated(pan_c: Traced) -> CalibratedGraph:
     """Ranges of PAN_c on other people."""
     return calibrate(pan_c.model, synthetic_samples(SPEC, 16, seed=1).images_NHW3)
 
@@ -95,7 +95,7 @@ def _is_matmul(producer: dict[str, onnx.NodeProto], name: str) -> bool:
     return name in producer and producer[name].op_type == "MatMul"
 
 
-def test_int8_runs_the_backbone_on_eight_bits(calibrated: Calibrated, people: Samples, tmp_path: Path) -> None:
+def test_int8_runs_the_backbone_on_eight_bits(calibrated: CalibratedGraph, people: Samples, tmp_path: Path) -> None:
     model = quantise(calibrated)
     backbone = sum(
         int(np.prod(weight.dims))
@@ -113,7 +113,7 @@ def test_int8_runs_the_backbone_on_eight_bits(calibrated: Calibrated, people: Sa
     check_gates(compare(reference, engine, people.images_NHW3), Gates(0.95, 0.9999, 0.5))
 
 
-def test_int8_for_tensorrt_is_symmetric(calibrated: Calibrated) -> None:
+def test_int8_for_tensorrt_is_symmetric(calibrated: CalibratedGraph) -> None:
     model = quantise(calibrated, scheme="tensorrt")
     types = {weight.name: weight for weight in model.graph.initializer}
     pairs = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
@@ -124,7 +124,7 @@ def test_int8_for_tensorrt_is_symmetric(calibrated: Calibrated) -> None:
         assert not numpy_helper.to_array(zero_point).any()
 
 
-def test_the_blocks_that_hurt_stay_in_float(calibrated: Calibrated, people: Samples, tmp_path: Path) -> None:
+def test_the_blocks_that_hurt_stay_in_float(calibrated: CalibratedGraph, people: Samples, tmp_path: Path) -> None:
     """A gate between all-INT8 and all but some blocks is met by leaving as few of them as it takes."""
     assert len(calibrated.blocks) == 9  # ResNet-18: two to a stage, and the head
 
@@ -134,13 +134,13 @@ def test_the_blocks_that_hurt_stay_in_float(calibrated: Calibrated, people: Samp
     reference = Reference(open_model(calibrated.model), people, (16,))
     every = reference.compare(open_model(quantise(calibrated))).cosine_min
     tight = Gates((1 + 3 * every) / 4, 0.9999, 100.0)
-    found = quantise_to_pass(calibrated, reference, tight, open_model)
+    found = quantise_within_gates(calibrated, reference, tight, open_model)
     assert 1 <= found.float_blocks <= 4
     assert found.agreement.cosine_min >= tight.min_cosine
-    loose = quantise_to_pass(calibrated, reference, Gates(every - 1e-3, 0.9999, 100.0), open_model)
+    loose = quantise_within_gates(calibrated, reference, Gates(every - 1e-3, 0.9999, 100.0), open_model)
     assert loose.float_blocks == 0
     with pytest.raises(ParityError, match="4 most sensitive of 9 blocks"):
-        quantise_to_pass(calibrated, reference, Gates(1 - 1e-9, 0.9999, 100.0), open_model)
+        quantise_within_gates(calibrated, reference, Gates(1 - 1e-9, 0.9999, 100.0), open_model)
 
 
 def test_openvino_computes_what_it_is_told_to(pan_c: Traced, people: Samples) -> None:
@@ -176,7 +176,7 @@ def test_openvino_vectors_survive_the_next_call(pan_c: Traced) -> None:
 
 
 def test_int8_for_tensorrt_rounds_weights_to_half_a_step_and_leaves_out_what_it_is_told_to(
-    calibrated: Calibrated,
+    calibrated: CalibratedGraph,
 ) -> None:
     model = quantise(calibrated, scheme="tensorrt")
     exact = {weight.name: numpy_helper.to_array(weight) for weight in calibrated.model.graph.initializer}

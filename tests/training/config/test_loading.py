@@ -45,7 +45,7 @@ def test_a_saved_configuration_reads_back_the_same(tmp_path: Path) -> None:
         ("optm.lr=1", "optm.lr is unknown; did you mean optim.lr?"),
         ("zzz=1", "zzz is unknown; the configuration has preset, data.*see `pan-train settings`"),
         ("data.path=a,b", r"give several data sets as a list: data.path=.\[a,b\]."),
-        ("precision=fp8", "precision: Input should be .float32., .bfloat16. or .float16."),
+        ("precision=fp8", "precision: fp8 is unknown; known are: float32, bfloat16, float16"),
         ("optim.iteration=5", "did you mean optim.iterations"),
         ("model.variant=panc", "did you mean pan_c"),
         ("preset=papper", "did you mean paper"),
