@@ -1,4 +1,4 @@
-"""A bundle in use takes another file, and whatever stops it, what is left is a whole bundle."""
+"""An engine is added to a bundle in use. After every failure the folder is a complete bundle."""
 
 import hashlib
 from pathlib import Path
@@ -39,7 +39,7 @@ def labels(bundle: Bundle) -> list[str]:
     return [file.label for file in bundle.manifest.files]
 
 
-def test_a_file_is_added_beside_what_is_there(tmp_path: Path) -> None:
+def test_an_engine_is_added_and_other_files_stay(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "bundle")
     before = load_bundle(folder).manifest
     add(folder, b"for an L4")
@@ -54,7 +54,7 @@ def test_a_file_is_added_beside_what_is_there(tmp_path: Path) -> None:
     assert not (folder / ".draft").exists()
 
 
-def test_the_same_again_only_with_overwrite(tmp_path: Path) -> None:
+def test_an_engine_of_the_same_slot_is_replaced_only_with_overwrite(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "bundle")
     add(folder, b"first")
     with pytest.raises(
@@ -69,16 +69,16 @@ def test_the_same_again_only_with_overwrite(tmp_path: Path) -> None:
     assert sorted(file.name for file in folder.glob("*.engine")) == ["another.engine"]
 
 
-@pytest.mark.parametrize("dies_at", [0, 1])
-def test_death_while_replacing_leaves_a_whole_bundle(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_at: int
+@pytest.mark.parametrize("abort_at", [0, 1])
+def test_an_abort_during_replacement_leaves_a_complete_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, abort_at: int
 ) -> None:
     folder = write_bundle(tmp_path / "bundle")
     add(folder, b"first")
     saves = iter(range(9))
 
     def save(to: Path, manifest: Manifest) -> None:
-        if next(saves) == dies_at:
+        if next(saves) == abort_at:
             raise SystemExit
         save_manifest(to, manifest)
 
@@ -91,7 +91,7 @@ def test_death_while_replacing_leaves_a_whole_bundle(
     assert load_bundle(folder).file("tensorrt", "float16")[1].read_bytes() == b"second"
 
 
-def test_a_file_of_another_model_is_refused(tmp_path: Path) -> None:
+def test_an_engine_of_another_model_is_refused(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "bundle", seed=0)
     fingerprint = load_bundle(folder).manifest.model.fingerprint
     write_bundle(folder, seed=1)
@@ -102,7 +102,7 @@ def test_a_file_of_another_model_is_refused(tmp_path: Path) -> None:
     assert load_bundle(folder).manifest == before
 
 
-def test_the_only_file_of_a_bundle_and_a_shared_name_are_not_replaced(tmp_path: Path) -> None:
+def test_the_last_engine_and_a_shared_file_are_not_replaced(tmp_path: Path) -> None:
     folder = write_bundle(tmp_path / "bundle")
     (held,) = load_bundle(folder).manifest.files
     with pytest.raises(TargetError, match="is the only file of the bundle"):

@@ -1,4 +1,4 @@
-"""From a checkpoint to a bundle, and what is left of one that fails."""
+"""From a checkpoint to a bundle. A failed export changes nothing on disk."""
 
 import json
 import signal
@@ -15,6 +15,7 @@ from export.bundles.exporter import export_checkpoint
 from export.bundles.targets import MeasurementSettings
 from export.bundles.writer import new_bundle
 from export.errors import ParityError, TargetError
+from tests.export.command import pan_export
 from tests.export.conftest import Traced
 from training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -23,17 +24,17 @@ PAN_TRAIN = Path(sys.executable).with_name("pan-train")
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """A command line as a user gives it."""
+    """Run a command in a process of its own."""
     return subprocess.run([str(word) for word in arguments], capture_output=True, text=True, check=False)
 
 
 def everything(folder: Path) -> dict[str, bytes]:
-    """Names, hidden ones too, and bytes of all files below a folder."""
+    """Names and bytes of all files below a folder, hidden ones included."""
     return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def reuse(traced: Traced, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the seconds of tracing: the graph of `traced` is what the exporter gives."""
+    """Replace tracing, which takes seconds, by the graph of `traced`."""
     monkeypatch.setattr(export.bundles.exporter, "onnx_graph", lambda *_: traced.model)
 
 
@@ -72,7 +73,7 @@ def test_command_line_from_data_to_bundle(checkpoint: Path, pan_c: Traced, tmp_p
         load_bundle(out)
 
 
-def test_ctrl_c_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_no_file(checkpoint: Path, tmp_path: Path) -> None:
     process = subprocess.Popen(
         [PAN_EXPORT, "onnx", checkpoint, tmp_path / "bundle"],
         stderr=subprocess.PIPE,
@@ -90,7 +91,7 @@ def test_ctrl_c_leaves_nothing(checkpoint: Path, tmp_path: Path) -> None:
     assert not any(tmp_path.iterdir())
 
 
-def test_a_graph_of_other_weights_fails_and_leaves_nothing(
+def test_a_graph_of_other_weights_fails_its_gate_and_changes_no_file(
     pan_c: Traced, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Path
 ) -> None:
     network, card = load_checkpoint(checkpoint)
@@ -133,14 +134,14 @@ def test_overwrite_replaces_the_whole_bundle(
     assert sorted(everything(tmp_path)) == ["bundle/manifest.json", "bundle/model.float32.onnx"]
 
 
-def test_a_folder_that_is_no_bundle_is_never_replaced(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_bundle_is_never_replaced(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(TargetError, match="is not a bundle"):
         export_checkpoint(checkpoint, tmp_path, overwrite=True)
     assert everything(tmp_path) == {"thesis.txt": b"years of work"}
 
 
-def test_a_draft_that_the_service_would_refuse_gets_no_name(tmp_path: Path) -> None:
+def test_an_invalid_draft_is_not_published(tmp_path: Path) -> None:
     def write() -> None:
         with new_bundle(tmp_path / "bundle") as draft:
             (draft / "model.float32.onnx").touch()  # and no manifest
@@ -150,8 +151,8 @@ def test_a_draft_that_the_service_would_refuse_gets_no_name(tmp_path: Path) -> N
     assert not any(tmp_path.iterdir())
 
 
-def test_a_missing_checkpoint_is_one_line(tmp_path: Path) -> None:
-    done = run(PAN_EXPORT, "onnx", tmp_path / "nowhere.safetensors", tmp_path / "bundle")
+def test_a_missing_checkpoint_is_a_one_line_error(tmp_path: Path) -> None:
+    done = pan_export("onnx", tmp_path / "nowhere.safetensors", tmp_path / "bundle")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("error: there is no checkpoint at ")
     assert done.stderr.count("\n") == 1

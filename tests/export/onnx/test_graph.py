@@ -1,4 +1,4 @@
-"""What a user of the ONNX file relies on, for every way a network can be put together."""
+"""The contract of the ONNX file, for one variant of each set of operators."""
 
 import os
 from pathlib import Path
@@ -25,7 +25,7 @@ DATA = Path(os.environ.get("PAN_REID_DATA", Path(__file__).parents[4] / "shared"
 
 
 def construction(config: NetworkConfig) -> tuple[object, ...]:
-    """What decides which operators a network is made of; all else is sizes."""
+    """The settings that determine a network's operators; the others only change sizes."""
     return config.fusion, config.non_local, config.stripes is None, config.embedding is None
 
 
@@ -41,7 +41,7 @@ def traced(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def require_small_transposes(traced: Traced) -> None:
-    """Only masks, compatibility maps and part vectors are turned around: each smaller than any block's output."""
+    """Only masks, compatibility maps and part vectors are transposed: each is smaller than any block's output."""
     with torch.inference_mode():
         blocks = traced.network.backbone(torch.zeros(1, 3, SPEC.height, SPEC.width))
     smallest = min(block.numel() for block in blocks)
@@ -57,7 +57,7 @@ def require_small_transposes(traced: Traced) -> None:
         assert np.prod(shapes[name]) < smallest, f"{name} {shapes[name]} is a feature map"
 
 
-def test_every_construction_passes_the_gate(traced: Traced) -> None:
+def test_every_set_of_operators_passes_the_gate(traced: Traced) -> None:
     people = synthetic_samples(SPEC, 9).images_NHW3
     agreement = compare(torch_embedder(traced.network, SPEC), onnx_embedder(traced.path, threads=1), people)
     check_gates(agreement, DEFAULTS["float32"])
@@ -81,7 +81,7 @@ def test_ibn_and_the_global_branch_pass_the_gate_in_float32_and_float16(tmp_path
     check_gates(compare(reference, onnx_embedder(tmp_path / "half.onnx", threads=1), people), DEFAULTS["float16"])
 
 
-def test_pan_c_passes_the_gate_on_batches_never_seen_at_export(pan_c: Traced) -> None:
+def test_pan_c_passes_the_gate_at_other_batch_sizes_than_at_export(pan_c: Traced) -> None:
     people = synthetic_samples(SPEC, 35).images_NHW3
     engine = onnx_embedder(pan_c.path, threads=1)
     agreement = compare(torch_embedder(pan_c.network, SPEC), engine, people, (1, 2, 3, 7, 32, 33))
@@ -104,7 +104,7 @@ def test_signature_and_opset(pan_c: Traced) -> None:
     assert [(entry.domain, entry.version) for entry in pan_c.model.opset_import] == [("", 20)]
 
 
-def test_one_file_that_says_what_it_is_and_nothing_about_the_machine(pan_c: Traced) -> None:
+def test_the_graph_is_one_file_with_its_identity_and_no_local_paths(pan_c: Traced) -> None:
     assert [file.name for file in pan_c.path.parent.iterdir()] == [pan_c.path.name]
     model = onnx.load(pan_c.path, load_external_data=False)
     assert not any(tensor.external_data for tensor in model.graph.initializer)
@@ -116,7 +116,7 @@ def test_one_file_that_says_what_it_is_and_nothing_about_the_machine(pan_c: Trac
 
 
 def test_pixels_are_normalised_once(pan_c: Traced) -> None:
-    """Against the literal formula in float64; no or double normalisation would be seen."""
+    """Compared with the formula in float64, and unlike no or double normalisation."""
     pixels = synthetic_samples(SPEC, 4).images_NHW3
     pixels[0] = (255, 0, 128)
     once = (pixels / 255.0 - SPEC.mean) / SPEC.std
@@ -137,7 +137,7 @@ def test_vectors_have_unit_length_also_for_extreme_images(pan_c: Traced) -> None
     np.testing.assert_allclose(norms, 1, atol=1e-6)
 
 
-def test_no_feature_map_is_copied_to_be_transposed(pan_c: Traced) -> None:
+def test_no_feature_map_is_transposed(pan_c: Traced) -> None:
     require_small_transposes(pan_c)
 
 

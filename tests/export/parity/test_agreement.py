@@ -74,8 +74,8 @@ def test_a_collapsed_network_is_refused() -> None:
     ("fault", "message"),
     [
         (lambda rows: rows * np.float32(1.01), "not 1"),
-        (lambda rows: np.where(np.arange(16) == 3, np.float32(np.nan), rows), "not finite"),
-        (lambda rows: rows[:, :8], r"\(10, 8\) where PyTorch gives \(10, 16\)"),
+        (lambda rows: np.where(np.arange(16) == 3, np.float32(np.nan), rows), "NaN or infinity"),
+        (lambda rows: rows[:, :8], r"\(10, 8\), PyTorch \(10, 16\)"),
     ],
 )
 def test_rows_that_are_no_descriptors_are_refused(fault, message: str) -> None:  # type: ignore[no-untyped-def]

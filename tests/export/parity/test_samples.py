@@ -1,4 +1,4 @@
-"""The crops that a bundle's figures and thresholds are taken from: fewer than the set has, and of the same kinds."""
+"""The crops that a bundle is measured on: a sample of the data set with the same proportions."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ from PIL import Image
 
 from bundle import load_bundle
 from export.parity.samples import read_samples, subsample_persons, synthetic_samples
-from tests.export.bundles.test_exporter import PAN_EXPORT, run
+from tests.export.command import pan_export
 from tests.export.conftest import SPEC
 from training.data import Crop, ReidData
 
@@ -25,7 +25,7 @@ def market_proportions() -> ReidData:
     return ReidData("market", (), tuple(query), tuple(gallery))
 
 
-def test_a_smaller_gallery_keeps_its_share_of_strangers_and_no_junk() -> None:
+def test_a_sampled_gallery_keeps_its_share_of_distractors_and_has_no_junk() -> None:
     whole = market_proportions()
     some = subsample_persons(whole, 2000)
     kinds = [crop.person for crop in some.gallery]
@@ -40,8 +40,8 @@ def test_a_smaller_gallery_keeps_its_share_of_strangers_and_no_junk() -> None:
     assert {crop.person for crop in subsample_persons(whole, 20_000).gallery} == set(range(751))
 
 
-def test_people_whom_no_query_can_find_are_strangers() -> None:
-    """They are thinned by crop, and those who are kept can be found."""
+def test_persons_without_a_matching_query_are_sampled_as_distractors() -> None:
+    """They are sampled by crop; persons with a query are sampled as a whole."""
     query = [Crop(Path(f"q{person}"), person, 1) for person in range(1, 101)]
     gallery = [Crop(Path(f"g{person}"), person, 2 if person > 98 else 1) for person in range(1, 101)]
     some = subsample_persons(ReidData("few", (), tuple(query), tuple(gallery)), 10)
@@ -50,7 +50,7 @@ def test_people_whom_no_query_can_find_are_strangers() -> None:
     assert len(some.gallery) == 1 + 10
 
 
-def write_set(folder: Path, strangers: int, of_first: int) -> Path:
+def write_set(folder: Path, distractors: int, of_first: int) -> Path:
     """Market-1501 files of synthetic people: 8 to train on, 16 to find, of whom the first has `of_first` crops more."""
     crops = synthetic_samples(SPEC, 64).images_NHW3
     count = 0
@@ -68,33 +68,31 @@ def write_set(folder: Path, strangers: int, of_first: int) -> Path:
             save(side, person, camera)
     for _ in range(of_first):
         save("bounding_box_test", 9, 2)
-    for _ in range(strangers):
+    for _ in range(distractors):
         save("bounding_box_test", 0, 3)
         save("bounding_box_test", -1, 3)
     return folder
 
 
 def test_junk_is_not_embedded(tmp_path: Path) -> None:
-    samples = read_samples(write_set(tmp_path / "set", strangers=10, of_first=0), SPEC, 8, 1000)
+    samples = read_samples(write_set(tmp_path / "set", distractors=10, of_first=0), SPEC, 8, 1000)
     seen = []
     samples.embedded(lambda images: (seen.append(len(images)), np.eye(len(images), 64, dtype=np.float32))[1])
     assert sum(seen) == 16 + 16 + 10
 
 
-def test_thresholds_come_from_a_gallery_with_its_strangers_or_not_at_all(checkpoint: Path, tmp_path: Path) -> None:
-    sound = write_set(tmp_path / "sound", strangers=16, of_first=0)
-    asked = ("--dim", 4, "--images", 8, "--ranked", 8, "--json")
-    done = run(PAN_EXPORT, "onnx", checkpoint, tmp_path / "a", "--data", sound, *asked)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["no_thresholds"] is None
-    calibration = load_bundle(tmp_path / "a").manifest.calibration
-    assert calibration is not None
-    assert calibration.data == "sound, 1 in 4 persons and strangers"
-    # the one person with most of the crops is kept, and the strangers are hardly there
-    skewed = write_set(tmp_path / "skewed", strangers=16, of_first=40)
-    done = run(PAN_EXPORT, "onnx", checkpoint, tmp_path / "b", "--data", skewed, *asked)
+def test_thresholds_are_omitted_if_the_sampled_gallery_has_too_few_distractors(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    representative = read_samples(write_set(tmp_path / "even", distractors=16, of_first=0), SPEC, 8, 8)
+    ranked = representative.embedded(lambda images: np.eye(len(images), 64, dtype=np.float32))
+    assert (ranked.data, representative.no_thresholds_reason) == ("even, 1 in 4 persons and distractors", "")
+    # the person with most of the crops is kept, so few of the crops are of distractors
+    skewed = write_set(tmp_path / "skewed", distractors=16, of_first=40)
+    small = ("--dim", 4, "--images", 8, "--ranked", 8, "--json")
+    done = pan_export("onnx", checkpoint, tmp_path / "bundle", "--data", skewed, *small)
     assert done.returncode == 0, done.stderr
     assert "raise --ranked" in json.loads(done.stdout)["no_thresholds"]
-    manifest = load_bundle(tmp_path / "b").manifest
+    manifest = load_bundle(tmp_path / "bundle").manifest
     assert manifest.calibration is None
     assert manifest.evaluation is not None

@@ -19,7 +19,8 @@ from export.onnx.float16 import to_float16
 from export.tensorrt.build import parse_engine_precision
 from export.tensorrt.export import BuiltEngine, export_tensorrt
 from export.tensorrt.library import Library
-from tests.export.bundles.test_exporter import PAN_EXPORT, everything, run
+from tests.export.bundles.test_exporter import everything
+from tests.export.command import pan_export
 from tests.export.conftest import Traced
 from tests.export.tensorrt.conftest import LOOSE, settings
 
@@ -118,7 +119,7 @@ def test_float16_compiles_the_float16_file_of_the_bundle(bundle: Path, pan_c: Tr
 
 def test_command_line(bundle: Path) -> None:
     options = ("--precision", "fp16", "--batch", "1:2:4", "--images", 4)
-    done = run(PAN_EXPORT, "tensorrt", bundle, *options, "--json")
+    done = pan_export("tensorrt", bundle, *options, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     printed = json.loads(done.stdout)
     entry, _ = load_bundle(bundle).file("tensorrt_rtx", "float16")
@@ -126,12 +127,12 @@ def test_command_line(bundle: Path) -> None:
     assert printed["typed_graph"]["cosine_min"] > 0.999
     assert (printed["engine"], printed["unverified"]) == (None, "PyTorch finds no GPU here")
 
-    again = run(PAN_EXPORT, "tensorrt", bundle, *options)
+    again = pan_export("tensorrt", bundle, *options)
     assert (again.returncode, again.stdout) == (1, "")
     assert again.stderr.startswith("error: the bundle already has tensorrt_rtx float16")
     assert again.stderr.count("\n") == 1
 
-    verdicts = json.loads(run(PAN_EXPORT, "verify", bundle, "--images", 4, "--json").stdout)
+    verdicts = json.loads(pan_export("verify", bundle, "--images", 4, "--json").stdout)
     assert {verdict["engine"]: (verdict["verdict"], verdict["reason"]) for verdict in verdicts} == {
         "onnx float32": ("pass", None),
         "tensorrt_rtx float16": ("unseen", "PyTorch finds no GPU here"),
