@@ -30,7 +30,7 @@ def exported_as_json(exported: ExportResult) -> dict[str, object]:
         "int8_blocks_in_float": exported.float_blocks,
         "refused": exported.refused,
         "sizes": [asdict(size) for size in exported.sizes],
-        "no_thresholds_reason": exported.no_thresholds_reason or None,
+        "no_thresholds": exported.no_thresholds_reason or None,
     }
 
 
