@@ -34,11 +34,11 @@ def test_exact_search_on_a_gpu_equals_exact_search_on_a_cpu() -> None:
 
 def test_inverted_lists_on_a_gpu_propose_the_rows_that_they_propose_on_a_cpu() -> None:
     vectors, queries = unit(0, ROWS), unit(1, 20)
-    approximate = AnnIndex.train("ivf_sq8", vectors, np.eye(DIM, dtype=np.float32), ROWS, ROWS)
-    approximate.prepare(np.arange(ROWS), vectors)()
-    every_list, none = approximate.search_params[-1], np.empty(0, np.int64)
-    on_cpu = approximate.propose(queries, 10, every_list, ROWS, none)
-    assert approximate.copy_to_gpu()
-    on_gpu = approximate.propose(queries, 10, every_list, ROWS, none)
+    index = AnnIndex.train("ivf_sq8", vectors, np.eye(DIM, dtype=np.float32), ROWS, ROWS)
+    index.prepare(np.arange(ROWS), vectors)()
+    every_list, none = index.search_params[-1], np.empty(0, np.int64)
+    on_cpu = index.propose(queries, 10, every_list, ROWS, none)
+    assert index.copy_to_gpu()
+    on_gpu = index.propose(queries, 10, every_list, ROWS, none)
     for cpu, gpu in zip(on_cpu, on_gpu, strict=True):
         assert len(np.intersect1d(cpu[:40], gpu)) >= 39
