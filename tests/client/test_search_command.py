@@ -83,7 +83,7 @@ def test_the_table_shows_the_verdict_and_the_data_of_the_calibration(url: str, t
     assert "[red]x[/red].jpg" in said.stdout
     refused = pan_reid(*asked, "--fpr", "0.5")
     assert refused.returncode != 0
-    assert "those it states: 0.001" in refused.stderr
+    assert "it has thresholds for: 0.001" in refused.stderr
 
 
 def hits(url: str, *arguments: str) -> list[tuple[str | None, str | None]]:
