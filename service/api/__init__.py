@@ -3,7 +3,7 @@
 app, server                  the application, and the server that runs it
 listener, connection         limits on connections, before a request reaches the application
 middleware                   request context and deadline, load shedding
-auth, dependencies           who calls; the use cases
+auth, dependencies           authentication; the use cases
 parsing, mapping             from requests to commands, from results to JSON
 problems, responses, openapi errors, JSON responses, documentation of bodies
 

@@ -70,7 +70,7 @@ def from_text(model: type[BaseModel], texts: Mapping[str, Any]) -> dict[str, Any
 def unknown(name: str, known: list[str]) -> str:
     """The error message for an unknown name, with the nearest known one."""
     if not known:
-        return "it is not known; this call takes none"
+        return "it is not known; this call has no parameters"
     nearest = get_close_matches(name[:_MAX_SHOWN], known, 1)
     guess = f"did you mean {nearest[0]}? " if nearest else ""
     return f"it is not known; {guess}known are {', '.join(known)}"

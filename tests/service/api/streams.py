@@ -43,7 +43,7 @@ def persons(api: httpx.Client, gallery: str) -> dict[int, str]:
 
 
 class Wire:
-    """A stream by hand: chunks go out and lines come in at the same time."""
+    """A stream on a raw socket, so that chunks are sent and lines received at the same time."""
 
     def __init__(self, url: str, gallery: str, key: str | None = None) -> None:
         where = urlsplit(url)

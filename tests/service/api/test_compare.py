@@ -1,4 +1,4 @@
-"""Two sets of pictures: how alike they are by definition of the model, and what is kept of the question."""
+"""POST /v1/compare, against the definition of the model; and its line in the audit log."""
 
 import base64
 import math
@@ -89,6 +89,6 @@ def test_compare_stores_only_a_line_in_the_audit_log(api: httpx.Client, data: Pa
     assert audit() == [*before, ("compare", 5)]
     with sqlite3.connect(f"file:{data / DATABASE}?mode=ro", uri=True) as db:
         assert db.execute("SELECT count(*) FROM vectors").fetchone() == (0,)
-    # Whoever asked is on record also where the answer was a refusal.
+    # A refused comparison is in the audit log as well.
     assert api.post("/v1/compare", files=[*files(a=SAME), ("b", ("x", b"no picture"))]).status_code == 422
     assert audit() == [*before, ("compare", 5), ("compare", len(SAME) + 1)]

@@ -80,5 +80,5 @@ def test_an_unusual_image_is_embedded(api: httpx.Client, name: str) -> None:
         "palette",
         "jpeg-zip",
     }
-    if name in coloured:  # the first frame, in the colours of the plain picture
+    if name in coloured:  # the first frame, in the colours of the plain image
         assert vector @ expected(png(1))[0] > 0.98

@@ -62,7 +62,7 @@ def test_a_request_without_any_usable_crop_is_refused(api: httpx.Client, gallery
 
 
 def test_an_image_without_an_embedding_fails_alone(api: httpx.Client, gallery: str) -> None:
-    blank = np.indices((HEIGHT, WIDTH)).sum(0) % 2 + 127  # every cell's mean is that of the model's zero
+    blank = np.indices((HEIGHT, WIDTH)).sum(0) % 2 + 127  # the mean of every cell is the zero of the model
     empty = encode(Image.fromarray(np.repeat(blank[..., None], 3, axis=2).astype(np.uint8)))
     mixed = enrol(api, gallery, {"image": b64(png(1))}, {"image": b64(empty)}, {"image": b64(png(2))})
     assert mixed.status_code == 207
@@ -127,7 +127,7 @@ def test_a_retry_with_the_same_key_gets_the_same_response_and_enrols_nothing(api
     assert api.get(f"/v1/galleries/{gallery}").json()["entries"] == 1
     other = enrol(api, gallery, {"image": b64(png(2))}, **{"Idempotency-Key": "k1"})
     assert "another request" in problem(other, 422, "invalid-request").detail
-    path = f"/v1/galleries/{gallery}/entries"  # however a client frames it anew
+    path = f"/v1/galleries/{gallery}/entries"  # the framing of the body does not matter
     keyed = {"Idempotency-Key": "k2"}
     boundaries = [api.post(path, files=files(png(5)), headers=keyed).json() for _ in range(2)]
     assert boundaries[0] == boundaries[1]

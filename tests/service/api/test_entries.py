@@ -91,7 +91,7 @@ def test_a_deleted_entry_is_neither_listed_nor_found(api: httpx.Client, gallery:
     hits = api.post(f"/v1/galleries/{gallery}/search", files=files(png(1))).json()["hits"]
     assert [hit["entry_id"] for hit in hits] == [two]
     other = enrol(api, gallery, {"image": b64(png(1))})
-    assert ids(other)[0] > two  # an id is never given again
+    assert ids(other)[0] > two  # ids are not reused
 
 
 def test_an_entry_of_another_gallery_is_not_found(api: httpx.Client, gallery: str) -> None:

@@ -1,4 +1,4 @@
-"""Part masks and compatibility maps over HTTP, from a second graph of the bundle that is loaded when first needed."""
+"""Part masks and compatibility maps over HTTP, from a second graph that is loaded by the first call."""
 
 import base64
 import json
@@ -23,7 +23,7 @@ PARTS = 2
 
 
 def add_explain(folder: Path) -> Path:
-    """A graph whose masks are red and green by cells of 8 pixels, whose one compatibility is blue by cells of 16."""
+    """A graph with masks of red and green in cells of 8 pixels, and a compatibility map of blue in cells of 16."""
     nodes = [
         helper.make_node("Cast", ["crops"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["pixels"], ["planes"], perm=[0, 3, 1, 2]),

@@ -1,4 +1,4 @@
-"""A frame with boxes: what is cut out of it is what a crop of its own would be."""
+"""A frame with boxes: each box gives the same result as its crop."""
 
 import base64
 import json
@@ -53,7 +53,7 @@ def test_boxes_of_a_frame_give_the_embeddings_of_their_crops(api: httpx.Client) 
 
 def test_boxes_refer_to_the_upright_frame(api: httpx.Client) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees
+    exif[0x0112] = 6  # rotate by 90 degrees
     png = encode(frame().transpose(Image.Transpose.ROTATE_90), "PNG", exif=exif)
     answer = api.post("/v1/embeddings", files={"images": ("x", png)}, data={"boxes": json.dumps(BOXES)})
     found = [item["embedding"] for item in answer.json()["embeddings"]]

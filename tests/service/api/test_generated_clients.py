@@ -1,4 +1,4 @@
-"""Clients that others generate from the OpenAPI document: they are made without a warning, and they work."""
+"""Clients generated from the OpenAPI document: generated without warnings, and used against a server."""
 
 import base64
 import importlib
@@ -22,7 +22,7 @@ from tests.support.pictures import png
 from tests.support.servers import running
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "openapi.json"
-# Two types of bodies are bytes to the generator once it is told so; docs/how-to/clients.md says the same.
+# The generator treats two body types as bytes only if configured; see docs/how-to/clients.md.
 CONFIG = """
 content_type_overrides:
   application/x-ndjson: application/octet-stream
@@ -44,7 +44,7 @@ def b64(data: bytes) -> str:
 
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """The package that openapi-python-client makes: its models and types, and a function for each operation."""
+    """The package that openapi-python-client generates: models, types, and a function for each operation."""
     folder = tmp_path_factory.mktemp("generated")
     (folder / "config.yml").write_text(CONFIG)
     command = [sys.executable, "-m", "openapi_python_client", "generate", "--meta", "none", "--fail-on-warning"]
@@ -119,7 +119,7 @@ def test_a_generated_client_enrols_searches_changes_and_erases(generated: Any, b
         body = models.SearchJsonBody(vector=embedded.embeddings[0].embedding, top_k=1)
         assert ask(generated.search, "hall", body=body).hits[0].person_id == "p4"
 
-        # A change says what is given and nothing else: crops are kept, retention stays.
+        # A change contains only the given members: crops are kept, retention stays.
         changed = ask(generated.update_gallery, "hall", body=models.UpdateGalleryBody(purpose="a test"))
         assert (changed.purpose, changed.retention_days, changed.keep_crops) == ("a test", 30.0, True)
         entries = ask(generated.list_entries, "hall", limit=10).entries

@@ -1,4 +1,4 @@
-"""Lines of a body, whatever its chunks."""
+"""Splitting a body into lines."""
 
 from itertools import pairwise
 

@@ -117,7 +117,7 @@ def test_searches_are_limited_cancelled_at_the_deadline_and_dropped_on_disconnec
         return search(*arguments)
 
     monkeypatch.setattr(GalleryIndex, "search", gated)
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # one thread that searches
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # one search thread
     settings = Settings(bundle=bundle, data=tmp_path, max_queue=2, max_images=1, request_timeout=1.0)
     with running(settings) as client, ThreadPoolExecutor() as threads:
         client.post("/v1/galleries", json={"name": "few"})
@@ -162,7 +162,7 @@ def test_the_client_retries_on_429_and_enrols_each_crop_once(small: httpx.Client
 
 
 def _until(reached: Callable[[], bool]) -> None:
-    """Wait for what is soon the case, and half a minute at most."""
+    """Wait for a condition, at most half a minute."""
     end = time.monotonic() + 30
     while not reached():
         assert time.monotonic() < end
@@ -179,7 +179,7 @@ def test_bodies_over_the_common_budget_are_refused_until_one_is_released(small: 
     def status() -> int:
         return small.post("/v1/embeddings", json=large).status_code
 
-    assert status() == 422  # it fits, and holds no picture
+    assert status() == 422  # within the budget, but without an image
     with socket.create_connection((small.base_url.host, small.base_url.port), timeout=10) as connection:
         connection.sendall(head + b" " * 199_000)
         _until(lambda: metric(small, "pan_body_bytes") == 199_000)

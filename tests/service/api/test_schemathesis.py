@@ -1,4 +1,4 @@
-"""`schemathesis run` with its default checks against a service that has keys, as anybody would run it."""
+"""`schemathesis run` with its default checks, against a service with keys."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from benchmarks.common.served import Served
 from tests.support.servers import pan_serve
 
 HERE = Path(__file__).parent
-EXAMPLES = 3  # of each call, besides the cases that the document itself gives rise to, some 2,000
+EXAMPLES = 3  # of each call, besides some 2,000 cases that the document itself implies
 
 
 def test_responses_match_the_openapi_document_and_undocumented_requests_are_refused(

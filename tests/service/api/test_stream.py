@@ -64,7 +64,7 @@ def test_results_arrive_while_the_stream_is_open_and_their_entries_stay_after_a_
             stream.send(ready(n + 10)[20:] + b"\n")
             assert stream.line()["index"] == 2 * n + 1
         caplog.set_level("INFO")
-        stream.send(ready(99))  # without its newline: it never was a line
+        stream.send(ready(99))  # without its newline it is not a line
     while not any(record.__dict__.get("route", "").endswith("/stream") for record in caplog.records):
         time.sleep(0.01)
     assert not [record for record in caplog.records if record.levelname == "ERROR"]

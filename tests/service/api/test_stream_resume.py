@@ -23,7 +23,7 @@ def test_a_repeated_stream_enrols_nothing_twice_also_after_a_crash(launch: Calla
     with wire(server.url, "hall", "k1") as stream:
 
         def send() -> None:
-            with suppress(OSError):  # the server dies while it reads
+            with suppress(OSError):  # the server is killed while it reads
                 stream.send(b"".join(line + b"\n" for line in lines[:2500]))
 
         sending = threading.Thread(target=send)
@@ -81,7 +81,7 @@ def test_any_prefix_of_a_stream_gets_the_same_results(api: httpx.Client, gallery
             "enrolled": sum("entry_id" in one for one in again),
             "failed": sum("error" in one for one in again),
         }
-    with wire(str(api.base_url), gallery, "k") as stream:  # by one that waits for each result
+    with wire(str(api.base_url), gallery, "k") as stream:  # a client that waits for each result
         for n, line in enumerate(lines[:10]):
             stream.send(line + b"\n")
             assert stream.line() == results[n]

@@ -1,4 +1,4 @@
-"""Times at the ends of the calendar and outside of it, at every entrance, and in a database that holds them already."""
+"""Times at the ends of the calendar and out of range: in every call, and in a database of an earlier release."""
 
 import json
 import sqlite3
@@ -136,7 +136,7 @@ def test_invalid_times_of_earlier_releases_are_repaired_at_startup(
         assert "2026" <= found[2]["created_at"] < "9999"  # it would never have expired
         assert found[3]["created_at"] == "0001-01-01T00:00:00Z"
         assert http.get("/v1/galleries/hasty").json()["retention_days"] == 0.001
-        with sqlite3.connect(tmp_path / "data" / DATABASE) as db:  # and should one come again, no call fails over it
+        with sqlite3.connect(tmp_path / "data" / DATABASE) as db:  # with an invalid time in the database, no call fails
             db.execute("UPDATE entries SET captured_at = ?, created_at = ? WHERE id = 5", (far, -far))
         db.close()
         shown = http.get("/v1/galleries/old/entries/5").json()

@@ -1,4 +1,4 @@
-"""Values of another type than the OpenAPI document says: refused by name in bodies, forms, queries and imports."""
+"""Values of a wrong type: refused by name in bodies, forms, queries and imports."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ from tests.support.pictures import png
 DOCUMENT = openapi_document()
 VECTOR = [1.0] + [0.0] * (DIM - 1)
 PICTURE = base64.b64encode(png(1)).decode()
-# What each call needs besides the member that is wrong.
+# Valid arguments of each call, besides the wrong member.
 NEEDED: dict[str, dict[str, Any]] = {
     "/v1/galleries/{gallery}/search": {"vector": VECTOR},
     "/v1/compare": {"a": [PICTURE], "b": [PICTURE]},
@@ -128,7 +128,7 @@ def test_text_in_forms_and_queries_is_parsed_by_type(api: httpx.Client, gallery:
     for member, text in [("attributes", '["n"]'), ("attributes", "{"), ("rerank", "true"), ("rerank", "[")]:
         refused = api.post(f"{path}/search", data={member: text}, files={"images": png(1)})
         assert (refused.status_code, member in refused.json()["detail"]) == (422, True)
-    for member in ("attributes", "rerank"):  # JSON text is of forms; in JSON it is a text
+    for member in ("attributes", "rerank"):  # JSON text is for forms; in a JSON body it is a string
         assert api.post(f"{path}/search", json={"vector": VECTOR, member: "{}"}).status_code == 422
 
 

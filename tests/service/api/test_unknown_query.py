@@ -1,4 +1,4 @@
-"""A query parameter that a call does not have is refused, and the answer names those that it has."""
+"""Unknown query parameters are refused, and the error lists the known ones."""
 
 import base64
 from typing import Any
@@ -19,7 +19,7 @@ ENTRY = {"vector": [1.0] * DIM, "person_id": "p1", "camera_id": "c1"}
 
 
 def body(method: str, path: str) -> dict[str, Any]:
-    """What the call takes, so that nothing but its query is wrong."""
+    """Valid arguments of the call, so that only its query is invalid."""
     if path.endswith("/compare"):
         return {"json": {"a": [PICTURE], "b": [PICTURE]}}
     if path.endswith(("/embeddings", "/explain")):
@@ -49,7 +49,7 @@ def test_every_call_refuses_unknown_query_parameters(api: httpx.Client, gallery:
         assert (answer.status_code, answer.json()["code"]) == (422, "invalid-request"), answer.text
         detail = answer.json()["detail"]
         assert "known" in detail
-        assert len(answer.content) < 2000  # what was sent is not sent back at length
+        assert len(answer.content) < 2000  # the error quotes at most a part of the input
     assert before == [api.get("/v1/galleries").json()["galleries"], api.get(f"/v1/galleries/{gallery}/entries").json()]
 
 
@@ -71,7 +71,7 @@ def test_the_error_lists_known_parameters_and_suggests_the_nearest(api: httpx.Cl
     detail = api.get(f"{path}/entries", params={"person": "p2"}).json()["detail"]
     assert "did you mean person_id?" in detail
     assert "cursor, limit, person_id, camera_id" in detail
-    assert "takes none" in api.get(path, params={"limit": "1"}).json()["detail"]
+    assert "has no parameters" in api.get(path, params={"limit": "1"}).json()["detail"]
     raw = {"content": png(1), "headers": {"Content-Type": "image/png"}}
     assert "did you mean top_k?" in api.post(f"{path}/search", params={"topk": "1"}, **raw).json()["detail"]  # type: ignore[arg-type]
     wrong = api.post(f"{path}/search", json={"vector": ENTRY["vector"], "treshold": 0.5}).json()

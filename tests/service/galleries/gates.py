@@ -15,7 +15,7 @@ from tests.service.galleries.store import DIM
 
 @contextmanager
 def search_held(memory: GalleryIndex) -> Iterator[threading.Event]:
-    """Within it a search of this gallery runs, until the event is set or the end."""
+    """Run a search of this gallery until the event is set or the context ends."""
     inside, go_on = threading.Event(), threading.Event()
     nearest = memory.segment.search
 

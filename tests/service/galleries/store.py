@@ -36,7 +36,7 @@ DIM = 4
 
 
 class Store:
-    """Galleries of vectors with DIM numbers. The caller is always the same."""
+    """Galleries of DIM-dimensional vectors. Every command has the same caller."""
 
     def __init__(self, folder: Path) -> None:
         self.database = Database(folder / "pan.sqlite3", Metrics())
@@ -60,7 +60,7 @@ class Store:
         return await self.enrolment.enrol(EnrolCrops("me", name, crops, key=key))
 
     async def enrol(self, name: str, *persons: str) -> list[int]:
-        """The ids of new entries, whose vectors are all alike."""
+        """The ids of new entries with equal vectors."""
         vectors = np.tile(np.eye(1, DIM, dtype=np.float32), (len(persons), 1))
         batch = await self.enrol_vectors(name, [NewEntry(person) for person in persons], vectors)
         return list(range(batch.first_id, batch.first_id + batch.count))

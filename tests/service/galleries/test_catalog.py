@@ -1,4 +1,4 @@
-"""Galleries on a real SQLite file against a dictionary and brute force: any sequence of calls, restarts among them."""
+"""Galleries on a SQLite file, against a dictionary and brute force: random sequences of calls and restarts."""
 
 import asyncio
 import tempfile
@@ -33,7 +33,7 @@ class Kept:
 
 
 class Machine(RuleBasedStateMachine):
-    """`truth` is what the galleries must hold: name -> entry id -> entry."""
+    """`truth` is the expected content: name -> entry id -> entry."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Machine(RuleBasedStateMachine):
         self._random = np.random.default_rng(0)
         self.truth: dict[str, dict[int, Kept]] = {}
         self.keys: dict[tuple[str, str], tuple[list[int], list[tuple[str | None, str | None]]]] = {}
-        self.last = 0  # the greatest id that was ever given
+        self.last = 0  # the greatest id so far
         self.start()
 
     def start(self) -> None:
@@ -56,7 +56,7 @@ class Machine(RuleBasedStateMachine):
         return self._runner.run(call)
 
     def vectors(self, count: int) -> np.ndarray:
-        """Unit vectors, never twice the same: ties have no order to compare."""
+        """Different unit vectors, so that no scores are equal."""
         vectors = self._random.normal(size=(count, DIM))
         return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
@@ -107,7 +107,7 @@ class Machine(RuleBasedStateMachine):
             return
         batch = self.do(call)
         ids = list(range(batch.first_id, batch.first_id + len(known)))
-        assert ids[0] > self.last  # no id is ever given twice, also not after a restart
+        assert ids[0] > self.last  # ids are not reused, not even after a restart
         self.last = ids[-1]
         if key is not None:
             self.keys[name, key] = (ids, known)

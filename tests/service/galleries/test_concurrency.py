@@ -19,14 +19,14 @@ def test_a_running_search_delays_neither_other_galleries_nor_the_audit_log(tmp_p
                     asyncio.create_task(store.enrol("busy", "ben")),
                     asyncio.create_task(store.erase("busy", "ann")),
                 ]
-                await store.audit.record("me", "search", "busy", 1)  # of this very gallery too
+                await store.audit.record("me", "search", "busy", 1)  # of the same gallery
                 first, second = await store.enrol("other", "cat", "dan")
                 await store.update("other", first, person_id="eve")
                 await store.delete_entry("other", second)
                 assert store.found("other") == [first]
                 await store.create("third")
                 await store.delete("third")
-                # What is not answered yet waits for the search, and not for its turn to be written.
+                # Pending requests wait for the search; their changes are committed already.
                 rows = await store.rows("busy")
                 assert [row.person_id for row in rows] == ["ben"]
                 assert not any(task.done() for task in waiting)

@@ -1,4 +1,4 @@
-"""Kept crops: only where a gallery says so, encoded anew, saying nothing but their pixels; erased for good."""
+"""Kept crops: on request only, encoded again without metadata, and erased with their entries."""
 
 import base64
 import sqlite3
@@ -24,7 +24,7 @@ SECRET = b"48.8584N 2.2945E"
 
 @contextmanager
 def keeping(bundle: Path, data: Path, **options: Any) -> Iterator[httpx.Client]:
-    """A service with a gallery g that keeps crops."""
+    """A service with a gallery `g` that keeps crops."""
     with running(Settings(bundle=bundle, data=data)) as http:
         made = http.post("/v1/galleries", json={"name": "g", "keep_crops": True, **options})
         assert (made.status_code, made.json()["keep_crops"]) == (201, True)
@@ -45,16 +45,16 @@ def image(http: httpx.Client, entry_id: int, gallery: str = "g") -> bytes:
 
 
 def difference(kept: bytes, original: Image.Image) -> float:
-    """The mean difference of two pictures of one size, in levels of 255."""
+    """The mean difference of two images of one size, in levels of 255."""
     found = Image.open(BytesIO(kept))
     assert (found.format, found.mode, found.size) == ("JPEG", "RGB", original.size)
     return float(np.abs(np.asarray(found, np.float64) - np.asarray(original, np.float64)).mean())
 
 
 def talkative(upright: Image.Image) -> bytes:
-    """A JPEG that says where it was taken in every way it can, and lies on its side."""
+    """A rotated JPEG with a location in every kind of metadata."""
     exif = Image.Exif()
-    exif[0x0112] = 6  # show it turned by 90 degrees
+    exif[0x0112] = 6  # rotate by 90 degrees
     exif[0x010E] = SECRET.decode()
     exif.get_ifd(0x8825)[1] = SECRET.decode()
     turned = upright.transpose(Image.Transpose.ROTATE_90)
@@ -65,7 +65,7 @@ def talkative(upright: Image.Image) -> bytes:
 
 
 def anywhere(data: Path, kept: bytes) -> bool:
-    """Whether a piece of these bytes is in any file of a data folder. SQLite divides what is long among its pages."""
+    """Whether a part of these bytes is in any file of a data folder. SQLite splits long values among its pages."""
     held = b"".join(path.read_bytes() for path in data.iterdir() if path.is_file())
     return any(kept[start : start + 64] in held for start in range(700, len(kept) - 64, 64))
 
@@ -84,7 +84,7 @@ def test_a_kept_crop_is_upright_with_its_colours_and_without_metadata(bundle: Pa
         assert isinstance(found, JpegImageFile)
         assert not found.getexif()
         assert set(found.info) <= {"jfif", "jfif_version", "jfif_unit", "jfif_density"}
-        assert {layer[1:3] for layer in found.layer} == {(1, 1)}  # no colour was made coarser
+        assert {layer[1:3] for layer in found.layer} == {(1, 1)}  # no chroma subsampling
     for said in (SECRET, b"Exif", b"ICC_PROFILE", b"http://ns.adobe.com"):
         assert said not in kept
     assert not any(SECRET in path.read_bytes() for path in tmp_path.iterdir())
@@ -175,4 +175,7 @@ def test_the_kept_crop_is_deleted_with_its_entry(bundle: Path, tmp_path: Path) -
         kept, left = image(http, first), image(http, second)
         assert http.delete(f"/v1/galleries/g/entries/{first}").status_code == 204
         assert http.get(f"/v1/galleries/g/entries/{first}/image").json()["code"] == "not-found"
-    assert (anywhere(tmp_path, kept), anywhere(tmp_path, left)) == (False, True)  # the log goes when the service stops
+    assert (anywhere(tmp_path, kept), anywhere(tmp_path, left)) == (
+        False,
+        True,
+    )  # the write-ahead log is removed when the service stops

@@ -1,4 +1,4 @@
-"""Verdicts and probabilities by the bundle's calibration, and by a threshold of one's own."""
+"""Verdicts and probabilities by the calibration of the bundle, and verdicts by a given threshold."""
 
 import math
 from collections.abc import Iterator

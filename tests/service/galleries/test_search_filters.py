@@ -57,7 +57,7 @@ def test_person_time_and_attribute_filters_equal_brute_force(
     query = vector(3, 50)
     truth = [(entry, score) for entry, score in brute_force(query) if keep(entry - 1)]
     check(town.post(PATH, json={"vector": query.tolist(), "top_k": 100, **options}), truth)
-    if list(options) == ["attributes"]:  # in a form, which knows texts only
+    if list(options) == ["attributes"]:  # in a form, which has only texts
         check(by_image(town, (3, 50), top_k=100, attributes=json.dumps(options["attributes"])), truth)
 
 

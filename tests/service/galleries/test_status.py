@@ -22,7 +22,7 @@ from tests.service.galleries.gates import run
 
 @contextmanager
 def read_held(database: Database) -> Iterator[None]:
-    """Within it a reader's thread is busy, so that another read needs another."""
+    """Keep one reader thread busy, so that another read needs another thread."""
     inside, go_on = threading.Event(), threading.Event()
 
     def held(db: sqlite3.Connection) -> None:
@@ -41,7 +41,7 @@ def read_held(database: Database) -> Iterator[None]:
 
 @contextmanager
 def no_more_files() -> Iterator[None]:
-    """Within it the process can open no file."""
+    """Let the process open no file while the context is open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest_free = os.open(os.devnull, os.O_RDONLY)
     os.close(lowest_free)

@@ -1,4 +1,4 @@
-"""A gallery out of one service and into another: the same entries, the same answers; whole or not at all."""
+"""Export and import of galleries: equal entries and search results, completely or not at all."""
 
 import base64
 import hashlib
@@ -26,7 +26,7 @@ _FILE = {"Content-Type": "application/octet-stream"}
 
 
 def filled(client: Client, name: str, count: int = 1203) -> None:
-    """More than two batches, some entries with everything that can be known."""
+    """More than two batches; some entries have all metadata."""
     client.create_gallery(name, "a test", retention_days=30)
     vectors = np.random.default_rng(0).normal(size=(count, DIM))
     rows = [{"vector": vector.tolist(), "person_id": f"p{n % 7}"} for n, vector in enumerate(vectors)]
@@ -48,7 +48,7 @@ def exported(client: Client, name: str) -> bytes:
 
 
 def sealed(lines: list[bytes]) -> bytes:
-    """Lines with a last one that fits them, by its definition."""
+    """Lines with the footer that their format defines."""
     text = b"".join(line + b"\n" for line in lines)
     return text + json.dumps({"lines": len(lines), "sha256": hashlib.sha256(text).hexdigest()}).encode() + b"\n"
 
@@ -167,7 +167,7 @@ def test_kept_crops_are_imported_and_encoded_again(bundle: Path, tmp_path: Path)
         source.enrol("lobby", crops[:2])
         http.patch("/v1/galleries/lobby", json={"keep_crops": False})
         http.patch("/v1/galleries/lobby", json={"keep_crops": True})
-        source.enrol("lobby", crops)  # so that the first two entries have no picture
+        source.enrol("lobby", crops)  # the first two entries have no image
         lines = exported(source, "lobby").splitlines()[:-1]
         first, *entries = [orjson.loads(line) for line in lines]
         assert (first["version"], first["keep_crops"]) == (2, True)

@@ -22,7 +22,7 @@ CROPS = [
 
 
 def seen(n: int) -> dict[str, Any]:
-    """When, every third unknown, and in what."""
+    """Attributes, and a time for two thirds of the entries."""
     at = {} if n % 3 == 0 else {"captured_at": f"2024-05-01T{n // 2:02}:00:00Z"}
     return {**at, "attributes": {"coat": ["red", "blue", None][n % 3], "bags": n % 4, "hat": n % 2 == 0}}
 

@@ -13,7 +13,7 @@ from tests.support.servers import running
 
 @pytest.fixture(scope="module")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle with another model, of another dimension."""
+    """A bundle with another model and another dimension."""
     return write_bundle(tmp_path_factory.mktemp("other"), seed=1, dim=OTHER_DIM)
 
 

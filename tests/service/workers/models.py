@@ -35,14 +35,14 @@ def fill(client: Client, count: int = PEOPLE) -> None:
 
 
 def by_the_other(kept: Sequence[bytes]) -> np.ndarray:
-    """What the other model is by definition, of pictures as Pillow reads them."""
+    """The embeddings by the definition of the other model, of images as Pillow reads them."""
     size = (WIDTH, HEIGHT)
     crops = [np.asarray(Image.open(BytesIO(one)).resize(size, Image.Resampling.BILINEAR)) for one in kept]
     return reference_embedding(np.stack(crops), seed=1, dim=OTHER_DIM)
 
 
 def stored(data: Path, dim: int) -> dict[int, np.ndarray]:
-    """The vectors that are on the disk, by entry."""
+    """The stored vectors by entry."""
     with sqlite3.connect(data / "pan.sqlite3") as db:
         rows = db.execute("SELECT entry_id, vector FROM vectors").fetchall()
     db.close()
@@ -50,7 +50,7 @@ def stored(data: Path, dim: int) -> dict[int, np.ndarray]:
 
 
 def settled(data: Path) -> None:
-    """Wait until every vector lies in its place."""
+    """Wait until every vector is in the table `vectors`."""
     with sqlite3.connect(data / "pan.sqlite3") as db:
         while db.execute("SELECT count(*) FROM reembedded").fetchone()[0]:
             time.sleep(0.01)
@@ -72,7 +72,7 @@ async def opened(bundle: Path, data: Path) -> AsyncIterator[tuple[Container, htt
 
 
 class Paused:
-    """Lets the first batches through, and the others when told."""
+    """Embeds the first batches at once, and the others after an event."""
 
     def __init__(self, service: Container, batches: int) -> None:
         self._embed = service.embedder.embed_background

@@ -47,7 +47,7 @@ def test_every_entry_gets_the_vector_of_its_kept_crop_and_keeps_its_id(bundle: P
             (hit,) = client.search("g", png(n, shot=1), top_k=1).hits or []
             assert (hit.person_id, hit.entry_id) == (f"p{n}", n + 1)
         assert client.enrol("g", [Crop(png(99))]).results[0].entry_id == PEOPLE + 1
-        assert client.re_embed("g").state == "current"  # there is nothing left to do
+        assert client.re_embed("g").state == "current"  # nothing to do
         settled(data)
     after = stored(data, OTHER_DIM)
     assert [*after][:-1] == [*before]
@@ -83,7 +83,7 @@ def test_a_gallery_answers_and_changes_during_its_re_embedding(other: Path, data
             for path, body in (("search", {"images": [picture]}), ("entries", {"entries": [{"image": picture}]})):
                 refused = await http.post(f"/galleries/g/{path}", json=body)
                 assert (refused.status_code, refused.json()["code"]) == (409, "model-mismatch")
-            for entry in (2, PEOPLE - 1):  # one that is done, and one that is not
+            for entry in (2, PEOPLE - 1):  # an entry that is done, and one that is not
                 assert (await http.delete(f"/galleries/g/entries/{entry}")).status_code == 204
                 renamed = await http.patch(f"/galleries/g/entries/{entry + 1}", json={"person_id": f"new{entry + 1}"})
                 assert renamed.json()["person_id"] == f"new{entry + 1}"

@@ -46,14 +46,14 @@ def test_at_most_the_allowed_number_of_entries_is_dropped(other: Path, data: Pat
         db.execute("DELETE FROM crops WHERE entry_id = 8")
     db.close()
     with running(Settings(bundle=other, data=data)) as http, Client(str(http.base_url)) as client:
-        client.re_embed("g", drop_without_crop=True)  # the one that is known to have none
+        client.re_embed("g", drop_without_crop=True)  # the one entry without a crop
         found = until_done(client)
         assert (found.state, found.done, found.without_crop) == ("stopped", PEOPLE - 2, 2)
         assert found.problem is not None
         assert "2 of 30 entries" in found.problem
         assert client.gallery("g").entries == PEOPLE
         assert [hit.person_id for hit in client.search_entry("g", 7, top_k=100).hits or []]
-        client.re_embed("g")  # to go on as it was agreed, it need not be agreed again; the damaged one is tried again
+        client.re_embed("g")  # continues with the allowed number; the damaged crop is tried again
         assert until_done(client).state == "stopped"
         client.re_embed("g", drop_without_crop=True)
         assert until_done(client).state == "current"

@@ -111,7 +111,7 @@ def test_after_a_kill_the_re_embedding_continues_by_itself(
             found = client.re_embedding("g")
         server.stop(signal.SIGKILL)
     assert found.state == "running"
-    server = launch(bundle=bundle)  # with the former model all is as it was
+    server = launch(bundle=bundle)  # with the old model the gallery is unchanged
     with Client(server.url) as client:
         assert [hit.person_id for hit in client.search("g", png(3), top_k=1).hits or []] == ["p3"]
         client.enrol("g", [Crop(png(900), EntryInfo(person_id="late"))])

@@ -33,7 +33,7 @@ from tests.support.pictures import png
 
 
 def lengths(data: Path) -> list[bytes]:
-    """The vectors that are in their place on the disk."""
+    """The vectors in the table `vectors`."""
     with sqlite3.connect(data / "pan.sqlite3") as db:
         found = [row[0] for row in db.execute("SELECT vector FROM vectors")]
     db.close()
@@ -83,7 +83,7 @@ def test_after_the_switch_every_reader_sees_the_new_vectors(
                 before = await read_all(http)
             assert {len(vector) for vector in lengths(data)} == {4 * DIM, 4 * OTHER_DIM}  # nothing was moved
             create_backup(data, tmp_path / "backup")
-            async with opened(other, data) as (_, http):  # and nothing is, after a restart
+            async with opened(other, data) as (_, http):  # not even after a restart
                 assert (await read_all(http) == before).all()
                 assert (await http.patch("/galleries/g", json={"keep_crops": False})).status_code == 200
         async with opened(other, data) as (_, http):

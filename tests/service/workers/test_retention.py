@@ -1,4 +1,4 @@
-"""Retention: what has expired answers nothing from that moment on, and is gone from every file soon after."""
+"""Retention: expired entries are not found any more, and are erased from every file soon."""
 
 import asyncio
 import hashlib
@@ -24,7 +24,7 @@ VECTORS = np.random.default_rng(0).normal(size=(40, 64)).astype(np.float32)
 
 
 class Clock:
-    """Stands still `days` from now."""
+    """Always the time `days` from now."""
 
     days = 0.0
 
@@ -49,17 +49,17 @@ async def api(bundle: Path, data: Path, clock: Clock) -> AsyncIterator[httpx.Asy
 
 
 async def found(http: httpx.AsyncClient, **options: Any) -> set[str]:
-    """Everybody whom a search for all finds, and only if grouping by person agrees."""
+    """The persons that a search finds. A search grouped by person must agree."""
     asked = {"vector": VECTORS[0].tolist(), "top_k": 1000, **options}
     hits = (await http.post("/galleries/g/search", json=asked)).json()["hits"]
     persons = (await http.post("/galleries/g/search", json={**asked, "group_by": "person"})).json()["persons"]
     assert {hit["person_id"] for hit in hits} == {one["person_id"] for one in persons}
-    assert all(one["entries"] == len(one["hits"]) for one in persons)  # no score counts what has expired
+    assert all(one["entries"] == len(one["hits"]) for one in persons)  # expired entries do not affect scores
     return {hit["person_id"] for hit in hits}
 
 
 def purges(data: Path) -> list[tuple[str, int]]:
-    """Who purged how many, as the audit has it."""
+    """Caller and count of each purge in the audit log."""
     with sqlite3.connect(data / "pan.sqlite3") as db:
         rows = db.execute("SELECT who, count FROM audit WHERE action = 'purge' ORDER BY id").fetchall()
     db.close()
@@ -91,7 +91,7 @@ def test_an_expired_entry_is_not_found_by_searches_and_erased_at_a_restart(bundl
             clock.days = 5.1
             receipt = (await http.post("/galleries/g/purge")).json()
             assert (receipt["entries"], receipt["overwritten"]) == (2, True)
-            clock.days = 0  # from here on they are not hidden but gone
+            clock.days = 0  # the entries are erased by now, not only hidden
             assert await found(http) == {"p0", "p2"}
             assert (await http.get("/galleries/g")).json()["entries"] == 2
             metrics = await http.get("http://127.0.0.1/metrics")
@@ -101,7 +101,7 @@ def test_an_expired_entry_is_not_found_by_searches_and_erased_at_a_restart(bundl
         wide = VECTORS[:4].astype(np.float64)
         unit = (wide / np.linalg.norm(wide, axis=1, keepdims=True)).astype(np.float32)
         assert [vector.tobytes() in held for vector in unit] == [True, False, True, False]
-        clock.days = 11  # the service was down meanwhile: it purges when it starts
+        clock.days = 11  # the service was stopped meanwhile, and purges at its start
         async with api(bundle, tmp_path, clock) as http:
             while (await http.get("/galleries/g")).json()["entries"]:
                 assert await found(http) == set()
@@ -195,10 +195,10 @@ def test_idempotency_keys_expire_after_seven_days(bundle: Path, tmp_path: Path) 
             assert [await enrol(http), await enrol(http)] == [1, 1]
             clock.days = 6.9
             assert await enrol(http) == 1
-            clock.days = 7.1  # before anybody has tidied up
+            clock.days = 7.1  # before the next purge
             assert (kept(), await enrol(http)) == (1, 2)
         clock.days = 7.2
-        async with api(bundle, tmp_path, clock):  # nobody enrols anything, and it goes all the same
+        async with api(bundle, tmp_path, clock):  # without a new enrolment
             while kept():
                 await asyncio.sleep(0.01)
 
