@@ -1,4 +1,7 @@
-"""What training, export and service agree on: the manifest, image preprocessing and hashing. No torch, no web."""
+"""The model contract that training, export and service share: manifest, loading, hashing, image preprocessing, errors.
+
+Imports none of the other packages, and no torch or web framework. Public: the names in `__all__`.
+"""
 
 from bundle.errors import (
     BundleError,

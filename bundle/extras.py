@@ -1,4 +1,4 @@
-"""How a missing optional dependency is installed: one place for the command, so that it stays the one README gives."""
+"""The command that installs an optional dependency, in one place so that it matches README."""
 
 from typing import Literal, get_args
 

@@ -19,7 +19,7 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A verified bundle: every file the manifest names is there with the bytes it promises."""
+    """A verified bundle: every file that the manifest names exists with the stated size and hash."""
 
     path: Path
     manifest: Manifest
@@ -27,7 +27,7 @@ class Bundle:
     def file(self, kind: Kind, precision: Precision, purpose: Purpose = "embed") -> tuple[EngineFile, Path]:
         """The first engine file of a kind, precision and purpose, with its path.
 
-        Raises BundleFileError where there is none.
+        Raises BundleFileError if there is none.
         """
         for entry in self.manifest.files:
             if (entry.kind, entry.precision, entry.purpose) == (kind, precision, purpose):
@@ -57,7 +57,7 @@ def fingerprint(weights: Mapping[str, npt.NDArray[Any]], spec: InputSpec) -> str
 
 
 def save_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write `manifest.json` so that a reader sees the old one or the new one, and a power loss keeps one of them."""
+    """Write `manifest.json` atomically and sync it: a reader, also after a power loss, finds the old or the new one."""
     temporary = folder / f".{MANIFEST}.tmp"
     with temporary.open("w", encoding="utf-8") as stream:
         stream.write(manifest.model_dump_json(indent=2) + "\n")
@@ -74,7 +74,7 @@ def save_manifest(folder: Path, manifest: Manifest) -> None:
 def load_bundle(folder: Path) -> Bundle:
     """Read a bundle and verify the size and hash of every file it names.
 
-    Raises ManifestError or BundleFileError with the way out.
+    Raises ManifestError or BundleFileError with the remedy.
     """
     path = folder / MANIFEST
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""`manifest.json`: what a bundle holds, in typed, versioned, strict form."""
+"""The schema of `manifest.json`, which describes the files of a bundle."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Literal
@@ -18,7 +18,7 @@ Cosine = Annotated[float, Field(ge=-1.0 - 1e-6, le=1.0 + 1e-6)]
 
 
 class StrictModel(BaseModel):
-    """Unknown keys are refused: a typing error must not become a silent default."""
+    """Refuses unknown keys, so that a misspelt key is an error and not a silent default."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -37,7 +37,7 @@ class ModelInfo(StrictModel):
 
 
 class InputSpec(StrictModel):
-    """What an engine takes: (B, height, width, 3) uint8 RGB. `mean` and `std` are already inside the graph."""
+    """The input of an engine: (B, height, width, 3) uint8 RGB. The graph applies `mean` and `std` itself."""
 
     height: int = Field(ge=16)
     width: int = Field(ge=16)
@@ -50,7 +50,7 @@ class InputSpec(StrictModel):
 
 
 class OutputSpec(StrictModel):
-    """What an engine gives: (B, dim) float32 rows of unit length."""
+    """The output of an engine: (B, dim) float32 rows of unit length."""
 
     dim: int = Field(ge=1)
     dtype: Literal["float32"] = "float32"
@@ -58,7 +58,7 @@ class OutputSpec(StrictModel):
 
 
 class Parity(StrictModel):
-    """How far an engine file departs from PyTorch, on what it was measured, and the gates it passed."""
+    """Differences between an engine and PyTorch, the data they were measured on, and the gates."""
 
     data: str
     images: int = Field(ge=1)
@@ -75,7 +75,7 @@ class Parity(StrictModel):
 
 
 class BatchProfile(StrictModel):
-    """Batch sizes an engine accepts; `max` is None where the graph is fully dynamic."""
+    """Batch sizes that an engine accepts; `max` is None if there is no limit. `opt` is the one it is optimised for."""
 
     min: int = Field(default=1, ge=1)
     opt: int | None = Field(default=None, ge=1)
@@ -83,7 +83,7 @@ class BatchProfile(StrictModel):
 
 
 class BuiltFor(StrictModel):
-    """The GPU and library a TensorRT engine was compiled for; it runs nowhere else."""
+    """The GPU and library that a TensorRT engine was compiled for; it does not run on others."""
 
     library_version: str
     gpu: str | None = Field(default=None, description="None: built ahead of time, on a machine without one")
@@ -98,7 +98,7 @@ Purpose = Literal["embed", "explain"]
 
 
 class EngineFile(StrictModel):
-    """One file as one runtime computes it: which bytes it must have, how well it agrees with PyTorch.
+    """One engine: a file with its size and hash, the runtime that computes it, and its agreement with PyTorch.
 
     `kind` is the runtime that was measured: ONNX Runtime, OpenVINO, TensorRT. OpenVINO reads the ONNX files and chooses
     the precision when it loads them, so two entries may name one file.
@@ -120,12 +120,12 @@ class EngineFile(StrictModel):
         return f"{self.kind} {self.precision}" + ("" if self.purpose == "embed" else f" {self.purpose}")
 
     @model_validator(mode="after")
-    def _only_tensorrt_waits_for_its_gpu(self) -> "EngineFile":
+    def _only_tensorrt_may_be_unverified(self) -> "EngineFile":
         compiled = self.kind in ("tensorrt", "tensorrt_rtx")
         if self.parity is None and not compiled:
-            raise ValueError(f"{self.label} has no parity; only a TensorRT engine may wait for its GPU")
+            raise ValueError(f"{self.label} has no parity; only TensorRT engines may be unverified")
         if (self.built_for is not None) != compiled:
-            raise ValueError(f"{self.label}: built_for belongs to TensorRT engines, and to each of them")
+            raise ValueError(f"{self.label}: every TensorRT engine has built_for, and no other engine has")
         return self
 
 
@@ -162,7 +162,7 @@ class Provenance(StrictModel):
 
 
 class Manifest(StrictModel):
-    """The one contract between export and service."""
+    """The contract between export and service."""
 
     schema_version: Literal[1] = 1
     created_at: datetime = Field(default_factory=lambda: datetime.now(UTC))

@@ -10,7 +10,7 @@ from rich.console import Console
 from bundle import InputSpec
 from training.checkpoint import load_checkpoint
 from training.cli.common import AsJson
-from training.cli.evaluation_tables import outcome_tables
+from training.cli.evaluation_tables import result_tables
 from training.data import read_data
 from training.embed import Embed, embed_data, torch_embedder
 from training.errors import ConfigError
@@ -52,11 +52,11 @@ def evaluate(
         embedded = embed_data(embed, read_data(data), spec)
         if flip:
             embedded = embedded._replace(data=f"{embedded.data}, flip averaging")
-    outcome = measure(embedded, full=full, neighbours=query_expansion, reranked=rerank)
+    results = measure(embedded, full=full, neighbours=query_expansion, reranked=rerank)
     if as_json:
-        print(json.dumps(outcome.as_json()))
+        print(json.dumps(results.as_json()))
         return
-    for table in outcome_tables(outcome):
+    for table in result_tables(results):
         Console().print(table, soft_wrap=isinstance(table, str), highlight=False)
 
 

@@ -5,16 +5,16 @@ from collections.abc import Iterator
 from rich.table import Table
 
 from bundle import Evaluation
-from training.evaluation import AtRate, CameraPair
-from training.evaluation.measurement import Outcome
+from training.evaluation import CameraPair, OperatingPoint
+from training.evaluation.measurement import EvaluationResults
 
 
-def outcome_tables(outcome: Outcome) -> Iterator[Table | str]:
+def result_tables(results: EvaluationResults) -> Iterator[Table | str]:
     """The tables to print, in order."""
-    for evaluation in (outcome.plain, outcome.expanded, outcome.reranked):
+    for evaluation in (results.plain, results.expanded, results.reranked):
         if evaluation:
             yield ranking_table(evaluation)
-    if report := outcome.report:
+    if report := results.report:
         pairs, searches = report.verification, report.open_set
         title = f"verification: {pairs.positives} positive and {pairs.negatives} negative pairs"
         yield _rate_table(title, "false-positive rate", "TPR", pairs.at)
@@ -36,7 +36,7 @@ def ranking_table(evaluation: Evaluation) -> Table:
     return table
 
 
-def _rate_table(title: str, rate: str, found: str, at: tuple[AtRate, ...]) -> Table:
+def _rate_table(title: str, rate: str, found: str, at: tuple[OperatingPoint, ...]) -> Table:
     table = Table(title=title)
     for name in (rate, "threshold", found):
         table.add_column(name, justify="right")

@@ -42,8 +42,8 @@ def report(
             without_pam=without_pam,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    if page.lacking:
-        errors.print(f"warning: {page.lacking}", markup=False, soft_wrap=True)
+    if page.warning:
+        errors.print(f"warning: {page.warning}", markup=False, soft_wrap=True)
     file = out or run / REPORT
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(page.html, encoding="utf-8")

@@ -8,18 +8,18 @@ from training.evaluation.cameras import CameraPair
 from training.evaluation.inputs import JUNK, Embedded, Floats, Ints, Labels, unit
 from training.evaluation.openset import OpenSet
 from training.evaluation.report import Report, calibrate, evaluate_embeddings, evaluate_similarity, full_report
-from training.evaluation.thresholds import AtRate
+from training.evaluation.thresholds import OperatingPoint
 from training.evaluation.verification import Verification
 
 __all__ = [
     "JUNK",
-    "AtRate",
     "CameraPair",
     "Embedded",
     "Floats",
     "Ints",
     "Labels",
     "OpenSet",
+    "OperatingPoint",
     "Report",
     "Similarity",
     "Verification",

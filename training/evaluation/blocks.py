@@ -32,7 +32,7 @@ class Block:
 
 
 class Measurement(Protocol):
-    """Takes every block once and then has a result."""
+    """Accumulates blocks; each is added once."""
 
     def add(self, block: Block) -> None:
         """Process a block."""
@@ -51,7 +51,7 @@ def measure(similarity: Similarity, query: Labels, gallery: Labels, *measurement
 
 
 def blocks(similarity: Similarity, query: Labels, gallery: Labels) -> Iterator[Block]:
-    """Queries in order, as many at a time as keep a block's arrays within `BLOCK_BYTES`."""
+    """Blocks of consecutive queries, sized so that a block's arrays stay within `BLOCK_BYTES`."""
     for rows in spans(len(query.person), 16 * len(gallery.person)):
         person_B1, camera_B1 = query.person[rows, None], query.camera[rows, None]
         same_BG = person_B1 == gallery.person

@@ -16,7 +16,7 @@ from training.evaluation.verification import Verification
 
 Doubles = npt.NDArray[np.float64]
 
-BINS = 4000  # over cosines of -1 to 1: the fit moves by less than its third digit
+BINS = 4000  # over cosines of -1 to 1: binning changes the fit only after its third digit
 
 
 class Histogram:
@@ -43,8 +43,7 @@ class Histogram:
 def fit_logistic(positive: npt.NDArray[np.int64], negative: npt.NDArray[np.int64]) -> tuple[float, float]:
     """Slope and intercept of probability = 1 / (1 + exp(-(slope * cosine + intercept))) from two histograms (BINS,).
 
-    Targets are (n + 1) / (n + 2) in place of 1, as Platt gives them, so that pairs which cosine separates altogether
-    still have a finite slope.
+    Targets are Platt's (n + 1) / (n + 2) instead of 1, so that the slope stays finite for perfectly separated pairs.
     """
     from scipy.optimize import minimize  # imported here because it takes half a second
     from scipy.special import expit

@@ -7,7 +7,7 @@ import numpy as np
 
 from training.evaluation.blocks import Block, positive_ranks
 from training.evaluation.inputs import Labels
-from training.evaluation.ranking import Score, per_cent, score
+from training.evaluation.ranking import QueryScore, mean_percent, score
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +27,10 @@ class Cameras:
     def __init__(self, query: Labels, gallery: Labels) -> None:
         self.camera = query.camera
         self.columns = {int(camera): np.flatnonzero(gallery.camera == camera) for camera in np.unique(gallery.camera)}
-        self.scores: dict[tuple[int, int], list[Score]] = defaultdict(list)
+        self.scores: dict[tuple[int, int], list[QueryScore]] = defaultdict(list)
 
     def add(self, block: Block) -> None:
-        """Score the block's queries, camera by camera."""
+        """QueryScore the block's queries, camera by camera."""
         for camera, columns in self.columns.items():
             similarity, positive = block.similarity_BG[:, columns], block.positive_BG[:, columns]
             negative = block.negative_BG[:, columns]
@@ -45,8 +45,8 @@ class Cameras:
                 query_camera=pair[0],
                 gallery_camera=pair[1],
                 queries=len(scores),
-                mAP=per_cent(score.precision for score in scores),
-                rank1=per_cent(score.first == 1 for score in scores),
+                mAP=mean_percent(score.precision for score in scores),
+                rank1=mean_percent(score.first == 1 for score in scores),
             )
             for pair, scores in sorted(self.scores.items())
         )

@@ -26,8 +26,8 @@ KEYS = ("query", "query_id", "query_camera", "gallery", "gallery_id", "gallery_c
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """The plain figures; None for each measurement that was not requested."""
+class EvaluationResults:
+    """The plain ranking, and the requested further measurements; None for the others."""
 
     plain: Evaluation
     report: Report | None
@@ -50,7 +50,7 @@ class Outcome:
         return fields
 
 
-def measure(embedded: Embedded, *, full: bool, neighbours: int | None, reranked: bool) -> Outcome:
+def measure(embedded: Embedded, *, full: bool, neighbours: int | None, reranked: bool) -> EvaluationResults:
     """Measure the ranking. `neighbours` (K of query expansion) and `reranked` each apply to the plain embeddings.
 
     Raises DataError.
@@ -68,7 +68,7 @@ def measure(embedded: Embedded, *, full: bool, neighbours: int | None, reranked:
         similarity = rerank(rows.query_QD, rows.gallery_GD)
         name = f"{rows.data}, re-ranked (k1 {K1}, k2 {K2}, lambda {LAMBDA:g})"
         again = evaluate_similarity(similarity, rows.query, rows.gallery, name)
-    return Outcome(plain, report, expanded, again)
+    return EvaluationResults(plain, report, expanded, again)
 
 
 def read_features(path: Path) -> Embedded:
@@ -79,9 +79,9 @@ def read_features(path: Path) -> Embedded:
         return Labels(arrays[f"{side}_id"].astype(np.int64), arrays[f"{side}_camera"].astype(np.int64))
 
     query = labels("query")
-    if nobody := int((query.person <= DISTRACTOR).sum()):
+    if invalid := int((query.person <= DISTRACTOR).sum()):
         raise DataError(
-            f"{path}: {nobody} query ids are 0 or less (0 is a distractor, -1 junk); number persons from 1 "
+            f"{path}: {invalid} query ids are 0 or less (0 is a distractor, -1 junk); number persons from 1 "
             "and remove other queries"
         )
     return Embedded(arrays["query"], query, arrays["gallery"], labels("gallery"), path.name)
@@ -99,7 +99,7 @@ def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
                 raise DataError(f"{path} lacks {', '.join(missing)}; it needs {', '.join(KEYS)}")
             arrays = {key: file[key] for key in KEYS}
     except (OSError, ValueError, BadZipFile) as error:
-        why = "an array holds objects in place of numbers" if "allow_pickle" in str(error) else str(error)
+        why = "an array holds objects instead of numbers" if "allow_pickle" in str(error) else str(error)
         raise DataError(f"{path} cannot be read as .npz: {why}; write it again with numpy.savez") from None
     for key, array in arrays.items():
         rows = key in ("query", "gallery")

@@ -1,6 +1,6 @@
 """Retrieval quality by the official rules: CMC, mAP in both conventions, mINP.
 
-A query without a positive is skipped and leaves every mean.
+A query without a positive is skipped; the means are over the other queries.
 """
 
 from collections.abc import Iterable
@@ -18,25 +18,25 @@ CMC_RANKS = (1, 5, 10, 20)
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class QueryScore:
     """One query's ranking."""
 
     precision: float  # AP: the mean precision at the positives
-    trapezoid: float  # AP as Matlab's official code integrates it
-    inverse: float  # INP: positives over the rank of the last one
+    trapezoid: float  # AP by the trapezoid rule, as in the official Matlab code
+    inverse: float  # inverse negative penalty: number of positives / rank of the last one
     first: int  # rank of the first positive
 
 
 class Ranking:
-    """The official figures, over all queries."""
+    """Accumulates the score of every query."""
 
     def __init__(self, gallery: Labels) -> None:
         self.gallery = int((gallery.person != JUNK).sum())
-        self.scores: list[Score] = []
-        self.queries: list[int] = []  # the row of the query that each score is of
+        self.scores: list[QueryScore] = []
+        self.queries: list[int] = []  # the query row of each score
 
     def add(self, block: Block) -> None:
-        """Score the block's queries."""
+        """QueryScore the block's queries."""
         for index in np.flatnonzero(block.positive_BG.any(1)):
             self.queries.append(block.rows.start + int(index))
             self.scores.append(
@@ -44,7 +44,7 @@ class Ranking:
             )
 
     def result(self, data: str) -> Evaluation:
-        """The means, in per cent. Raises DataError where no query has a positive."""
+        """The means, in per cent. Raises DataError if no query has a positive."""
         scores = self.scores
         if not scores:
             raise DataError("no query has a gallery crop of the same person in another camera; nothing can be measured")
@@ -52,21 +52,21 @@ class Ranking:
             data=data,
             queries=len(scores),
             gallery=self.gallery,
-            mAP=per_cent(score.precision for score in scores),
-            mAP_official=per_cent(score.trapezoid for score in scores),
-            mINP=per_cent(score.inverse for score in scores),
-            cmc={rank: per_cent(score.first <= rank for score in scores) for rank in CMC_RANKS},
+            mAP=mean_percent(score.precision for score in scores),
+            mAP_official=mean_percent(score.trapezoid for score in scores),
+            mINP=mean_percent(score.inverse for score in scores),
+            cmc={rank: mean_percent(score.first <= rank for score in scores) for rank in CMC_RANKS},
         )
 
 
-def score(ranks: list[int]) -> Score:
-    """Score a ranking by the ascending ranks of its positives."""
+def score(ranks: list[int]) -> QueryScore:
+    """QueryScore a ranking by the ascending ranks of its positives."""
     rank = np.array(ranks)
     found = np.arange(1, len(rank) + 1)
     precision = found / rank
     # just above each hit: the precision before it, 1 at rank 0
     before = np.where(rank > 1, (found - 1) / np.maximum(rank - 1, 1), 1.0)
-    return Score(
+    return QueryScore(
         precision=float(precision.mean()),
         trapezoid=float(((precision + before) / 2).mean()),
         inverse=len(rank) / ranks[-1],
@@ -74,6 +74,6 @@ def score(ranks: list[int]) -> Score:
     )
 
 
-def per_cent(values: Iterable[Any]) -> float:
+def mean_percent(values: Iterable[Any]) -> float:
     """The mean, in per cent."""
     return round(100 * float(np.mean(list(values))), 4)

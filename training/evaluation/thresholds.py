@@ -1,7 +1,7 @@
-"""The lowest threshold that keeps a stated rate of false positives, exactly and from a stream.
+"""The lowest threshold at a stated false-positive rate, computed exactly from a stream of similarities.
 
-A decision is `similarity >= threshold`. At rate f over N impostor similarities, floor(f * N) of them may pass: the
-threshold lies just above the next one below.
+A decision is `similarity >= threshold`. At rate f over N impostor similarities, floor(f * N) of them may pass, so the
+threshold lies just above the next largest one.
 """
 
 from collections.abc import Sequence
@@ -11,20 +11,20 @@ import numpy as np
 
 from training.evaluation.inputs import Floats
 
-MIN_FALSE = 10  # with fewer mistakes behind it, a rate is known to no better than a factor of two
+MIN_FALSE = 10  # with fewer false positives, the estimate of a rate is off by up to a factor of two
 
 
 @dataclass(frozen=True, slots=True)
-class AtRate:
-    """What a threshold at a stated rate of false positives finds, in per cent."""
+class OperatingPoint:
+    """A threshold at a false-positive rate. `found`: the true-positive or identification rate there, in per cent."""
 
     rate: float
     threshold: float
     found: float
 
 
-class Largest:
-    """The `count` largest numbers of a stream, exactly, in memory for three times as many and a block."""
+class LargestValues:
+    """The `count` largest numbers of a stream, exactly. Holds at most three times as many and one block."""
 
     def __init__(self, count: int) -> None:
         self.count, self.seen = count, 0
@@ -33,7 +33,7 @@ class Largest:
         self._size = 0
 
     def add(self, values: Floats) -> None:
-        """Take in numbers of any count."""
+        """Process any number of values."""
         self.seen += len(values)
         above = values[values > self._floor]
         self._kept.append(above)
@@ -42,7 +42,7 @@ class Largest:
             self._prune()
 
     def descending(self) -> Floats:
-        """What is kept, largest first."""
+        """The largest values, largest first."""
         self._prune()
         return np.sort(self._kept[0])[::-1]
 
@@ -54,24 +54,24 @@ class Largest:
         self._kept, self._size = [values], len(values)
 
 
-def allowed(rate: float, total: int) -> int:
-    """How many of `total` may be accepted wrongly at a rate."""
+def allowed_false_positives(rate: float, total: int) -> int:
+    """The number of false positives among `total` impostors that a rate allows."""
     return int(rate * total + 1e-9)
 
 
-def at_rates(
+def operating_points(
     rates: Sequence[float], impostors: Floats, total: int, genuine: Floats, attempts: int
-) -> tuple[AtRate, ...]:
+) -> tuple[OperatingPoint, ...]:
     """The threshold at each rate and the share of `attempts` whose genuine similarity reaches it.
 
-    impostors: the largest of `total` impostor similarities, descending, at least `allowed(max(rates), total) + 1`.
-    A rate that `total` is too few to measure is left out.
+    impostors: the largest of `total` impostor similarities, descending; at least one more than
+    `allowed_false_positives(max(rates), total)`. A rate for which `total` is too small is left out.
     """
     found = []
     for rate in rates:
-        passing = allowed(rate, total)
+        passing = allowed_false_positives(rate, total)
         if passing >= MIN_FALSE:
             threshold = np.nextafter(impostors[passing], np.float32(np.inf))
             share = np.count_nonzero(genuine >= threshold) / attempts
-            found.append(AtRate(rate, float(threshold), round(100 * share, 4)))
+            found.append(OperatingPoint(rate, float(threshold), round(100 * share, 4)))
     return tuple(found)

@@ -1,4 +1,4 @@
-"""`pan-train report`: a run as one self-contained HTML page. `render` makes it."""
+"""The report of a run as one self-contained HTML page. Public: `render`, the work of `pan-train report`."""
 
 from training.report.page import render
 

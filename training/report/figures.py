@@ -1,6 +1,6 @@
-"""Charts as inline SVG: sharp at any size, in the page's own colours, readable without colour (lines differ in dash).
+"""Charts as inline SVG in the page's colours. Lines also differ in dash, so that they can be told apart without colour.
 
-A chart is drawn in a plane of WIDTH x HEIGHT; the style sheet of the page gives colours and letters.
+A chart has WIDTH x HEIGHT units. The style sheet of the page sets colours and fonts.
 """
 
 import math
@@ -11,9 +11,9 @@ from markupsafe import Markup, escape
 
 WIDTH, HEIGHT = 420, 230
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 28, 38  # margins, for the ticks' numbers and the legend
-WORD = 14  # height of a line of words
+LABEL = 14  # height of a label
 TICKS = 5
-POINTS = 500  # of a line: more cannot be told apart
+POINTS = 500  # maximum per line
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +26,15 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
-    """A place on the x axis, with a word on it."""
+class Marker:
+    """A vertical line at x, with a label."""
 
     x: float
     label: str
 
 
 class _Axes:
-    """The plane of a chart: where a value lies, and the ticks around it."""
+    """The axes of a chart: coordinates of values, and ticks."""
 
     def __init__(self, x: Sequence[float], y: Sequence[float]) -> None:
         self.x_ticks, self.y_ticks = ticks(min(x), max(x)), ticks(min(y), max(y))
@@ -72,7 +72,7 @@ class _Axes:
 
 
 def line_chart(lines: Sequence[Line], x_name: str, *, from_zero: bool = False) -> Markup:
-    """Curves over a common x. `from_zero`: the y axis begins at 0."""
+    """Curves over a common x axis. `from_zero`: the y axis begins at 0."""
     lines = [_thinned(line) for line in lines]
     y = [value for line in lines for value in line.y] + ([0.0] if from_zero else [])
     axes = _Axes([value for line in lines for value in line.x], y)
@@ -87,9 +87,9 @@ def line_chart(lines: Sequence[Line], x_name: str, *, from_zero: bool = False) -
     return _chart(f"over {x_name}: {words}", axes.svg(x_name) + "".join(drawn) + _legend([line.name for line in lines]))
 
 
-def area_chart(areas: Sequence[Line], marks: Sequence[Mark], x_name: str) -> Markup:
-    """Filled curves that start from 0, and vertical lines through them with a word each."""
-    plot, words = HEIGHT - TOP - BOTTOM, WORD * (len(marks) + 1)  # the marks' words stand above the curves
+def area_chart(areas: Sequence[Line], marks: Sequence[Marker], x_name: str) -> Markup:
+    """Filled curves above 0, and labelled vertical lines."""
+    plot, words = HEIGHT - TOP - BOTTOM, LABEL * (len(marks) + 1)  # the labels are above the curves
     top = max(y for area in areas for y in area.y) * plot / (plot - words)
     axes = _Axes([*(x for area in areas for x in area.x), *(mark.x for mark in marks)], [0.0, top])
     bottom, drawn = HEIGHT - BOTTOM, []
@@ -103,7 +103,7 @@ def area_chart(areas: Sequence[Line], marks: Sequence[Mark], x_name: str) -> Mar
         x = axes.px(mark.x)
         drawn.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{bottom}"/>')
     for row, mark in enumerate(marks):
-        x, y = axes.px(mark.x), TOP + WORD * (row + 1)
+        x, y = axes.px(mark.x), TOP + LABEL * (row + 1)
         anchor, shift = ("start", 4) if x < WIDTH * 0.6 else ("end", -4)
         drawn.append(
             f'<text class="word" text-anchor="{anchor}" x="{x + shift:.1f}" y="{y}">{escape(mark.label)}</text>'
@@ -131,7 +131,7 @@ def number(value: float) -> str:
 
 
 def _thinned(line: Line) -> Line:
-    """At most POINTS points: means of equally many neighbours."""
+    """At most POINTS points: means of groups of neighbours."""
     step = -(-len(line.x) // POINTS)
     if step == 1:
         return line

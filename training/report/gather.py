@@ -1,4 +1,4 @@
-"""The folder of a run, read: its network and card, its settings, and what it wrote while it trained."""
+"""Reads the folder of a run: network, card, settings and the logs of the training."""
 
 import csv
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ Series = dict[str, list[float]]
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run that has been evaluated once at least."""
+    """A finished run."""
 
     folder: Path
     network: PAN
     card: Card
     config: RunConfig
     metrics: Series
-    evaluations: Series  # empty where the run was evaluated at its end only
+    evaluations: Series  # empty if the run was only evaluated at its end
 
     @property
     def has_learned_parts(self) -> bool:
@@ -34,18 +34,18 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run. Raises ConfigError where the folder holds none, CheckpointError where its weights do not fit."""
+    """Read a run. Raises ConfigError if the folder has none, CheckpointError if its weights do not fit."""
     if not (folder / CONFIG).is_file():
-        raise ConfigError(f"{folder} is not the folder of a run: it holds no {CONFIG}; `pan-train run` writes one")
+        raise ConfigError(f"{folder} is not the folder of a run: it has no {CONFIG}; `pan-train run` writes one")
     if not (folder / WEIGHTS).exists() and (folder / STATE).exists():
-        raise ConfigError(f"the run in {folder} is not finished; `pan-train resume {folder}` goes on with it")
+        raise ConfigError(f"the run in {folder} is not finished; continue it with `pan-train resume {folder}`")
     network, card = load_checkpoint(folder)
     series = (_read_series(folder / name) for name in (METRICS, EVALUATIONS))
     return Run(folder.resolve(), network, card, load_config(folder / CONFIG), *series)
 
 
 def _read_series(path: Path) -> Series:
-    """A table of numbers; empty where there is none. A last line that a killed run left half written is dropped."""
+    """A table of numbers; empty if there is none. An incomplete last line of a killed run is dropped."""
     if not path.exists():
         return {}
     with path.open(newline="", encoding="utf-8") as stream:
@@ -54,13 +54,13 @@ def _read_series(path: Path) -> Series:
     try:
         return {name: [float(row[name]) for row in rows] for name in table.fieldnames or ()}
     except ValueError as error:
-        raise DataError(f"{path} holds more than numbers ({error}); remove it to do without its curves") from None
+        raise DataError(f"{path} has a value that is no number ({error}); remove the file to omit its curves") from None
 
 
 def read_crops(run: Run, data: Path | None) -> tuple[ReidData | None, str]:
-    """The data set to measure on, and what to say where there is none.
+    """The data set to measure on, and a warning if there is none.
 
-    `data` is what the user named; None: the run's own, which may be gone. Raises DataError for one that is named.
+    `data` is the one that the user chose; None: that of the run, which may be missing. Raises DataError for `data`.
     """
     if data is not None:
         found = read_data(data)
@@ -69,11 +69,11 @@ def read_crops(run: Run, data: Path | None) -> tuple[ReidData | None, str]:
         return found, ""
     own = run.config.data
     if own.path is None:
-        return None, "The settings of the run name no data set; give one with --data."
+        return None, "The settings of the run name no data set; pass one with --data."
     try:
         found = read_data(own.path, own.test)
     except DataError as error:
-        return None, f"The data set of the run cannot be read ({error}); name the place where it is now with --data."
+        return None, f"The data set of the run cannot be read ({error}); pass its new path with --data."
     if why := not_evaluable_reason(found):
-        return found, f"Nothing can be ranked: {why}; name a test set with --data."
+        return found, f"Nothing can be ranked: {why}; pass a test set with --data."
     return found, ""

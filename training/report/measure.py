@@ -1,6 +1,6 @@
-"""What the report measures anew: the whole CMC curve, how similar pairs are, and the ranked lists of some queries.
+"""The measurements of the report: the CMC curve, histograms of pair similarities, ranked lists of some queries.
 
-The rules are those of the evaluation: junk, and crops of the query's own person in its own camera, are out.
+The protocol is that of the evaluation: junk, and crops of the query's person in the query's camera, are excluded.
 Shapes: Q queries, G gallery rows.
 """
 
@@ -14,7 +14,7 @@ from training.data import Crop, ReidData
 from training.evaluation import Embedded, Ints, Labels, cosine
 from training.evaluation.blocks import blocks, measure
 from training.evaluation.calibration import Histogram
-from training.evaluation.ranking import Ranking, Score
+from training.evaluation.ranking import QueryScore, Ranking
 
 CMC_LENGTH = 50
 HITS = 10
@@ -26,32 +26,32 @@ class Hit:
     """One crop of a ranked list."""
 
     crop: Crop
-    right: bool  # the query's person
+    right: bool  # of the query's person
     similarity: float
 
 
 @dataclass(frozen=True, slots=True)
 class RankedList:
-    """A query and the crops nearest to it."""
+    """A query and its nearest crops."""
 
     query: Crop
     precision: float  # AP, per cent
-    positives: int  # crops of the query's person that could be found
+    positives: int  # gallery crops of the query's person that count
     hits: tuple[Hit, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
-    """Everything that is measured on query and gallery."""
+class RetrievalResults:
+    """The measurements on query and gallery."""
 
     evaluation: Evaluation
-    cmc: list[float]  # per cent of queries answered by rank 1, 2, ...
+    cmc: list[float]  # per cent of queries with a positive at rank 1, 2, ... or better
     histogram: Histogram
     lists: dict[str, list[RankedList]]  # worst, median, best
 
 
-def measure_run(embedded: Embedded, data: ReidData) -> Measured:
-    """Measure an embedded data set. Raises DataError where no query has a positive."""
+def measure_retrieval(embedded: Embedded, data: ReidData) -> RetrievalResults:
+    """Measure an embedded data set. Raises DataError if no query has a positive."""
     rows = embedded.checked()
     ranking, histogram = Ranking(rows.gallery), Histogram()
     measure(cosine(rows.query_QD, rows.gallery_GD), rows.query, rows.gallery, ranking, histogram)
@@ -63,13 +63,13 @@ def measure_run(embedded: Embedded, data: ReidData) -> Measured:
         name: _ranked_lists(
             rows, data, [ranking.queries[place] for place in places], [ranking.scores[i] for i in places]
         )
-        for name, places in choose([score.precision for score in ranking.scores]).items()
+        for name, places in choose_queries([score.precision for score in ranking.scores]).items()
     }
-    return Measured(evaluation, cmc, histogram, chosen)
+    return RetrievalResults(evaluation, cmc, histogram, chosen)
 
 
-def choose(precisions: Sequence[float]) -> dict[str, list[int]]:
-    """Places of the worst, the middle and the best queries by AP, ties by place; none of them twice."""
+def choose_queries(precisions: Sequence[float]) -> dict[str, list[int]]:
+    """Indices of the worst, median and best queries by AP (ties by index), each at most once."""
     order = [int(place) for place in np.argsort(precisions, kind="stable")]
     worst, rest = order[:EACH], order[EACH:]
     best, rest = rest[-EACH:], rest[:-EACH]
@@ -77,7 +77,9 @@ def choose(precisions: Sequence[float]) -> dict[str, list[int]]:
     return {"worst": worst, "median": rest[start : start + EACH], "best": best}
 
 
-def _ranked_lists(rows: Embedded, data: ReidData, queries: Sequence[int], scores: Sequence[Score]) -> list[RankedList]:
+def _ranked_lists(
+    rows: Embedded, data: ReidData, queries: Sequence[int], scores: Sequence[QueryScore]
+) -> list[RankedList]:
     at: Ints = np.array(queries, np.int64)
     asked = Labels(rows.query.person[at], rows.query.camera[at])
     lists = []

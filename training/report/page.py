@@ -17,9 +17,9 @@ from training.errors import ConfigError
 from training.evaluation.calibration import BINS
 from training.experiments.paper import PRINTED, Printed
 from training.experiments.tables import Summary, results, summaries
-from training.report.figures import Line, Mark, area_chart, line_chart
+from training.report.figures import Line, Marker, area_chart, line_chart
 from training.report.gather import Run, Series, read_crops, read_run
-from training.report.measure import Measured, measure_run
+from training.report.measure import RetrievalResults, measure_retrieval
 from training.report.parts import part_names, part_pictures
 from training.report.pictures import COLOURS, crop_uri
 
@@ -59,11 +59,11 @@ class VariantTable:
 
 
 class Page(NamedTuple):
-    """A report, and what whoever asked for it has to know."""
+    """A report and what the caller must tell the user."""
 
     html: str
-    lacking: str  # what it could not show and why, in words; "" where it is whole
-    shows_people: bool  # holds crops
+    warning: str  # what is omitted and why; empty if nothing is
+    shows_people: bool  # contains crops
 
 
 def render(
@@ -84,13 +84,13 @@ def render(
     run = read_run(folder)
     variants = _variant_table(run, table)
     other = _run_without_pam(without_pam) if without_pam else None
-    reid, lacking = read_crops(run, data)
+    reid, warning = read_crops(run, data)
     if reid is not None:
         reid = reid.without_junk()
     measured = None
-    if reid is not None and not lacking:
+    if reid is not None and not warning:
         embedded = embed_data(torch_embedder(run.network, run.card.input), reid, run.card.input, progress)
-        measured = measure_run(embedded, reid)
+        measured = measure_retrieval(embedded, reid)
     pictures, plain_pictures = [], []
     if reid is not None and crops and run.has_learned_parts:
         pictures = part_pictures(run, reid.query or reid.train)
@@ -107,7 +107,7 @@ def render(
         run=run,
         card=run.card,
         data=reid,
-        lacking=lacking,
+        warning=warning,
         crops=crops,
         shows_people=shows_people,
         crop_uri=crop_uri,
@@ -124,7 +124,7 @@ def render(
         own_row=run.folder.name.rpartition("-seed")[0],
         settings=yaml.safe_dump(run.config.model_dump(mode="json"), sort_keys=False),
     )
-    return Page(html, lacking, shows_people)
+    return Page(html, warning, shows_people)
 
 
 def _run_without_pam(folder: Path) -> Run:
@@ -137,8 +137,8 @@ def _run_without_pam(folder: Path) -> Run:
     return run
 
 
-def _evaluations(own: Evaluation | None, measured: Measured | None) -> list[tuple[str, Evaluation]]:
-    """What the run wrote down; and what was measured now, where it says something else."""
+def _evaluations(own: Evaluation | None, measured: RetrievalResults | None) -> list[tuple[str, Evaluation]]:
+    """The evaluation of the run, and the new one if it differs."""
     rows = [("by the run", own)] if own else []
     if measured and (own is None or not _agree(own, measured.evaluation)):
         rows.append(("for this page", measured.evaluation))
@@ -166,7 +166,7 @@ def _measured(name: str, series: Series) -> Line | None:
     return Line(name, *zip(*points, strict=True)) if points else None
 
 
-def _retrieval(run: Run, measured: Measured) -> list[Figure]:
+def _retrieval(run: Run, measured: RetrievalResults) -> list[Figure]:
     ranks = [float(rank) for rank in range(1, len(measured.cmc) + 1)]
     cmc = line_chart([Line("queries answered by this rank, %", ranks, measured.cmc)], "rank")
     counts = measured.histogram.positive, measured.histogram.negative
@@ -180,7 +180,7 @@ def _retrieval(run: Run, measured: Measured) -> list[Figure]:
     ]
     calibration = run.card.calibration
     thresholds = calibration.thresholds if calibration else {}
-    marks = [Mark(cosine, f"FPR {100 * float(rate):g} %: {cosine:.3f}") for rate, cosine in thresholds.items()]
+    marks = [Marker(cosine, f"FPR {100 * float(rate):g} %: {cosine:.3f}") for rate, cosine in thresholds.items()]
     same, different = (int(count.sum()) for count in counts)
     caption = f"{same:,} pairs of one person, {different:,} pairs of two people."
     if marks and calibration:

@@ -16,8 +16,8 @@ from training.errors import DataError
 
 Floats = npt.NDArray[np.float32]
 
-CROP = (96, 192)  # largest width and height of a crop in the page: twice what is shown, for dense screens
-LAID_OVER = 0.65  # opacity of a mask over its crop
+CROP = (96, 192)  # maximum width and height of a crop in the page: twice the displayed size, for high-density screens
+OVERLAY = 0.65  # opacity of a mask over its crop
 # viridis, whose lightness rises evenly: from dark blue to the yellow of the paper's figures
 COLOURS = (
     "440154", "482878", "3e4989", "31688e", "26828e", "1f9e89", "35b779", "6ece58", "b5de2b", "fde725",
@@ -35,26 +35,26 @@ def crop_uri(path: Path) -> str:
 
 
 def pixels_uri(image_HW3: ImageArray) -> str:
-    """A crop as the network sees it, at most CROP large."""
+    """A crop at the network's input size, scaled down to at most CROP."""
     image = Image.fromarray(image_HW3)
     image.thumbnail(CROP)
     return _uri(image, "JPEG")
 
 
 def mask_uri(mask_hw: Floats) -> str:
-    """A mask to lay over its crop: dark blue where it is zero, yellow where it is largest."""
+    """A mask as an overlay: dark blue at zero, yellow at its maximum."""
     largest = float(mask_hw.max())
-    return _colour_uri(mask_hw / largest if largest > 0 else mask_hw, LAID_OVER)
+    return _colour_uri(mask_hw / largest if largest > 0 else mask_hw, OVERLAY)
 
 
 def map_uri(map_hw: Floats) -> str:
-    """A compatibility map, from its least value (dark blue) to its largest (yellow)."""
+    """A compatibility map, from its minimum (dark blue) to its maximum (yellow)."""
     low, high = float(map_hw.min()), float(map_hw.max())
     return _colour_uri((map_hw - low) / ((high - low) or 1), 1.0)
 
 
 def _colour_uri(share_hw: Floats, opacity: float) -> str:
-    """Shares of 0 to 1, each position one pixel."""
+    """Values of 0 to 1 as one pixel each."""
     anchors = np.array([list(bytes.fromhex(colour)) for colour in COLOURS])
     place_hw = share_hw * (len(COLOURS) - 1)
     rgb = [np.interp(place_hw, np.arange(len(COLOURS)), anchors[:, channel]) for channel in range(3)]

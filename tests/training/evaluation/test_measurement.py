@@ -1,4 +1,4 @@
-"""`pan-train evaluate`: what it prints besides the plain figures, and that these stay as they are."""
+"""`pan-train evaluate`: the plain ranking and the further measurements, as tables and JSON."""
 
 import io
 import json
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from training.cli.evaluation_tables import outcome_tables
+from training.cli.evaluation_tables import result_tables
 from training.errors import DataError
 from training.evaluation import Embedded, Labels, evaluate_embeddings
 from training.evaluation.measurement import measure, read_features
@@ -37,7 +37,7 @@ def save(data: Embedded, path: Path) -> None:
     np.savez(path, query=data.query_QD, gallery=data.gallery_GD, **labels)
 
 
-def test_every_figure_comes_as_json_beside_the_plain_ones(tmp_path: Path) -> None:
+def test_json_has_the_plain_figures_and_all_further_measurements(tmp_path: Path) -> None:
     data = people()
     save(data, tmp_path / "people.npz")
     command = [sys.executable, "-m", "training.cli", "evaluate", "--features", str(tmp_path / "people.npz"), "--json"]
@@ -53,16 +53,16 @@ def test_every_figure_comes_as_json_beside_the_plain_ones(tmp_path: Path) -> Non
     assert found["calibration"]["thresholds"]["0.01"] == found["verification"]["at"][0]["threshold"]
     assert found["open_set"]["mated"] == plain["queries"]
     assert len(found["cameras"]) == 6
-    # people in tight clusters are what both were made for
+    # both methods improve rankings of tight clusters
     assert found["reranked"]["mAP"] > plain["mAP"] + 1
     assert found["expanded"]["mAP"] > plain["mAP"] + 1
     assert "re-ranked" in found["reranked"]["data"]
     assert "query expansion" in found["expanded"]["data"]
 
 
-def test_nothing_more_is_measured_than_was_asked_for() -> None:
-    outcome = measure(people(), full=False, neighbours=None, reranked=False)
-    assert outcome.as_json() == evaluate_embeddings(*people()).model_dump(mode="json")
+def test_only_requested_measurements_are_made() -> None:
+    results = measure(people(), full=False, neighbours=None, reranked=False)
+    assert results.as_json() == evaluate_embeddings(*people()).model_dump(mode="json")
 
 
 def test_junk_changes_neither_reranked_nor_expanded_figures() -> None:
@@ -73,21 +73,21 @@ def test_junk_changes_neither_reranked_nor_expanded_figures() -> None:
     assert (before.reranked, before.expanded) == (after.reranked, after.expanded)
 
 
-def test_the_tables_show_plain_and_reranked_figures_apart() -> None:
-    outcome = measure(people(), full=True, neighbours=2, reranked=True)
+def test_tables_show_plain_and_reranked_figures_separately() -> None:
+    results = measure(people(), full=True, neighbours=2, reranked=True)
     stream = io.StringIO()
-    for table in outcome_tables(outcome):
+    for table in result_tables(results):
         Console(file=stream, width=200).print(table)
     text = stream.getvalue()
     titles = ["people.npz: 120", "2 neighbours", "re-ranked (k1 20", "verification:", "open set:", "by camera"]
     assert sorted(text.index(title) for title in titles) == [text.index(title) for title in titles]
-    assert outcome.reranked is not None
-    assert f"{outcome.plain.mAP:.2f}" in text
-    assert f"{outcome.reranked.mAP:.2f}" in text
+    assert results.reranked is not None
+    assert f"{results.plain.mAP:.2f}" in text
+    assert f"{results.reranked.mAP:.2f}" in text
     assert "1 / (1 + exp(-(" in text
 
 
-def test_what_is_not_an_npz_file_is_refused_in_words(tmp_path: Path) -> None:
+def test_a_file_that_is_not_npz_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.npz").write_text("not an archive")
     with pytest.raises(DataError, match=r"is not an \.npz file; write one with numpy\.savez"):
         read_features(tmp_path / "text.npz")
@@ -99,16 +99,14 @@ def test_what_is_not_an_npz_file_is_refused_in_words(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "words"),
     [
-        ("query", np.array([{}, {}]), "holds objects in place of numbers"),
+        ("query", np.array([{}, {}]), "holds objects instead of numbers"),
         ("gallery_id", np.array(["anna", "bo"]), "gallery_id is <U4 of shape .2,.; it must be a row of whole numbers"),
         ("query_camera", np.array([1.5, 2]), "must be a row of whole numbers"),
         ("query", np.zeros(2), "must be rows of numbers"),
         ("query_id", np.array([0, 1]), "1 query ids are 0 or less.* number persons from 1"),
     ],
 )
-def test_features_that_cannot_be_evaluated_say_what_they_lack(
-    tmp_path: Path, key: str, value: np.ndarray, words: str
-) -> None:
+def test_invalid_features_are_explained(tmp_path: Path, key: str, value: np.ndarray, words: str) -> None:
     arrays = {"query": np.eye(2), "query_id": [1, 2], "query_camera": [1, 1]}
     arrays |= {"gallery": np.eye(2), "gallery_id": [1, 2], "gallery_camera": [2, 2]}
     np.savez(tmp_path / "f.npz", allow_pickle=True, **(arrays | {key: value}))

@@ -11,7 +11,7 @@ from training.evaluation.blocks import measure
 from training.evaluation.calibration import BINS, fit_logistic
 from training.evaluation.cameras import Cameras
 from training.evaluation.openset import Searches
-from training.evaluation.thresholds import Largest, at_rates
+from training.evaluation.thresholds import LargestValues, operating_points
 from training.evaluation.verification import Pairs
 
 QUERIES, ROWS = 120, 400
@@ -51,13 +51,13 @@ def world(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Wo
     return World(query, gallery, (np.round(table * request.param) / request.param).astype(np.float32))
 
 
-def test_verification_is_what_counting_every_pair_gives(world: World) -> None:
+def test_verification_agrees_with_a_count_over_all_pairs(world: World) -> None:
     pairs = Pairs(world.query, world.gallery)
     measure(lambda rows: world.table[rows], world.query, world.gallery, pairs)
     found = pairs.result()
     positive, negative = world.of_kind("positive"), world.of_kind("negative")
     assert (found.positives, found.negatives) == (len(positive), len(negative))
-    assert [at.rate for at in found.at] == [1e-2, 1e-3]  # 1e-4 of some 40,000 pairs is 4: nothing to go by
+    assert [at.rate for at in found.at] == [1e-2, 1e-3]  # 1e-4 of some 40,000 pairs is 4: too few to estimate a rate
     for at in found.at:
         assert sum(value >= at.threshold for value in negative) <= at.rate * len(negative)
         # the lowest such threshold: with the next similarity below it too many would pass
@@ -66,7 +66,7 @@ def test_verification_is_what_counting_every_pair_gives(world: World) -> None:
         assert at.found == pytest.approx(100 * sum(v >= at.threshold for v in positive) / len(positive), abs=1e-3)
 
 
-def test_open_set_rates_are_what_searching_with_and_without_mates_gives(world: World) -> None:
+def test_open_set_rates_agree_with_searches_with_and_without_mates(world: World) -> None:
     searches = Searches()
     measure(lambda rows: world.table[rows], world.query, world.gallery, searches)
     found = searches.result()
@@ -87,7 +87,7 @@ def test_open_set_rates_are_what_searching_with_and_without_mates_gives(world: W
     assert at.found == pytest.approx(100 * sum(value > limit for value in right) / mated, abs=1e-3)
 
 
-def test_a_camera_pair_is_ranked_as_if_the_other_cameras_were_not_there(world: World) -> None:
+def test_a_camera_pair_is_ranked_without_the_other_cameras(world: World) -> None:
     cameras = Cameras(world.query, world.gallery)
     measure(lambda rows: world.table[rows], world.query, world.gallery, cameras)
     found = {(pair.query_camera, pair.gallery_camera): pair for pair in cameras.result()}
@@ -109,8 +109,8 @@ def test_a_camera_pair_is_ranked_as_if_the_other_cameras_were_not_there(world: W
         assert pair.rank1 == pytest.approx(100 * np.mean([first for _, first in scores]), abs=1e-3)
 
 
-def test_a_stranger_is_searched_for_without_any_row_of_his_own() -> None:
-    # ten queries of person 1 in camera 1: the row of his own camera is the most similar, and is nobody's false alarm
+def test_a_non_mated_search_excludes_all_rows_of_the_person() -> None:
+    # 100 queries of person 1 in camera 1: the row of the same camera is the most similar and must not count
     query, gallery = Labels(np.full(100, 1), np.full(100, 1)), Labels(np.array([1, 1, 2]), np.array([1, 2, 2]))
     table = np.tile(np.array([0.99, 0.8, 0.3], np.float32), (100, 1))
     searches = Searches()
@@ -122,19 +122,21 @@ def test_a_stranger_is_searched_for_without_any_row_of_his_own() -> None:
 
 def test_a_mate_below_the_threshold_is_not_detected() -> None:
     strangers = np.linspace(0.9, 0.5, 100, dtype=np.float32)  # the tenth may pass, the eleventh may not
-    (at,) = at_rates([0.1], strangers, 100, np.array([0.95, strangers[10], strangers[9]], np.float32), attempts=4)
+    (at,) = operating_points(
+        [0.1], strangers, 100, np.array([0.95, strangers[10], strangers[9]], np.float32), attempts=4
+    )
     assert at.found == 50
 
 
-def test_the_largest_of_a_stream_are_those_of_the_whole() -> None:
+def test_the_largest_values_of_a_stream_are_exact() -> None:
     rng = np.random.default_rng(3)
     values = rng.integers(0, 300, 5000).astype(np.float32)
-    largest = Largest(40)
+    largest = LargestValues(40)
     for part in np.split(values, [1, 1, 900, 901, 3000]):
         largest.add(part)
     assert largest.seen == 5000
     assert largest.descending().tolist() == sorted(values, reverse=True)[:40]
-    assert Largest(3).descending().size == 0
+    assert LargestValues(3).descending().size == 0
 
 
 def people(seed: int = 0) -> Embedded:
@@ -150,7 +152,7 @@ def people(seed: int = 0) -> Embedded:
     return Embedded(*side(100, 1), *side(300, 0), "noise")
 
 
-def test_probability_of_one_person_is_the_logistic_fit_over_all_pairs_at_even_odds() -> None:
+def test_calibration_is_the_logistic_regression_over_all_pairs_with_balanced_classes() -> None:
     data = people()
     found = calibrate(data)
     assert found is not None
@@ -173,7 +175,7 @@ def test_probability_of_one_person_is_the_logistic_fit_over_all_pairs_at_even_od
     assert slope > 1
 
 
-def test_pairs_that_cosine_separates_still_get_a_finite_slope() -> None:
+def test_perfectly_separated_pairs_have_a_finite_slope() -> None:
     positive, negative = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
     positive[3500], negative[2000] = 1000, 50_000
     slope, intercept = fit_logistic(positive, negative)
@@ -182,7 +184,7 @@ def test_pairs_that_cosine_separates_still_get_a_finite_slope() -> None:
     assert probability == pytest.approx([1001 / 1002, 1 / 50_002], rel=1e-3)  # Platt's targets, reached exactly
 
 
-def test_the_report_and_the_calibration_agree_with_one_another() -> None:
+def test_the_report_contains_the_same_calibration() -> None:
     data = people()
     report = full_report(data)
     assert report.calibration == calibrate(data)
@@ -194,9 +196,10 @@ def test_the_report_and_the_calibration_agree_with_one_another() -> None:
     fewer = Embedded(
         data.query_QD, data.query, data.gallery_GD * np.where(junk, -3, 5)[:, None].astype(np.float32), data.gallery
     )
-    assert full_report(fewer).verification.at[0].found == pytest.approx(at.found, abs=0.2)  # neither junk nor length
+    # junk and vector lengths do not count
+    assert full_report(fewer).verification.at[0].found == pytest.approx(at.found, abs=0.2)
 
 
-def test_there_is_no_calibration_where_nobody_else_is_in_the_gallery() -> None:
+def test_without_negative_pairs_there_is_no_calibration() -> None:
     rows, alone = np.eye(2, 4, dtype=np.float32), np.array([1, 1])
     assert calibrate(Embedded(rows, Labels(alone, alone), rows, Labels(alone, alone + 1))) is None

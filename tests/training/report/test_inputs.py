@@ -38,23 +38,23 @@ def test_without_its_data_set_a_run_shows_its_own_records(run: Path, tmp_path: P
     with (copy / "metrics.csv").open("a") as stream:
         stream.write("30,1.5,")  # a run that was killed during a write
     (tmp_path / "table.csv").write_text("somebody's own\n")
-    html, lacking, _ = render(copy, None, None, crops=True)
+    html, warning, _ = render(copy, None, None, crops=True)
     found = parsed(html)
-    assert "gone" in lacking
-    assert "--data" in lacking
+    assert "gone" in warning
+    assert "--data" in warning
     assert [heading.words for heading in found.all("h1")] == ["a<b>&c"]
     assert len(list(section(found, "training").all("svg"))) == 10
     assert "stands alone" in section(found, "variants").text()
     assert not list(found.all("img"))
-    assert all(lacking in " ".join(section(found, name).text().split()) for name in ("retrieval", "lists", "masks"))
+    assert all(warning in " ".join(section(found, name).text().split()) for name in ("retrieval", "lists", "masks"))
 
 
 def test_without_a_test_split_masks_of_training_crops_are_shown(market: Path, run: Path, tmp_path: Path) -> None:
     rows = [f"{path},{path.name[:4]},{path.name[5:7]},train" for path in (market / "bounding_box_train").iterdir()]
     (tmp_path / "only.csv").write_text("\n".join(["path,person,camera,split", *rows]))
     folder = train(tmp_path / "run", tmp_path / "only.csv", "optim.iterations=1", "model.variant=baseline")
-    html, lacking, shows_people = render(folder, None, None, crops=True)
-    assert "only has no query or no gallery" in lacking
+    html, warning, shows_people = render(folder, None, None, crops=True)
+    assert "only has no query or no gallery" in warning
     assert shows_people
     found = parsed(html)
     assert len(list(section(found, "masks").all("img"))) == 4 * 7
@@ -70,8 +70,8 @@ def test_without_a_test_split_masks_of_training_crops_are_shown(market: Path, ru
         render(run, None, None, crops=True, without_pam=run)
     with pytest.raises(DataError, match="name a data set with a test split"):
         render(folder, tmp_path / "only.csv", None, crops=True)
-    again, lacking, _ = render(folder, market, None, crops=False)
-    assert lacking == ""
+    again, warning, _ = render(folder, market, None, crops=False)
+    assert warning == ""
     assert "for this page" in section(parsed(again), "run").text()
 
 

@@ -73,9 +73,9 @@ def test_thresholds_are_those_of_the_checkpoint(run: Path, tmp_path: Path) -> No
 
 
 def test_without_crops_the_page_has_no_picture(run: Path, page: Element) -> None:
-    html, lacking, shows_people = render(run, None, None, crops=False)
+    html, warning, shows_people = render(run, None, None, crops=False)
     plain = parsed(html)
-    assert (lacking, shows_people) == ("", False)
+    assert (warning, shows_people) == ("", False)
     assert not list(plain.all("img"))
     assert "data:image" not in html
     assert shown_lists(plain) == shown_lists(page)

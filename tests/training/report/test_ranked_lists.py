@@ -9,7 +9,7 @@ from tests.training.report.conftest import Element, section, shown_lists
 from training.checkpoint import load_checkpoint
 from training.data import read_data
 from training.embed import embed_crops, torch_embedder
-from training.report.measure import choose
+from training.report.measure import choose_queries
 
 
 def brute_force(run: Path, market: Path) -> dict[str, tuple[float, list[tuple[bool, float, str]]]]:
@@ -44,7 +44,7 @@ def test_ranked_lists_agree_with_labels_and_brute_force(run: Path, page: Element
             zip(hits, shown[query], strict=True), start=1
         ):
             assert kind == ("right" if right else "wrong")
-            verdict = "the same person" if right else "somebody else"
+            verdict = "the same person" if right else "another person"
             assert title.startswith(f"rank {place}, {verdict}, similarity ")
             assert float(re.findall(r"similarity (-?[\d.]+)", title)[0]) == pytest.approx(similarity, abs=0.0051)
             assert title.endswith(f"camera {int(name[6])}: {name}")
@@ -61,7 +61,7 @@ def test_queries_are_ordered_from_worst_to_best(run: Path, page: Element, market
 @pytest.mark.parametrize("count", [1, 2, 5, 6, 7, 9, 10, 100])
 def test_worst_median_and_best_queries_are_chosen_once(count: int) -> None:
     precisions = [(7 * place) % count for place in range(count)]  # a permutation unless count is a multiple of 7
-    chosen = choose(precisions)
+    chosen = choose_queries(precisions)
     places = [place for group in chosen.values() for place in group]
     assert len(places) == len(set(places)) == min(count, 9)
     values = [precisions[place] for place in places]
