@@ -42,12 +42,12 @@ from service.storage.data_dir import DATABASE
 from tests.support.bundles import write_bundle
 
 WORKERS = 4
-LONGEST = 0.3  # seconds from the first request to the kill
-LONGEST_BACKUP = 0.1
-_ALIKE = 12  # mean difference, in levels of 255, between a noise image and its stored JPEG
+MAX_DELAY = 0.3  # seconds from the first request to the kill
+MAX_BACKUP_DELAY = 0.1
+_MAX_DIFFERENCE = 12  # mean difference, in levels of 255, between a noise image and its stored JPEG
 
 
-def held_by(url: str) -> Entries:
+def list_entries(url: str) -> Entries:
     """All entries of a server, by gallery and tag. Raises Violation if a search disagrees with the list.
 
     A purge that was cut short is carried to its end first: until then a search knows less than the list.
@@ -84,13 +84,13 @@ def _check_pictures(client: Client, gallery: str, entries: list[Entry], keeps: b
         raise Violation(f"gallery {gallery} keeps other pictures than it should")
     for entry in entries[-1:] if keeps else []:
         kept = np.asarray(Image.open(BytesIO(client.image(gallery, entry.entry_id))), np.float64)
-        if np.abs(kept - pixels(str(entry.attributes["tag"]))).mean() > _ALIKE:
+        if np.abs(kept - pixels(str(entry.attributes["tag"]))).mean() > _MAX_DIFFERENCE:
             raise Violation(f"the picture of entry {entry.entry_id} in gallery {gallery} is another one")
 
 
 def verify(url: str, workers: list[Worker]) -> None:
     """Compare the entries of a server with the responses to every client. Raises Violation."""
-    found = held_by(url)
+    found = list_entries(url)
     with httpx.Client(base_url=url, timeout=30) as http:
         for worker in workers:
             own = {
@@ -100,7 +100,7 @@ def verify(url: str, workers: list[Worker]) -> None:
             }
             worker.settle(own, http)
         owned = sum(len(entries) for worker in workers for entries in worker.acknowledged.values())
-    if owned != sum(len(entries) for entries in held_by(url).values()):
+    if owned != sum(len(entries) for entries in list_entries(url).values()):
         raise Violation("the service has entries that no client enrolled")
 
 
@@ -138,9 +138,9 @@ def play(folder: Path, rounds: int, seed: int, progress: Console) -> dict[str, A
                 threads = [threading.Thread(target=worker.work, args=(http,)) for worker in workers]
                 for thread in threads:
                     thread.start()
-                ends = time.monotonic() + random.uniform(0.0, LONGEST)
+                ends = time.monotonic() + random.uniform(0.0, MAX_DELAY)
                 beside.start()
-                time.sleep(random.uniform(0.0, LONGEST_BACKUP))
+                time.sleep(random.uniform(0.0, MAX_BACKUP_DELAY))
                 beside.kill()
                 time.sleep(max(0.0, ends - time.monotonic()))
                 server.stop(signal.SIGKILL)

@@ -16,9 +16,9 @@ from tests.support.bundles import DIM, HEIGHT, WIDTH, reference_embedding
 from tests.support.pictures import encode, person
 
 SHARED = "shared"  # gallery that all clients write vectors to; their own galleries have images
-_ENOUGH = 150  # entries of a client in a gallery; above it, the client only erases
+_MAX_ENTRIES = 150  # entries of a client in a gallery; above it, the client only erases
 _LONG_AGO = "2020-01-01T00:00:00Z"
-_DAYS = 365  # of retention; expired entries are older
+_RETENTION_DAYS = 365  # of retention; expired entries are older
 
 
 class Violation(PanError):
@@ -123,7 +123,7 @@ class Worker:
             self._ask(http, "create gallery", {**self.acknowledged, gallery: {}}, "POST", "/v1/galleries", body)
             return
         path = f"/v1/galleries/{gallery}"
-        chance = self._random.random() + 0.5 * (len(held) > _ENOUGH)
+        chance = self._random.random() + 0.5 * (len(held) > _MAX_ENTRIES)
         if chance < 0.5 or not held:
             self._enrol(http, gallery, f"{path}/entries")
             return
@@ -146,7 +146,7 @@ class Worker:
         """Retention: after the first response, searches exclude expired entries; after the second, they are erased."""
         left = {**self.acknowledged, gallery: {tag: kept for tag, kept in held.items() if not kept.old}}
         before = self.acknowledged
-        self._ask(http, "set retention", left, "PATCH", path, {"retention_days": _DAYS})
+        self._ask(http, "set retention", left, "PATCH", path, {"retention_days": _RETENTION_DAYS})
         self.acknowledged = before
         self._ask(http, "purge", left, "POST", f"{path}/purge")
         self._ask(http, "lift retention", left, "PATCH", path, {"retention_days": None})

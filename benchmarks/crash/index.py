@@ -37,10 +37,10 @@ from service.storage.database import Database
 from service.workers.index_maintenance import IndexMaintainer
 
 DIM = 16
-_AT_FIRST = 3000  # enough for an index, also after the deletion of a quarter
+_INITIAL_ENTRIES = 3000  # enough for an index, also after the deletion of a quarter
 _QUERIES = 20
-_RECALL = 0.95  # the minimum for so few queries
-_LONGEST = 1.0  # seconds from the start of the work to the SIGKILL
+_MIN_RECALL = 0.95  # the minimum for so few queries
+_MAX_DELAY = 1.0  # seconds from the start of the work to the SIGKILL
 _PERSONS = 100
 
 
@@ -115,8 +115,8 @@ def work(folder: Path, kind: IndexKind, first: int, seed: int) -> None:
 
     report("ready", [])
     while True:
-        if len(there) < _AT_FIRST or random.random() < 0.6:
-            ids = list(range(first, first + max(200, _AT_FIRST - len(there))))
+        if len(there) < _INITIAL_ENTRIES or random.random() < 0.6:
+            ids = list(range(first, first + max(200, _INITIAL_ENTRIES - len(there))))
             first = ids[-1] + 1
             report("enrol", ids)
             place.enrol(ids)
@@ -151,7 +151,7 @@ def look(folder: Path, kind: IndexKind, sure: set[int], asked: tuple[str, set[in
             if not found <= set(there.values()):
                 raise Violation("a search finds deleted entries")
             hit += len(found & {there[numbers[row]] for row in np.argsort(-scores)[:10]})
-        if hit < _RECALL * 10 * _QUERIES:
+        if hit < _MIN_RECALL * 10 * _QUERIES:
             raise Violation(f"a search finds {hit} of {10 * _QUERIES} nearest entries")
         return set(there), done
     finally:
@@ -166,18 +166,18 @@ def play(folder: Path, rounds: int, seed: int, progress: Console) -> dict[str, A
     for kind in kinds:
         data = folder / kind
         data.mkdir()
-        sure = set(range(_AT_FIRST))
+        sure = set(range(_INITIAL_ENTRIES))
         place = Place(data, kind)
         place.enrol(sorted(sure))
         place.database.close()
-        acknowledged, first_done, last = 0, Counter[str](), _AT_FIRST
+        acknowledged, first_done, last = 0, Counter[str](), _INITIAL_ENTRIES
         for number in track(range(rounds // 2), kind, console=progress, disable=not progress.is_terminal):
             command = [sys.executable, "-m", __spec__.name, "--work", f"{data}:{kind}:{last}:{seed + number}"]
             process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
             assert process.stdout is not None
             if process.stdout.readline() != "ready\n":
                 raise Violation("the folder could not be reopened")
-            time.sleep(random.uniform(0.0, _LONGEST))
+            time.sleep(random.uniform(0.0, _MAX_DELAY))
             process.kill()
             asked: tuple[str, set[int]] = ("", set())
             for line in process.stdout.read().splitlines(keepends=True):

@@ -38,14 +38,14 @@ from pan_reid.schemas import EntryInfo
 from tests.support.bundles import DIM, HEIGHT, WIDTH, reference_embedding, write_bundle
 from tests.support.pictures import png
 
-LONGEST = 0.3  # seconds from the first change to the SIGKILL
+MAX_DELAY = 0.3  # seconds from the first change to the SIGKILL
 PEOPLE = 250
 DIMS = (DIM, 32)  # dimensions of the two models
-_CHANGES = 0.02  # seconds between two changes
-_SAME = 0.999  # minimum cosine between the vectors of an image and of its stored JPEG
+_CHANGE_INTERVAL = 0.02  # seconds between two changes
+_MIN_COSINE = 0.999  # minimum cosine between the vectors of an image and of its stored JPEG
 
 
-class Played:
+class Subject:
     """A data folder, its server, and the client's record of persons by entry; one request may be without response."""
 
     def __init__(self, folder: Path, seed: int) -> None:
@@ -95,7 +95,7 @@ class Played:
                 answer.raise_for_status()
                 self.acknowledged, self.pending = self.pending, None
                 self.counts["acknowledged changes"] += 1
-                time.sleep(_CHANGES)
+                time.sleep(_CHANGE_INTERVAL)
 
     def verify(self, url: str) -> None:
         """Compare the entries of the server with its responses. Raises Violation."""
@@ -110,7 +110,7 @@ class Played:
         model = DIMS.index(first["dim"])
         vectors = np.stack([np.frombuffer(base64.b64decode(entry["vector"]), "<f4") for entry in entries])
         expected = reference_embedding(np.stack([self.pictures[id_] for id_ in found]), model, DIMS[model])
-        if ((vectors * expected).sum(1) < _SAME).any():
+        if ((vectors * expected).sum(1) < _MIN_COSINE).any():
             raise Violation("the vector of an entry does not belong to its image")
 
 
@@ -128,39 +128,39 @@ def exported(client: Client) -> BytesIO:
 
 def play(folder: Path, rounds: int, seed: int, progress: Console) -> dict[str, Any]:
     """Kill `rounds` servers on a folder. Returns the number of completed re-embeddings; raises Violation."""
-    played = Played(folder, seed)
-    server = played.serve()
+    subject = Subject(folder, seed)
+    server = subject.serve()
     try:
         with Client(server.url) as client:
             client.create_gallery("g", keep_crops=True)
-            played.arrive(client)
+            subject.arrive(client)
         server.stop()
         for _ in track(range(rounds), "killing", console=progress, disable=not progress.is_terminal):
-            server = played.serve()
+            server = subject.serve()
             with Client(server.url) as client:
                 state = client.re_embedding("g")
-                played.verify(server.url)
+                subject.verify(server.url)
                 if state.state == "needed":
                     client.re_embed("g")
                 elif state.state == "current":
-                    played.counts["arrived"] += 1
-                    played.arrive(client)
-                elif state.done < played.done - (played.entries - len(played.acknowledged)):
-                    raise Violation(f"{played.done} of {played.entries} entries were done, and now {state.done} are")
+                    subject.counts["arrived"] += 1
+                    subject.arrive(client)
+                elif state.done < subject.done - (subject.entries - len(subject.acknowledged)):
+                    raise Violation(f"{subject.done} of {subject.entries} entries were done, and now {state.done} are")
                 else:
-                    played.counts["killed on the way"] += 1
-                changes = threading.Thread(target=played.change, args=(server.url,))
+                    subject.counts["killed on the way"] += 1
+                changes = threading.Thread(target=subject.change, args=(server.url,))
                 changes.start()
-                time.sleep(played.random.uniform(0.0, LONGEST))
-                played.entries = len(played.acknowledged)
-                played.done = client.re_embedding("g").done if state.state != "current" else 0
+                time.sleep(subject.random.uniform(0.0, MAX_DELAY))
+                subject.entries = len(subject.acknowledged)
+                subject.done = client.re_embedding("g").done if state.state != "current" else 0
             server.stop(signal.SIGKILL)
             changes.join()
     finally:
         if server.running:
             server.stop()
     counted = ("killed on the way", "arrived", "acknowledged changes", "answers lost")
-    return {"rounds": rounds, "seed": seed, **{name: played.counts[name] for name in counted}}
+    return {"rounds": rounds, "seed": seed, **{name: subject.counts[name] for name in counted}}
 
 
 def main(

@@ -8,7 +8,7 @@ import httpx
 
 from bundle import PanError
 
-_LONGEST_PROBLEM = 100_000  # bytes; an error must not repeat the request
+_MAX_PROBLEM_BYTES = 100_000  # bytes; an error must not repeat the request
 
 
 class Fault(PanError):
@@ -96,5 +96,5 @@ def _check_problem(answer: httpx.Response, sent: str) -> None:
     problem = answer.json()
     if problem["status"] != answer.status_code or not problem["code"] or not problem["detail"]:
         raise Fault(f"{sent} was refused with an empty problem: {problem}")
-    if len(answer.content) > _LONGEST_PROBLEM:
+    if len(answer.content) > _MAX_PROBLEM_BYTES:
         raise Fault(f"{sent} was refused with {len(answer.content)} bytes")

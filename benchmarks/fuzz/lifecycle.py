@@ -17,15 +17,15 @@ from benchmarks.fuzz.model import Entry, copy_of
 from benchmarks.fuzz.state import State, picks
 from tests.support.bundles import DIM
 
-_ENOUGH = 2_100  # entries for which the service builds an index
-_BUILDING = 10.0  # seconds
-_BETWEEN_STARTS = 6  # steps between restarts; a start takes as long as a hundred calls
+_INDEXED_ENTRIES = 2_100  # entries for which the service builds an index
+_BUILD_TIMEOUT = 10.0  # seconds
+_STEPS_BETWEEN_STARTS = 6  # steps between restarts; a start takes as long as a hundred calls
 
 
 class LifecycleRules(State):
     """Restarts, changes of the model, export and import."""
 
-    @precondition(lambda self: self.since_start > _BETWEEN_STARTS)
+    @precondition(lambda self: self.since_start > _STEPS_BETWEEN_STARTS)
     @rule(number=st.sampled_from([signal.SIGTERM, signal.SIGKILL]), model=st.integers(0, 3))
     def restart(self, number: int, model: int) -> None:
         self.since_start = 0
@@ -33,7 +33,7 @@ class LifecycleRules(State):
         self.world.loaded = 1 if model == 3 else 0
         self.world.start()
 
-    @precondition(lambda self: self.since_start > _BETWEEN_STARTS and self.galleries)
+    @precondition(lambda self: self.since_start > _STEPS_BETWEEN_STARTS and self.galleries)
     @rule(pick=picks, delay=st.floats(0, 0.02), good=values.good_vectors())
     def kill_during_enrolment(self, pick: int, delay: float, good: Any) -> None:
         """After SIGKILL, an enrolment without response is complete or absent."""
@@ -113,13 +113,13 @@ class LifecycleRules(State):
         if gallery.fingerprint != self.world.fingerprint or gallery.retention_days is not None:
             return
         self.filled = True
-        numbers = np.random.default_rng(seed).normal(size=(_ENOUGH, DIM))
+        numbers = np.random.default_rng(seed).normal(size=(_INDEXED_ENTRIES, DIM))
         rows = numbers / np.linalg.norm(numbers, axis=1, keepdims=True)
         lines = [{"vector": base64.b64encode(row.astype("<f4").tobytes()).decode()} for row in rows]
         results = self.api.ask("POST", path(name, "entries", "stream"), lines=lines).expect(200).lines[:-1]
         gallery.entries |= {each["entry_id"]: Entry(row) for each, row in zip(results, rows, strict=True)}
         self.api.ask("PATCH", path(name), {"index": kind}).expect(200)
         gallery.index = kind
-        until = time.monotonic() + _BUILDING
+        until = time.monotonic() + _BUILD_TIMEOUT
         while self.api.ask("GET", path(name)).json["index_now"]["kind"] != kind and time.monotonic() < until:
             time.sleep(0.1)  # with a low recall, searches stay exact, which is also correct

@@ -18,8 +18,8 @@ from bundle import decode_image, resize_image
 from tests.support.bundles import HEIGHT, WIDTH, reference_embedding, write_bundle
 
 _PAGE = 7  # entries of a list, so that most lists have several pages
-_LARGE = 200  # entries; longer lists are read in large pages
-_MISSING = 2  # best hits that an approximate index may miss
+_LARGE_GALLERY = 200  # entries; longer lists are read in large pages
+_MAX_MISSED = 2  # best hits that an approximate index may miss
 
 picks = st.integers(0, 2**16)
 
@@ -136,7 +136,7 @@ class State(RuleBasedStateMachine):
     def _listed(self, name: str, api: Api | None = None) -> dict[Any, dict[str, Any]]:
         found: dict[Any, dict[str, Any]] = {}
         known = self.galleries.get(name)
-        query = {"limit": str(1000 if known and len(known.entries) > _LARGE else _PAGE)}
+        query = {"limit": str(1000 if known and len(known.entries) > _LARGE_GALLERY else _PAGE)}
         while True:
             page = (api or self.api).ask("GET", path(name, "entries"), params=query).expect(200).json
             found |= {entry["entry_id"]: entry for entry in page["entries"]}
@@ -185,6 +185,6 @@ class State(RuleBasedStateMachine):
 
     def _check_hits(self, answer: Reply, expected: dict[Any, float], top_k: int) -> None:
         found = [(hit["entry_id"], hit["score"]) for hit in answer.json["hits"]]
-        missing = _MISSING if len(expected) > _LARGE else 0
+        missing = _MAX_MISSED if len(expected) > _LARGE_GALLERY else 0
         if faults := ranking_faults(found, expected, top_k, missing):
             raise Fault(f"{answer.sent}: {'; '.join(faults)}")

@@ -45,11 +45,11 @@ from training.data import read_data
 from training.embed import embed_crops, torch_embedder
 
 _STEP = 3000
-_FIRST = 3  # cameras in the training of the index
+_TRAINING_CAMERAS = 3  # cameras in the training of the index
 _QUERIES = 200
-_MOST = 2500  # crops of each camera
-_MADE = 3300  # crops of each synthetic camera
-_EVENING = np.array([0.45, 0.35, 0.3])  # of red, green and blue
+_MAX_CROPS = 2500  # crops of each camera
+_SYNTHETIC_CROPS = 3300  # crops of each synthetic camera
+_EVENING_LIGHT = np.array([0.45, 0.35, 0.3])  # of red, green and blue
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +76,8 @@ def made(dim: int) -> Iterator[Group]:
     common, turned, elsewhere = next(parts), next(parts), next(parts)
 
     def camera(name: str, shared: Vectors, leaving: bool = False) -> Group:
-        persons = rng.normal(size=(_MADE // 20, 40))
-        vectors = np.repeat(persons, 20, axis=0) + 0.5 * rng.normal(size=(_MADE, 40))
+        persons = rng.normal(size=(_SYNTHETIC_CROPS // 20, 40))
+        vectors = np.repeat(persons, 20, axis=0) + 0.5 * rng.normal(size=(_SYNTHETIC_CROPS, 40))
         vectors = rng.permutation(vectors) @ np.vstack([shared, next(parts)])
         return group(name, (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32), leaving)
 
@@ -96,7 +96,7 @@ def embedded(checkpoint: Path, folders: list[Path], console: Console) -> Iterato
     embed = torch_embedder(network, card.input)
 
     def evening(images: Any) -> Any:
-        return embed((images * _EVENING).astype(np.uint8))
+        return embed((images * _EVENING_LIGHT).astype(np.uint8))
 
     for place, folder in enumerate(folders):
         data = read_data(folder)
@@ -104,10 +104,10 @@ def embedded(checkpoint: Path, folders: list[Path], console: Console) -> Iterato
         cameras = sorted({crop.camera for crop in crops})
         looks = [("", camera, embed) for camera in cameras]
         if place == 0:
-            looks += [(", evening", camera, evening) for camera in cameras[:_FIRST]]
+            looks += [(", evening", camera, evening) for camera in cameras[:_TRAINING_CAMERAS]]
         for light, camera, function in looks:
             own = [crop for crop in crops if crop.camera == camera]
-            own = [own[at] for at in np.random.default_rng(0).permutation(len(own))[:_MOST]]
+            own = [own[at] for at in np.random.default_rng(0).permutation(len(own))[:_MAX_CROPS]]
             name = f"{data.name}, camera {camera}{light}"
             console.print(f"embedding {len(own)} crops: {name}")
             yield group(name, embed_crops(function, own, card.input), bool(light) or place > 0)
@@ -194,8 +194,8 @@ def play(groups: list[Group], kind: IndexKind) -> list[dict[str, Any]]:
     numbers = {one.name: number for number, one in enumerate(groups)}
     with TemporaryDirectory() as folder:
         place = Place(Path(folder), kind, groups[0].vectors.shape[1])
-        steps: list[tuple[list[Group], int | None]] = [(groups[:_FIRST], None)]
-        steps += [([one], start) for one in groups[_FIRST:] for start in range(0, len(one.vectors), _STEP)]
+        steps: list[tuple[list[Group], int | None]] = [(groups[:_TRAINING_CAMERAS], None)]
+        steps += [([one], start) for one in groups[_TRAINING_CAMERAS:] for start in range(0, len(one.vectors), _STEP)]
         of_rows = np.empty(0, np.int64)  # the group of each entry
         for own, start in steps:
             part = slice(None) if start is None else slice(start, start + _STEP)
@@ -215,7 +215,7 @@ def play(groups: list[Group], kind: IndexKind) -> list[dict[str, Any]]:
             now = index_status(place.held.memory)
             lines.append(
                 {
-                    "group": own[-1].name if len(own) == 1 else f"first {_FIRST} cameras",
+                    "group": own[-1].name if len(own) == 1 else f"first {_TRAINING_CAMERAS} cameras",
                     "entries": len(place.ids),
                     "done": done,
                     "cpu_s": round(seconds, 1),

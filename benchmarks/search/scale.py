@@ -40,7 +40,7 @@ from service.storage import entries as records
 from service.storage.database import Database
 from service.workers.index_maintenance import IndexMaintainer
 
-_PLACES = (1, 8, 16, 32, 64, 128, 256, 512, 1536)  # ranks of principal components
+_RANKS = (1, 8, 16, 32, 64, 128, 256, 512, 1536)  # ranks of principal components
 _VARIANCE = (1, 0.753, 0.592, 0.354, 0.0674, 0.01315, 0.002845, 0.000603, 0.00005)  # variances over all crops
 _WITHIN = (0.18, 0.226, 0.283, 0.443, 0.631, 0.770, 0.846, 0.908, 0.95)  # share of the variance within a person
 _CROPS = 20
@@ -55,8 +55,8 @@ class Crops:
     def __init__(self, persons: int, dim: int) -> None:
         self._rng = np.random.default_rng(0)
         at = np.log(np.arange(1, dim + 1))
-        variance = np.exp(np.interp(at, np.log(_PLACES), np.log(_VARIANCE)))
-        within = np.interp(at, np.log(_PLACES), _WITHIN)
+        variance = np.exp(np.interp(at, np.log(_RANKS), np.log(_VARIANCE)))
+        within = np.interp(at, np.log(_RANKS), _WITHIN)
         self._spread = np.sqrt(variance * within).astype(np.float32)
         self._persons = self._normal(persons, dim) * np.sqrt(variance * (1 - within)).astype(np.float32)
 
@@ -118,7 +118,7 @@ def exact(rows: int, dim: int) -> dict[str, Any]:
     return found
 
 
-def filled(folder: Path, rows: int, dim: int, crops: Crops, kind: IndexKind) -> float:
+def fill_database(folder: Path, rows: int, dim: int, crops: Crops, kind: IndexKind) -> float:
     """A database with one gallery, and the write throughput in vectors per second, with a commit per 4,096 vectors."""
     database, galleries, _ = opened(folder, dim)
     asyncio.run(Galleries(database, galleries).create(CreateGallery("benchmark", "lobby", index_kind=kind)))
@@ -149,7 +149,7 @@ def approximate(rows: int, dim: int, kind: IndexKind) -> dict[str, Any]:
     found: dict[str, Any] = {"rows": rows, "dim": dim, "kind": kind}
     with TemporaryDirectory() as name:
         folder = Path(name)
-        found["entries kept a second"] = round(filled(folder, rows, dim, crops, kind))
+        found["entries kept a second"] = round(fill_database(folder, rows, dim, crops, kind))
         for again in (False, True):
             database, galleries, metrics = opened(folder, dim)
             started = time.perf_counter()

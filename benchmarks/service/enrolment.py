@@ -29,7 +29,7 @@ from benchmarks.common.served import Served
 from tests.support.bundles import write_bundle
 
 BATCH = 256  # maximum per request
-_PIECE = 2**16  # bytes
+_CHUNK = 2**16  # bytes
 
 
 def lines_of(vectors: npt.NDArray[np.float32]) -> list[bytes]:
@@ -50,8 +50,8 @@ def streamed(http: httpx.Client, gallery: str, body: bytes) -> None:
     """Enrol by one stream."""
 
     def pieces() -> Iterator[bytes]:
-        for start in range(0, len(body), _PIECE):
-            yield body[start : start + _PIECE]
+        for start in range(0, len(body), _CHUNK):
+            yield body[start : start + _CHUNK]
 
     kind = {"Content-Type": "application/x-ndjson"}
     answer = http.post(f"/v1/galleries/{gallery}/entries/stream", content=pieces(), headers=kind)

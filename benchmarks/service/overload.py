@@ -34,7 +34,7 @@ from tests.support.pictures import encode, person
 
 DEADLINE = 2  # seconds; given to the server as its --request-timeout
 GRACE = 0.25  # additional seconds, because the client shares the machine
-FLAT = 64 * MIB  # allowed growth of the server's memory
+MAX_GROWTH = 64 * MIB  # allowed growth of the server's memory
 CLIENTS = 8  # in the closed loop
 
 
@@ -127,7 +127,7 @@ async def play(folder: Path, bundle: Path | None, seconds: float, times: float) 
     faults = tally.wrong
     faults["late"] += tally.late
     faults["not ready afterwards"] += ready != 200
-    faults["memory grew"] += growth > FLAT
+    faults["memory grew"] += growth > MAX_GROWTH
     faults["nothing refused"] += not tally.answered(429)
     return {
         "capacity": round(able, 1),

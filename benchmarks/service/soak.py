@@ -31,12 +31,12 @@ from tests.support.bundles import DIM, write_bundle
 from tests.support.pictures import hostile, png
 
 CLIENTS = 4
-REMEMBERED = 20  # people of a client in the gallery
+PEOPLE_PER_CLIENT = 20  # people of a client in the gallery
 PAUSE = 0.05  # seconds between the rounds of a client
-MOST = 2.0  # per cent
+MAX_GROWTH = 2.0  # per cent
 GALLERY = "/v1/galleries/soak"
 LARGE = "/v1/galleries/large"
-PERSONS, OF_EACH = 120, 25  # in the large gallery
+PERSONS, CROPS_PER_PERSON = 120, 25  # in the large gallery
 
 
 class Client(ABC):
@@ -86,8 +86,9 @@ class Visitor(Client):
         await self._ask(207, "POST", "/v1/embeddings", files=_files([crops[1], bad, crops[2]]))
         await self._ask(200, "GET", f"{GALLERY}/entries", params={"person_id": person})
         await self._ask(204, "DELETE", f"{GALLERY}/entries/{enrolled['results'][0]['entry_id']}")
-        if self.rounds >= REMEMBERED:
-            await self._ask(200, "DELETE", f"{GALLERY}/persons?person_id={self._person(self.rounds - REMEMBERED)}")
+        if self.rounds >= PEOPLE_PER_CLIENT:
+            oldest = self._person(self.rounds - PEOPLE_PER_CLIENT)
+            await self._ask(200, "DELETE", f"{GALLERY}/persons?person_id={oldest}")
 
     def _person(self, number: int) -> str:
         return f"client{self._number}-{number}"
@@ -101,7 +102,7 @@ class Turnover(Client):
     async def _round(self) -> None:
         persons = range(PERSONS) if self.rounds == 0 else [PERSONS + self.rounds]
         for person in persons:
-            vectors = np.random.default_rng(person).normal(size=(OF_EACH, DIM)).astype("<f4")
+            vectors = np.random.default_rng(person).normal(size=(CROPS_PER_PERSON, DIM)).astype("<f4")
             metadata = {"person_id": str(person)}
             entries = [{**metadata, "vector": base64.b64encode(vector.tobytes()).decode()} for vector in vectors]
             await self._ask(201, "POST", f"{LARGE}/entries", json={"entries": entries})
@@ -158,7 +159,7 @@ def main(
     with TemporaryDirectory() as folder:
         found = asyncio.run(play(Path(folder), bundle or write_bundle(Path(folder) / "bundle"), 60 * minutes))
     print(json.dumps(found) if as_json else "\n".join(f"{name}: {value}" for name, value in found.items()))
-    sys.exit(bool(found["faults"]) or found["growth in per cent"] >= MOST)
+    sys.exit(bool(found["faults"]) or found["growth in per cent"] >= MAX_GROWTH)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@ Ten seconds are too short for a judgement of the memory to the per cent; a leak 
 import asyncio
 from pathlib import Path
 
-from benchmarks.service.soak import CLIENTS, REMEMBERED, play
+from benchmarks.service.soak import CLIENTS, PEOPLE_PER_CLIENT, play
 
 
 def test_everyday_work_goes_well_and_its_memory_comes_back(bundle: Path, tmp_path: Path) -> None:
     found = asyncio.run(play(tmp_path, bundle, seconds=10))
     assert found["faults"] == {}
     assert found["rounds"] > 0
-    assert found["entries at the end"] <= CLIENTS * (REMEMBERED + 1) * 3
+    assert found["entries at the end"] <= CLIENTS * (PEOPLE_PER_CLIENT + 1) * 3
     assert found["growth in per cent"] < 25
