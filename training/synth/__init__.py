@@ -1,4 +1,7 @@
-"""Synthetic people: clothed, walking figures seen by several cameras, for trying everything without a photograph."""
+"""Synthetic people: renderings of clothed, walking figures seen by several cameras, as data without photographs.
+
+Imports `bundle` only. Public: the names in `__all__`; `generate` writes a data set in the Market-1501 layout.
+"""
 
 from training.synth.baseline import histogram_features
 from training.synth.camera import Camera, sample_camera

@@ -1,4 +1,4 @@
-"""What stands behind and before people: one street or hall per camera, and objects that hide part of a figure."""
+"""Backgrounds (one street per camera) and occluders in front of a figure."""
 
 from functools import lru_cache
 
@@ -8,14 +8,14 @@ from PIL import Image, ImageDraw, ImageFilter
 from bundle import ImageArray
 from training.synth.raster import Floats
 
-WIDTH_M = 24.0  # how much of its street a camera knows
+WIDTH_M = 24.0  # width of a camera's street in metres
 HEIGHT_M = 3.2
 Box = tuple[int, int, int, int]
 
 
 @lru_cache(maxsize=16)
 def backdrop(seed: int, camera: int, pixels_per_metre: int) -> ImageArray:
-    """The street behind a camera's people, (3.2 m, 24 m, 3) uint8: stretches of wall over stretches of ground."""
+    """The background of a camera, 3.2 m x 24 m, (H, W, 3) uint8 RGB: sections of wall above sections of ground."""
     rng = np.random.default_rng([seed, 3, camera])
     width, height = int(WIDTH_M * pixels_per_metre), int(HEIGHT_M * pixels_per_metre)
     picture = Image.new("RGB", (width, height))
@@ -25,7 +25,7 @@ def backdrop(seed: int, camera: int, pixels_per_metre: int) -> ImageArray:
         stretch = Image.new("RGB", (int(rng.uniform(1.5, 3.5) * pixels_per_metre), height), _tone(rng, 0.2, 0.85))
         draw = ImageDraw.Draw(stretch)
         _wall(draw, rng, stretch.width, horizon, pixels_per_metre)
-        _things(draw, rng, stretch.width, horizon, pixels_per_metre)
+        _street_objects(draw, rng, stretch.width, horizon, pixels_per_metre)
         _ground(draw, rng, stretch.width, height, horizon)
         picture.paste(stretch, (x, 0))
         x += stretch.width
@@ -66,7 +66,7 @@ def _wall(draw: ImageDraw.ImageDraw, rng: np.random.Generator, width: int, horiz
             draw.ellipse(place, fill=(int(green * 150), int(green * 255), int(green * 110)))
 
 
-def _things(draw: ImageDraw.ImageDraw, rng: np.random.Generator, width: int, horizon: int, ppm: int) -> None:
+def _street_objects(draw: ImageDraw.ImageDraw, rng: np.random.Generator, width: int, horizon: int, ppm: int) -> None:
     for _ in range(int(rng.integers(1, 4))):
         x, foot = int(rng.uniform(0, width)), int(horizon + rng.uniform(0, 0.3) * ppm)
         wide, tall = int(rng.uniform(0.15, 1.0) * ppm), int(rng.uniform(0.4, 1.5) * ppm)
@@ -88,7 +88,7 @@ def _ground(draw: ImageDraw.ImageDraw, rng: np.random.Generator, width: int, hei
 
 
 def obstacle(kind: str, height: int, width: int, rng: np.random.Generator) -> tuple[Floats, Floats]:
-    """Something in front of a figure: colour (height, width, 3) in 0..1 and coverage (height, width) in 0..1."""
+    """An occluder: colour (height, width, 3) in 0..1 and coverage (height, width) in 0..1."""
     picture, mask = Image.new("RGB", (width, height)), Image.new("L", (width, height))
     paint, hide = ImageDraw.Draw(picture), ImageDraw.Draw(mask)
 

@@ -1,4 +1,4 @@
-"""Bags and the straps they leave on the clothes."""
+"""Bags, and their straps on the clothes."""
 
 import numpy as np
 

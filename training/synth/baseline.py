@@ -1,4 +1,4 @@
-"""What colour alone achieves: the baseline a trained network has to beat."""
+"""A baseline without learning: colour histograms."""
 
 import numpy as np
 import numpy.typing as npt
@@ -14,9 +14,8 @@ SPREAD = 0.25  # of the weight around the middle column, as a share of the width
 def histogram_features(images_BHWC: ImageArray) -> npt.NDArray[np.float32]:
     """Joint RGB histograms (8 x 8 x 8) of six horizontal stripes: (B, 3072) float32 rows of unit length.
 
-    As strong as colour gets without learning: a grey-world correction undoes much of the cameras' casts, columns count
-    less the further they are from the middle, where the background is, and square roots of the
-    counts are compared (the Hellinger kernel).
+    A grey-world correction removes much of the cameras' colour casts. The weight of a column falls with its distance
+    from the middle, because the background is at the sides. Square roots of the counts are compared (Hellinger kernel).
     """
     count, height, width, _ = images_BHWC.shape
     pixels = images_BHWC.astype(np.float32)

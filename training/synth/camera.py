@@ -1,4 +1,4 @@
-"""What a camera does to everybody it sees: where it hangs, its light, its colours, its sharpness.
+"""Cameras: position, light, colours, sharpness and noise, the same for all crops of a camera.
 
 White balance differs so much between cameras that a raw colour does not match across them.
 """
@@ -16,19 +16,19 @@ LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """One camera of a synthetic world; numbered from 1. Angles in radians, distance in metres."""
+    """One camera of a synthetic world, numbered from 1. Angles in radians, distance in metres."""
 
     number: int
     elevation: float
     distance: float
-    walkway: float  # which way people walk, seen from the camera: 0 towards it, pi/2 across
+    walkway: float  # walking direction relative to the camera: 0 towards it, pi/2 across
     light: tuple[float, float, float]  # towards the light, view axes
     ambient: float
     balance: tuple[float, float, float]  # gain of red, green, blue
     saturation: float
     contrast: float
     gamma: float
-    haze: float  # how far black is lifted
+    haze: float  # added brightness of black
     sharpness: float  # native resolution, as a share of the crop's
     noise: float
     jpeg_quality: int
@@ -61,7 +61,7 @@ def sample_camera(seed: int, number: int) -> Camera:
 
 
 def expose(scene: Floats, camera: Camera, rng: np.random.Generator) -> ImageArray:
-    """What the camera makes of a scene (H, W, 3) in 0..1: uint8 of the same shape. `rng` gives light and noise."""
+    """The image of a scene (H, W, 3) in 0..1: uint8 of the same shape. `rng` determines light and noise."""
     height, width, _ = scene.shape
     image = scene * _falling_light(height, width, rng)
     image = image * (np.array(camera.balance, np.float32) * np.float32(np.exp(rng.normal(0, 0.08))))
@@ -76,7 +76,7 @@ def expose(scene: Floats, camera: Camera, rng: np.random.Generator) -> ImageArra
 
 
 def _falling_light(height: int, width: int, rng: np.random.Generator) -> Floats:
-    """A slow brightness gradient, and now and then the edge of a shadow, as (height, width, 1) gains."""
+    """A brightness gradient, sometimes with the edge of a shadow, as gains (height, width, 1)."""
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
     way = rng.uniform(0, 2 * np.pi)
     across = np.cos(way) * x + np.sin(way) * y
@@ -87,7 +87,7 @@ def _falling_light(height: int, width: int, rng: np.random.Generator) -> Floats:
 
 
 def _soften(image: Floats, sharpness: float) -> Floats:
-    """Lose what a sensor of `sharpness` times the resolution would not see."""
+    """Downsample to `sharpness` times the resolution and back."""
     height, width, _ = image.shape
     picture = Image.fromarray(np.clip(image * 255, 0, 255).astype(np.uint8))
     small = picture.resize((max(8, round(width * sharpness)), max(8, round(height * sharpness))), Image.Resampling.BOX)

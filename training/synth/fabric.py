@@ -1,4 +1,4 @@
-"""Cloth patterns and prints as functions of where a point lies on a garment.
+"""Cloth patterns and prints as functions of the position on a garment.
 
 Shapes: N points; colours are (N, 3) float32 in 0..1.
 """

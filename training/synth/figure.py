@@ -18,7 +18,7 @@ PADDING = {"t-shirt": 0.006, "long sleeves": 0.008, "vest": 0.0, "jacket": 0.016
 
 def figure(person: Person, pose: Pose) -> list[Tube]:
     """The tubes of a clothed person in a pose, in world axes."""
-    pose = _hampered(person, pose)
+    pose = _restrict_pose(person, pose)
     bones = skeleton(person.body, pose)
     up = (bones.neck - bones.pelvis) / np.linalg.norm(bones.neck - bones.pelvis)
     tubes = [_torso(person, bones.neck, bones.pelvis, up, pose), *head_tubes(person, bones.neck, bones.skull)]
@@ -29,8 +29,8 @@ def figure(person: Person, pose: Pose) -> list[Tube]:
     return tubes + bag_tubes(person, bones, up)
 
 
-def _hampered(person: Person, pose: Pose) -> Pose:
-    """The pose as clothes and bags allow it: skirts and coats shorten the stride, a bag in hand keeps the arm down."""
+def _restrict_pose(person: Person, pose: Pose) -> Pose:
+    """Adapt the pose to clothes and bags: skirts and coats shorten the stride, a handbag keeps its arm down."""
     if "skirt" in person.bottom or person.top == "coat":
         pose = replace(pose, stride=0.6 * pose.stride)
     if person.bag == "handbag":

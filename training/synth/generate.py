@@ -26,14 +26,14 @@ from training.synth.scene import render, sample_shot
 
 
 class SynthError(PanError):
-    """The data set that was asked for cannot be generated."""
+    """The requested data set cannot be generated."""
 
     code = "synth"
 
 
 @dataclass(frozen=True, slots=True)
 class SynthSummary:
-    """What was written. Counts of images, except `identities`."""
+    """The written data set. Counts are numbers of images, except `identities` and `cameras`."""
 
     path: Path
     identities: int
@@ -78,26 +78,26 @@ def generate(
     workers: int = 2,
     progress: Callable[[int, int], None] | None = None,
 ) -> SynthSummary:
-    """Render a data set into `out`, which must not exist or be empty; it appears there only when it is complete.
+    """Render a data set into `out`, which must not exist or must be empty. It appears there only when it is complete.
 
     Identities 1..train_identities are for training, the next test_identities for the test; of these the first crop in
     each camera is the query and the others are the gallery. `layout` is one of LAYOUTS. `progress(done, total)` counts
     crops.
 
-    Raises SynthError where `out` is not empty or a number is out of range.
+    Raises SynthError if `out` is not empty or a number is out of range.
     """
     _check(train_identities, test_identities, cameras, crops_per_camera, height, width, workers)
     if layout not in LAYOUTS:
         raise SynthError(f"layout {layout} is unknown; choose one of {', '.join(LAYOUTS)}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SynthError(f"{out} already holds something; name another folder, or delete it first")
+        raise SynthError(f"{out} is not empty; choose another folder, or delete it first")
     partial_folder = out.absolute().with_name(f".{out.name}.partial-{os.getpid()}")
     plan = _Plan(partial_folder, train_identities, cameras, crops_per_camera, height, width, seed, layout)
     people = train_identities + test_identities
     each = cameras * crops_per_camera
     try:
         partial_folder.mkdir(parents=True)
-        for done, _ in enumerate(_everybody(plan, people, workers), 1):
+        for done, _ in enumerate(_render_all(plan, people, workers), 1):
             if progress:
                 progress(done * each, people * each)
         complete(layout, partial_folder, [crop for identity in range(1, people + 1) for crop in plan.crops(identity)])
@@ -124,8 +124,8 @@ def _check(train: int, test: int, cameras: int, crops: int, height: int, width: 
             raise SynthError(f"{name} is {value}; give a number from {low} to {high}")
 
 
-def _everybody(plan: _Plan, people: int, workers: int) -> Iterator[None]:
-    """Render each person; yields as they are done."""
+def _render_all(plan: _Plan, people: int, workers: int) -> Iterator[None]:
+    """Render each person; yields after each."""
     identities = range(1, people + 1)
     if workers == 1:
         yield from map(partial(_render_person, plan), identities)

@@ -1,7 +1,7 @@
-"""Who a synthetic person is: body, hair, clothes and things carried, all a function of (seed, identity).
+"""The appearance of a synthetic person: body, hair, clothes and bag, as a function of (seed, identity).
 
-Clothing colours come from short palettes, so many people share them; people differ by pattern, cut, print, build and
-by what they carry.
+Clothing colours come from short palettes, so that many people share them. People differ by pattern, cut, print, build
+and bag.
 """
 
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """Everything that stays the same about someone across cameras."""
+    """The attributes of a person that are the same in all cameras."""
 
     body: Body
     skin: Colour
@@ -87,9 +87,9 @@ class Person:
     hat: Hat | None
     hat_colour: Colour
     top: Top
-    sleeve: float  # how much of the arm is covered, 0..1
+    sleeve: float  # covered share of the arm, 0..1
     fabric: Fabric
-    inner: Fabric  # what an open jacket or coat shows
+    inner: Fabric  # visible in an open jacket or coat
     chest: Print | None
     back: Print | None
     bottom: Bottom
@@ -118,7 +118,7 @@ def sample_person(seed: int, identity: int) -> Person:
         (4, 4, 2, 3, 2, 3, 2, 2, 2, 2),
     )  # fmt: skip
     printed = fabric.pattern in {"plain", "two-tone"}
-    ground = fabric.accent if fabric.pattern == "two-tone" else fabric.base  # what a print is seen against
+    ground = fabric.accent if fabric.pattern == "two-tone" else fabric.base  # the background of a print
     return Person(
         body=Body(
             height=float(rng.uniform(1.52, 1.92)),
@@ -168,7 +168,7 @@ def _colour(rng: np.random.Generator, palette: tuple[Colour, ...]) -> Colour:
 
 
 def _contrast(rng: np.random.Generator, ground: Colour) -> Colour:
-    """An accent that shows on the ground: a pattern nobody can see is none."""
+    """An accent colour with enough contrast to the ground."""
     colour = _colour(rng, ACCENT)
     while sum(abs(a - b) for a, b in zip(ground, colour, strict=True)) < 0.5:
         colour = _colour(rng, ACCENT)

@@ -1,4 +1,4 @@
-"""How a figure stands at one moment: a walking phase, arms and lean, turned into joints.
+"""The pose of a figure: walking phase, arms and lean, and the joints that follow from it.
 
 World axes as in raster.py; the figure stands on y = 0 and looks along z. Side -1 is right, +1 is left.
 """

@@ -1,4 +1,4 @@
-"""Tubes in space, drawn as dense points over a depth buffer: the one shape every figure is built from.
+"""Draws tubes, of which every figure consists, as dense points with a depth buffer.
 
 A tube runs along a straight axis; its cross-section is an ellipse (or a rounded box) that changes with the way
 along. Its surface carries its own coordinates, so a pattern painted on it turns with the body: a print on the chest is
@@ -20,7 +20,7 @@ Profile = Sequence[tuple[float, float, float]]
 
 @dataclass(frozen=True, slots=True)
 class Coordinates:
-    """Where the points of a surface are, seen from the tube itself. Arrays are (N,)."""
+    """Surface coordinates of points on a tube. Arrays are (N,)."""
 
     angle: Floats  # radians around the axis: 0 in front, positive to the figure's left, +-pi behind
     along: Floats  # metres from the start of the axis
@@ -42,7 +42,7 @@ Paint = Callable[[Coordinates], Floats]
 
 
 def point(x: float, y: float, z: float) -> Floats:
-    """A place or a way in world axes."""
+    """A position or direction in world axes."""
     return np.array([x, y, z], np.float32)
 
 
@@ -54,13 +54,13 @@ class Tube:
     end: Floats
     profile: Profile
     paint: Paint
-    side: tuple[float, float, float] = (1.0, 0.0, 0.0)  # which way its width points
+    side: tuple[float, float, float] = (1.0, 0.0, 0.0)  # direction of its width
     boxy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How a camera looks at the figure: turn and elevation in radians, distance in metres."""
+    """The viewpoint of a camera: turn and elevation in radians, distance in metres."""
 
     turn: float
     elevation: float
@@ -133,7 +133,7 @@ def draw(tubes: Sequence[Tube], view: View, frame: Frame) -> tuple[Floats, Float
 
 @dataclass(frozen=True, slots=True)
 class _Surface:
-    """Points (N,) of the side of a tube that faces the camera: where they are, how they are lit, where on the tube."""
+    """Points (N,) on the visible side of a tube: position, light and surface coordinates."""
 
     x: Floats
     y: Floats

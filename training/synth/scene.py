@@ -1,4 +1,4 @@
-"""One crop: a person at a moment before a camera, with whatever else is in the box.
+"""One crop: a person in a pose, the background, passers-by and occluders.
 
 (seed, identity) -> Person    (seed, camera) -> Camera    (seed, identity, camera, index) -> Shot
 render(person, camera, shot, H, W) -> the crop
@@ -17,13 +17,13 @@ from training.synth.person import Person, sample_person
 from training.synth.pose import Arm, Pose
 from training.synth.raster import Floats, Frame, View, draw, outline, point
 
-PASSERS_BY = 1_000_000  # people numbered from here only ever walk through somebody else's crop
+PASSERS_BY = 1_000_000  # identities from here on only appear as passers-by
 Obstacle = Literal["post", "counter", "railing", "bush"]
 
 
 @dataclass(frozen=True, slots=True)
 class PasserBy:
-    """Somebody else who is partly in the box: where, in metres to the side, and whether in front."""
+    """Another person who is partly in the box: distance to the side in metres, and whether in front."""
 
     identity: int
     turn: float
@@ -34,16 +34,16 @@ class PasserBy:
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """Everything that changes from one crop of a person in a camera to the next."""
+    """The parameters that differ between the crops of a person in one camera."""
 
     seed: int
     pose: Pose
-    turn: float  # which way the person walks: 0 towards the camera, radians
+    turn: float  # walking direction: 0 towards the camera, radians
     elevation: float
     aspect: float  # width of the box over its height, before it is resized to the crop
     zoom: float  # height of the box over the height of the figure
     shift: tuple[float, float]  # of the box, as shares of its size
-    place: float  # where on the backdrop, 0..1
+    place: float  # position on the background, 0..1
     obstacle: Obstacle | None
     passer_by: PasserBy | None
     noise: int
@@ -94,7 +94,7 @@ def _pose(rng: np.random.Generator) -> Pose:
 
 
 def render(person: Person, camera: Camera, shot: Shot, height: int, width: int) -> ImageArray:
-    """The crop of a person before a camera: (height, width, 3) uint8 RGB, before JPEG."""
+    """The crop of a person: (height, width, 3) uint8 RGB, before JPEG."""
     view = View(shot.turn, shot.elevation, camera.distance, point(*camera.light), camera.ambient)
     tubes = figure(person, shot.pose)
     _, bottom, _, top = outline(tubes, view)
@@ -124,7 +124,7 @@ def _draw_passer_by(shot: Shot, other: PasserBy, view: View, frame: Frame) -> tu
 
 
 def _cut_backdrop(shot: Shot, camera: Camera, frame: Frame, height: int, width: int) -> Floats:
-    """The piece of the camera's street behind the box, resampled to the crop."""
+    """The section of the camera's background behind the box, resampled to the crop."""
     street = backdrop(shot.seed, camera.number, max(24, round(height / 2)))
     rows, columns = street.shape[0] / HEIGHT_M, street.shape[1] / WIDTH_M
     first = (HEIGHT_M - min(HEIGHT_M, frame.height_m + 0.25)) * rows

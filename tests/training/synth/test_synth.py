@@ -89,7 +89,7 @@ def test_summary_and_progress_count_what_was_written(tmp_path: Path) -> None:
 
 def test_a_folder_with_something_in_it_is_refused_and_kept(world: Path) -> None:
     before = digests(world)
-    with pytest.raises(PanError, match="already holds something; name another folder"):
+    with pytest.raises(PanError, match="is not empty; choose another folder"):
         small(world)
     assert digests(world) == before
 
