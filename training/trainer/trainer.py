@@ -173,7 +173,8 @@ class Trainer:
         if self.device.type != "cuda":
             return batch
         images, labels = batch
-        return images.pin_memory(), labels.pin_memory()  # the copy to the GPU then runs beside its work
+        with torch.cuda.device(self.device):  # a thread begins with GPU 0
+            return images.pin_memory(), labels.pin_memory()  # the copy to the GPU then runs beside its work
 
     def _read(self, updates: list[Update], images: int, monitor: Monitor | None) -> None:
         """Log the means over all processes; `images` of each update. Raises FloatingPointError if a loss is not finite.
