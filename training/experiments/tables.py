@@ -139,11 +139,12 @@ def write_tables(out: Path, title: str, rows: Sequence[str], printed: Mapping[st
         writer.writeheader()
         for run in runs:
             writer.writerow({name: _cell(value) for name, value in asdict(run).items()})
-    lines = [title, "", *_markdown([asdict(summary) for summary in summaries(runs)], HEADINGS)]
+    ours = _markdown([asdict(summary) for summary in summaries(runs)], HEADINGS) if runs else ["no run has finished"]
+    lines = [title, "", *ours]
     finished = {run.row for run in runs}
     paper = [{"row": row} | asdict(printed[row]) for row in rows if row in finished and row in printed]
     if paper:
-        lines += ["", "Printed in the paper:", "", *_markdown(paper, PRINTED_HEADINGS)]
+        lines += ["", "Printed in the paper, on the official data set:", "", *_markdown(paper, PRINTED_HEADINGS)]
     (out / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 

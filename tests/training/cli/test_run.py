@@ -217,7 +217,7 @@ def test_a_split_without_positives_is_told_at_the_start_and_trained_on(market: P
     done = pan_train("run", "--out", tmp_path / "b", f"data.path={data}", *FEW, "evaluate_every=1", check=False)
     assert (done.returncode, "evaluate_every=0" in done.stderr) == (1, True)
     assert not (tmp_path / "b" / "resume.pt").exists()
-    done = pan_train("ablate", "table2", "--variant", "baseline", "--seeds", "1", "--out", tmp_path / "t",
+    done = pan_train("ablate", "table2", "--row", "baseline", "--seeds", "1", "--out", tmp_path / "t",
                      f"data.path={data}", *FEW, check=False)  # fmt: skip
     assert (done.returncode, "a table needs figures" in done.stderr) == (1, True)
 
