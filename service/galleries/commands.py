@@ -71,6 +71,13 @@ class CompareImages:
 
 
 @dataclass(frozen=True, slots=True)
+class GetGallery:
+    """One gallery."""
+
+    gallery: str
+
+
+@dataclass(frozen=True, slots=True)
 class CreateGallery:
     """Create an empty gallery of the loaded model."""
 
@@ -117,6 +124,13 @@ class PurgeGallery:
 
 
 @dataclass(frozen=True, slots=True)
+class GetReEmbedding:
+    """The progress of a gallery on the way to the loaded model."""
+
+    gallery: str
+
+
+@dataclass(frozen=True, slots=True)
 class ReEmbedGallery:
     """Embed the kept crops of a gallery with the loaded model."""
 
@@ -137,6 +151,14 @@ class ListEntries:
     limit: int = 100
     person_id: str | None = None
     camera_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GetEntry:
+    """One entry."""
+
+    gallery: str
+    entry_id: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +252,13 @@ class IdempotencyKey:
 
     key: str
     request: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenStream:
+    """Check that a stream can enrol in a gallery."""
+
+    gallery: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,4 +361,11 @@ class FinishImport:
 
     caller: str
     gallery: str
+    gallery_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class AbortImport:
+    """Delete a gallery whose import has begun."""
+
     gallery_id: int

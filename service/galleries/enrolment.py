@@ -14,7 +14,7 @@ from service.core.errors import InvalidRequest, UnusableImages, item_error
 from service.core.models import NewEntry, since
 from service.core.types import Vectors
 from service.galleries.catalog import GalleryCatalog, LoadedGallery, deleted_meanwhile, require_gallery
-from service.galleries.commands import DAY, Crop, EnrolCrops, IdempotencyKey
+from service.galleries.commands import DAY, Crop, EnrolCrops, IdempotencyKey, OpenStream
 from service.galleries.enrolment_results import Batch
 from service.galleries.results import EnrolmentTarget
 from service.galleries.vectors import unit_vector
@@ -51,9 +51,9 @@ class Enrolment:
         self._catalog = catalog
         self._embedder = embedder
 
-    async def open_stream(self, gallery: str) -> EnrolmentTarget:
+    async def open_stream(self, command: OpenStream) -> EnrolmentTarget:
         """The gallery that a stream enrols in. Raises NotFound or ModelMismatch."""
-        row = self._catalog.find(gallery).row
+        row = self._catalog.find(command.gallery).row
         self._catalog.require_current(row)
         return EnrolmentTarget(row.name, row.id, row.dim)
 

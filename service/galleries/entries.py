@@ -8,7 +8,7 @@ from service.core.errors import NoImage, NotFound
 from service.core.models import EntryRow
 from service.galleries.audit import Audit
 from service.galleries.catalog import GalleryCatalog
-from service.galleries.commands import DeleteEntry, GetImage, ListEntries, UpdateEntry
+from service.galleries.commands import DeleteEntry, GetEntry, GetImage, ListEntries, UpdateEntry
 from service.galleries.results import Entry, EntryPage
 from service.storage import crops as crop_records
 from service.storage import entries as records
@@ -46,21 +46,21 @@ class Entries:
             tuple(_entry(row, row.id in with_image) for row in page), page[-1].id if len(rows) > len(page) else None
         )
 
-    async def get(self, gallery: str, entry_id: int) -> Entry:
+    async def get(self, command: GetEntry) -> Entry:
         """One entry. Raises NotFound."""
-        gallery_id = self._catalog.find(gallery).row.id
+        gallery_id = self._catalog.find(command.gallery).row.id
 
         def query(db: sqlite3.Connection) -> Entry:
-            found = records.select_entries_by_id(db, gallery_id, [entry_id])
-            if entry_id not in found:
-                raise no_entry(gallery, entry_id)
-            return _entry(found[entry_id], bool(crop_records.select_ids_with_crop(db, [entry_id])))
+            found = records.select_entries_by_id(db, gallery_id, [command.entry_id])
+            if command.entry_id not in found:
+                raise no_entry(command.gallery, command.entry_id)
+            return _entry(found[command.entry_id], bool(crop_records.select_ids_with_crop(db, [command.entry_id])))
 
         return self._database.read_inline(query)
 
     async def image(self, command: GetImage) -> bytes:
         """The kept image of an entry, as JPEG. The call is in the audit log. Raises NotFound or NoImage."""
-        await self.get(command.gallery, command.entry_id)
+        await self.get(GetEntry(command.gallery, command.entry_id))
         image = await self._database.read(lambda db: crop_records.select_crop(db, command.entry_id))
         if image is None:
             raise NoImage(

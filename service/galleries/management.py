@@ -8,7 +8,7 @@ import numpy as np
 from service.core.clock import now
 from service.core.errors import Conflict
 from service.galleries.catalog import GalleryCatalog, LoadedGallery, require_gallery
-from service.galleries.commands import CreateGallery, DeleteGallery, UpdateGallery
+from service.galleries.commands import CreateGallery, DeleteGallery, GetGallery, UpdateGallery
 from service.galleries.results import Erasure, GalleryInfo, IndexStatus
 from service.index.gallery_index import GalleryIndex
 from service.storage import crops as crop_records
@@ -30,9 +30,9 @@ class Galleries:
         """Every gallery, sorted by name."""
         return tuple(gallery_info(self._catalog, loaded) for loaded in self._catalog.all())
 
-    async def get(self, name: str) -> GalleryInfo:
+    async def get(self, command: GetGallery) -> GalleryInfo:
         """One gallery. Raises NotFound."""
-        return gallery_info(self._catalog, self._catalog.find(name))
+        return gallery_info(self._catalog, self._catalog.find(command.gallery))
 
     async def create(self, command: CreateGallery) -> GalleryInfo:
         """Create a gallery of the loaded model. Raises Conflict if the name is taken."""

@@ -12,7 +12,14 @@ from service.core.errors import Conflict, InvalidRequest, ModelMismatch
 from service.core.models import EntryRow, since
 from service.core.types import Vectors
 from service.galleries.catalog import GalleryCatalog, LoadedGallery, require_gallery
-from service.galleries.commands import BeginImport, ExportGallery, FinishImport, ImportedEntry, ImportEntries
+from service.galleries.commands import (
+    AbortImport,
+    BeginImport,
+    ExportGallery,
+    FinishImport,
+    ImportedEntry,
+    ImportEntries,
+)
 from service.galleries.management import gallery_info, name_taken
 from service.galleries.results import ExportCursor, ExportPage, GalleryInfo
 from service.galleries.vectors import unit_vector
@@ -130,12 +137,12 @@ class Transfer:
         await self._database.write(apply, lambda row: catalog.add(row, memory))
         return gallery_info(catalog, catalog.find(name))
 
-    async def abort_import(self, gallery_id: int) -> None:
+    async def abort_import(self, command: AbortImport) -> None:
         """Queue the deletion of a hidden gallery. If it fails, the next start of the service deletes it."""
 
         def apply(db: sqlite3.Connection) -> None:
-            if _hidden_gallery(db, gallery_id) is not None:
-                gallery_records.delete_gallery(db, gallery_id)
+            if _hidden_gallery(db, command.gallery_id) is not None:
+                gallery_records.delete_gallery(db, command.gallery_id)
 
         self._database.submit_write(apply)
 

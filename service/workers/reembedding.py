@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from service.core.errors import Conflict, CropsMissing, NotFound
 from service.galleries.catalog import GalleryCatalog, LoadedGallery, require_gallery
-from service.galleries.commands import ReEmbedGallery
+from service.galleries.commands import GetReEmbedding, ReEmbedGallery
 from service.galleries.results import Erasure, ReEmbedding, ReEmbeddingState
 from service.inference.embedder import Embedder
 from service.observability.metrics import Metrics
@@ -94,9 +94,9 @@ class ReEmbedder:
             self._ensure_task(loaded)
         return await self._progress(loaded)
 
-    async def progress(self, gallery: str) -> ReEmbedding:
+    async def progress(self, command: GetReEmbedding) -> ReEmbedding:
         """The progress of a gallery. Raises NotFound."""
-        return await self._progress(self._catalog.find(gallery))
+        return await self._progress(self._catalog.find(command.gallery))
 
     async def _progress(self, loaded: LoadedGallery) -> ReEmbedding:
         def query(db: sqlite3.Connection) -> tuple[GalleryRow, EntryCounts, ReEmbeddingRow | None]:

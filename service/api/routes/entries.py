@@ -17,7 +17,7 @@ from service.api.parsing.enrolment import new_entry
 from service.api.parsing.form_values import read_int
 from service.api.parsing.validation import parse
 from service.api.responses import JsonResponse, respond
-from service.galleries.commands import DeleteEntry, EntryChanges, GetImage, ListEntries, UpdateEntry
+from service.galleries.commands import DeleteEntry, EntryChanges, GetEntry, GetImage, ListEntries, UpdateEntry
 
 register_digits()
 router = APIRouter(prefix="/v1/galleries/{gallery}/entries", tags=["entries"])
@@ -52,7 +52,7 @@ async def list_entries(
 @router.get(_PATH, summary="Get an entry", responses={200: {"model": Entry}, **problems(404, 503)})
 async def get_entry(gallery: GalleryPath, entry_id: EntryId, use_cases: UseCasesDep, _: ExportCaller) -> Response:
     """The metadata of an entry. The hits of a search contain the same."""
-    return JsonResponse(entry_view(await use_cases.entries.get(gallery, entry_id)))
+    return JsonResponse(entry_view(await use_cases.entries.get(GetEntry(gallery, entry_id))))
 
 
 @router.get(

@@ -10,7 +10,14 @@ from service.api.openapi import changes_body, json_body, problems
 from service.api.parsing.body import read_json
 from service.api.parsing.validation import parse
 from service.api.responses import JsonResponse
-from service.galleries.commands import CreateGallery, DeleteGallery, GalleryChanges, PurgeGallery, UpdateGallery
+from service.galleries.commands import (
+    CreateGallery,
+    DeleteGallery,
+    GalleryChanges,
+    GetGallery,
+    PurgeGallery,
+    UpdateGallery,
+)
 
 router = APIRouter(prefix="/v1/galleries", tags=["galleries"])
 
@@ -39,7 +46,7 @@ async def create_gallery(request: Request, use_cases: UseCasesDep, caller: Admin
 @router.get("/{gallery}", summary="Get a gallery", responses={200: {"model": Gallery}, **problems(404, 503)})
 async def get_gallery(gallery: GalleryPath, use_cases: UseCasesDep, _: Caller) -> Response:
     """The settings of a gallery, and the numbers of its entries and persons."""
-    return JsonResponse(gallery_view(await use_cases.galleries.get(gallery)))
+    return JsonResponse(gallery_view(await use_cases.galleries.get(GetGallery(gallery))))
 
 
 @router.patch(

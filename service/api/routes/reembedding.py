@@ -12,7 +12,7 @@ from service.api.mapping import re_embedding_view
 from service.api.openapi import problems
 from service.api.parsing.form_values import read_bool
 from service.api.responses import JsonResponse
-from service.galleries.commands import ReEmbedGallery
+from service.galleries.commands import GetReEmbedding, ReEmbedGallery
 
 router = APIRouter(prefix="/v1/galleries/{gallery}/re-embed", tags=["galleries"])
 
@@ -49,4 +49,4 @@ async def re_embed(
 @router.get("", summary="Get the progress", responses={200: {"model": ReEmbedding}, **problems(404, 503)})
 async def get_re_embedding(gallery: GalleryPath, use_cases: UseCasesDep, _: Caller) -> Response:
     """Once the gallery is of the loaded model, this includes the receipt for entries that were erased."""
-    return JsonResponse(re_embedding_view(await use_cases.reembedding.progress(gallery)))
+    return JsonResponse(re_embedding_view(await use_cases.reembedding.progress(GetReEmbedding(gallery))))

@@ -22,7 +22,7 @@ from service.api.parsing.json_text import VALUES_PER_ENTRY, parse_json
 from service.api.parsing.line_buffer import BodyLines, Line
 from service.container import UseCases
 from service.core.errors import BodyTooLarge, ClientDisconnected, InvalidRequest, Overloaded, UnsupportedBody
-from service.galleries.commands import Crop, EnrolCrops, IdempotencyKey
+from service.galleries.commands import Crop, EnrolCrops, IdempotencyKey, OpenStream
 from service.galleries.enrolment_results import Batch, digest_lines
 from service.galleries.results import EnrolmentTarget
 
@@ -64,7 +64,8 @@ async def enrol_stream(
     """
     if request.headers.get("content-type", "").split(";")[0].strip().lower() != _TYPE:
         raise UnsupportedBody(f"send lines of JSON as {_TYPE}")
-    return _StreamResponse(use_cases, caller, await use_cases.enrolment.open_stream(gallery), idempotency_key)
+    target = await use_cases.enrolment.open_stream(OpenStream(gallery))
+    return _StreamResponse(use_cases, caller, target, idempotency_key)
 
 
 class _StreamResponse(Response):

@@ -25,7 +25,14 @@ from service.container import UseCases
 from service.core.clock import to_micros
 from service.core.errors import BodyTooLarge, InvalidRequest, UnsupportedBody
 from service.core.models import EntryRow
-from service.galleries.commands import BeginImport, ExportGallery, FinishImport, ImportedEntry, ImportEntries
+from service.galleries.commands import (
+    AbortImport,
+    BeginImport,
+    ExportGallery,
+    FinishImport,
+    ImportedEntry,
+    ImportEntries,
+)
 from service.galleries.results import ExportCursor
 
 router = APIRouter(prefix="/v1/galleries/{gallery}", tags=["galleries"])
@@ -126,7 +133,7 @@ async def _import(name: str, records: AsyncIterator[dict[str, Any]], use_cases: 
             await transfer.import_entries(ImportEntries(gallery_id, tuple(batch)))
         gallery = await transfer.finish_import(FinishImport(caller, name, gallery_id))
     except BaseException:
-        await transfer.abort_import(gallery_id)
+        await transfer.abort_import(AbortImport(gallery_id))
         raise
     return JsonResponse(gallery_view(gallery), 201)
 
