@@ -102,3 +102,18 @@ def test_galleries_can_be_iterated_while_others_are_created_and_deleted(tmp_path
             assert failures == []
 
     run(play())
+
+
+def test_a_cancelled_enrolment_returns_its_ids_if_its_commit_is_queued(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with opened(tmp_path, "g") as store:
+            go_on = threading.Event()
+            store.database.submit_write(lambda _: go_on.wait(60))
+            enrolling = asyncio.create_task(store.enrol("g", "ann"))
+            await asyncio.sleep(0)  # it waits for the writer
+            enrolling.cancel()
+            await asyncio.sleep(0)
+            go_on.set()
+            assert await enrolling == store.found("g")
+
+    run(play())
