@@ -32,6 +32,7 @@ CALLS = [
     ("POST", "/v1/galleries", "admin"),
     ("PATCH", "/v1/galleries/lobby", "admin"),
     ("DELETE", "/v1/galleries/nowhere", "admin"),
+    ("GET", "/v1/audit", "admin"),
     ("GET", "/v1/galleries", None),
     ("GET", "/v1/galleries/lobby", None),
     ("GET", "/v1/model", None),
