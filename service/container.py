@@ -57,7 +57,7 @@ class UseCases:
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A running service. The API uses `use_cases`, `keys` and `refusals`; the parts below them are for tests."""
+    """A running service: the use cases and the authentication for the API, and the parts behind them."""
 
     settings: Settings
     metrics: Metrics

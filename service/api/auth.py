@@ -1,4 +1,4 @@
-"""Who calls: the API key of a request, its scopes, and the rules that hold while no key is required."""
+"""Authentication: the API key of a request, its scopes, and the rules that hold while no key is required."""
 
 import re
 from collections.abc import Sequence

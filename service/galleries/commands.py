@@ -125,7 +125,7 @@ class PurgeGallery:
 
 @dataclass(frozen=True, slots=True)
 class GetReEmbedding:
-    """The progress of a gallery on the way to the loaded model."""
+    """The progress of re-embedding a gallery with the loaded model."""
 
     gallery: str
 

@@ -140,14 +140,14 @@ class Enrolment:
             insert_audit(db, command.caller, "enrol", row.name, len(ids))
             return ids, stored
 
-        def committed(result: tuple[list[int], Batch]) -> "Future[None] | None":
+        def on_commit(result: tuple[list[int], Batch]) -> "Future[None] | None":
             ids, _ = result
             if not ids:
                 return None
             return self._catalog.apply_committed(loaded, lambda memory: memory.add(ids, entries, vectors))
 
         with tracing.stage("commit"):
-            _, stored = await _uncancelled(self._database.submit_write(apply, committed))
+            _, stored = await _uncancelled(self._database.submit_write(apply, on_commit))
         return stored
 
     def _find_idempotent_response(self, db: sqlite3.Connection, row: GalleryRow, key: IdempotencyKey) -> Batch | None:

@@ -83,10 +83,10 @@ class Entries:
             insert_audit(db, command.caller, "update-entry", command.gallery, 1)
             return changed
 
-        def committed(entry: EntryRow) -> "Future[None]":
+        def on_commit(entry: EntryRow) -> "Future[None]":
             return self._catalog.apply_committed(loaded, lambda memory: memory.update_metadata(entry.id, entry))
 
-        row = await self._database.write(apply, committed)
+        row = await self._database.write(apply, on_commit)
         return _entry(row, bool(self._database.read_inline(lambda db: crop_records.select_ids_with_crop(db, [row.id]))))
 
     async def delete(self, command: DeleteEntry) -> None:

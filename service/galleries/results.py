@@ -106,7 +106,7 @@ ReEmbeddingState = Literal["current", "needed", "running", "stopped"]
 
 @dataclass(frozen=True, slots=True)
 class ReEmbedding:
-    """The progress of a gallery on the way to the loaded model. `problem` is the reason why it is stopped."""
+    """The progress of re-embedding a gallery with the loaded model. `problem` is the reason why it is stopped."""
 
     gallery: str
     state: ReEmbeddingState

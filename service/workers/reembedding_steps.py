@@ -119,10 +119,10 @@ class ReEmbeddingSteps:
             insert_audit(db, _CALLER, "re-embedded", row.name, counts.done)
             return row
 
-        def committed(row: GalleryRow | None) -> "Future[None] | None":
+        def on_commit(row: GalleryRow | None) -> "Future[None] | None":
             return None if row is None else swap(row)
 
-        return await self._database.write(apply, committed) is not None
+        return await self._database.write(apply, on_commit) is not None
 
     def _require_open(self, db: sqlite3.Connection, loaded: LoadedGallery) -> tuple[GalleryRow, ReEmbeddingRow]:
         row = require_gallery(db, loaded.row)

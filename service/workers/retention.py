@@ -82,11 +82,11 @@ class Purger:
                 insert_audit(db, caller, "purge", row.name, len(ids))
             return ids
 
-        def committed(ids: list[int]) -> "Future[None] | None":
+        def on_commit(ids: list[int]) -> "Future[None] | None":
             self._metrics.entries_purged.inc(len(ids))
             if not ids:
                 return None
             return self._catalog.apply_committed(loaded, lambda memory: memory.remove(ids))
 
-        ids = await self._database.write(apply, committed)
+        ids = await self._database.write(apply, on_commit)
         return len(ids)
