@@ -40,12 +40,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     "finetune": {
         "model": {"bnneck": True},
         "sampler": {"identities": 16, "crops": 4},
-        "augment": {"erase": 0.25, "erase_area": (0.02, 0.2), "zoom": 0.05},
         "loss": {"smoothing": 0.1},
         "optim": {
             "name": "adamw",
             "lr": 5e-4,
-            "backbone_lr": 1e-4,
+            "backbone_lr": 2e-4,
             "schedule": "cosine",
             "warmup": 0.05,
             "freeze_backbone": 0.1,
