@@ -28,7 +28,8 @@ def settings(as_json: AsJson = False) -> None:
 
 def settings_tables() -> Group:
     """Settings, presets and variants as three tables."""
-    settings = _table("Settings (NAME=VALUE; values in YAML syntax); the preset changes defaults, and is paper if none is named", "name", "default", "meaning")
+    title = "Settings (NAME=VALUE; values in YAML syntax); the preset, paper if none is named, changes defaults"
+    settings = _table(title, "name", "default", "meaning")
     for setting in list_settings():
         choices = f" ({' | '.join(setting.choices)})" if setting.choices else ""
         settings.add_row(setting.name, escape(setting.default), escape(setting.meaning + choices))
