@@ -19,8 +19,8 @@ from service.galleries.entries import Entries
 from service.galleries.inference import Inference
 from service.galleries.management import Galleries
 from service.galleries.persons import Persons
-from service.galleries.search import Search
-from service.galleries.searcher import Searcher
+from service.galleries.query.search import Search
+from service.galleries.query.searcher import Searcher
 from service.galleries.status import Status
 from service.galleries.transfer import Transfer
 from service.inference.embedder import Embedder

@@ -133,7 +133,7 @@ def test_a_layer_imports_only_the_layers_that_its_docstring_allows(layer: str) -
 
 def test_routes_import_only_commands_and_results_of_the_use_cases() -> None:
     """Commands and results are plain data, so a use case could run in another process."""
-    data = {"commands", "results", "enrolment_results", "match_policy"}
+    data = {"commands", "results", "enrolment_results", "query.match_policy"}
     allowed = {f"service.galleries.{name}" for name in data} | {"service.container", "service.observability.metrics"}
     wrong = []
     for module, targets in service_imports().items():

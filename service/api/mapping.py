@@ -11,7 +11,7 @@ from service.core.clock import from_micros, to_micros
 from service.core.models import EntryRow
 from service.core.types import Vectors
 from service.galleries.commands import DAY
-from service.galleries.match_policy import MatchPolicy
+from service.galleries.query.match_policy import MatchPolicy
 from service.galleries.results import (
     AuditPage,
     Comparison,

@@ -2,12 +2,12 @@
 
 catalog                               galleries in memory, which follow every commit
 enrolment, enrolment_results          embed and store crops
-search, search_filter, searcher       find entries or persons
+query                                 find entries or persons
 entries, persons, management          read and change entries, persons, galleries
 transfer                              export and import
-inference, match_policy               embed, compare, explain
+inference                             embed, compare, explain
 audit, status                         the audit log; the loaded model and readiness
-loader, outcomes, vectors             helpers of the modules above
+loader, outcomes                      helpers of the modules above
 
 May import: index, inference, batching, storage, observability, core.
 """
@@ -21,11 +21,9 @@ __all__ = [
     "entries",
     "inference",
     "management",
-    "match_policy",
     "persons",
+    "query",
     "results",
-    "search",
-    "searcher",
     "status",
     "transfer",
 ]

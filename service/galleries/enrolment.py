@@ -16,8 +16,8 @@ from service.core.types import Vectors
 from service.galleries.catalog import GalleryCatalog, LoadedGallery, deleted_meanwhile, require_gallery
 from service.galleries.commands import DAY, Crop, EnrolCrops, IdempotencyKey, OpenStream
 from service.galleries.enrolment_results import Batch
+from service.galleries.query.vectors import unit_vector
 from service.galleries.results import EnrolmentTarget
-from service.galleries.vectors import unit_vector
 from service.inference.embedder import Embedder
 from service.observability import tracing
 from service.storage import crops as crop_records

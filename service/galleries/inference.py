@@ -7,10 +7,10 @@ import numpy as np
 from bundle import Calibration, ImageError
 from service.galleries.audit import Audit
 from service.galleries.commands import CompareImages, EmbedImages, ExplainImages
-from service.galleries.match_policy import resolve_threshold
 from service.galleries.outcomes import require_all, require_any
+from service.galleries.query.match_policy import resolve_threshold
+from service.galleries.query.vectors import mean_direction
 from service.galleries.results import Comparison, Embeddings, Explanations, ItemFailure, Maps
-from service.galleries.vectors import mean_direction
 from service.inference.embedder import Embedder
 from service.inference.explainer import Explainer
 

@@ -11,7 +11,7 @@ from pan_reid.schemas import IndexKind
 from service.core.errors import item_error
 from service.core.models import EntryRow
 from service.core.types import Vectors
-from service.galleries.match_policy import MatchPolicy
+from service.galleries.query.match_policy import MatchPolicy
 from service.storage.audit import AuditRow
 from service.storage.entries import ExportedRow, PersonRow
 from service.storage.galleries import GalleryRow

@@ -9,8 +9,8 @@ from pan_reid.schemas import Model
 from service.core.errors import NotReady, StorageFull
 from service.core.settings import Settings
 from service.galleries.catalog import GalleryCatalog
+from service.galleries.query.searcher import Searcher
 from service.galleries.results import Readiness
-from service.galleries.searcher import Searcher
 from service.inference.embedder import Embedder
 from service.inference.engines.loader import LoadedEngine
 from service.observability.worker import WorkerHealth

@@ -21,8 +21,8 @@ from service.galleries.commands import (
     ImportEntries,
 )
 from service.galleries.management import gallery_info, name_taken
+from service.galleries.query.vectors import unit_vector
 from service.galleries.results import ExportCursor, ExportPage, GalleryInfo
-from service.galleries.vectors import unit_vector
 from service.inference.embedder import Embedder
 from service.storage import crops as crop_records
 from service.storage import entries as records

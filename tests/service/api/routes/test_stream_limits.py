@@ -14,7 +14,7 @@ from PIL import Image
 from benchmarks.common.served import Served
 from bundle import ImageLimits
 from service.core.settings import Settings
-from tests.service.api.streams import NDJSON, persons, picture, post, ready, vector, wire
+from tests.service.api.routes.streams import NDJSON, persons, picture, post, ready, vector, wire
 from tests.support.pictures import encode
 from tests.support.servers import running
 

@@ -64,7 +64,7 @@ def test_the_openapi_document_describes_every_call_its_bodies_and_its_errors(api
 
 
 def test_docs_openapi_json_is_up_to_date(api: httpx.Client) -> None:
-    path = Path(__file__).parents[3] / "docs" / "openapi.json"
+    path = Path(__file__).parents[4] / "docs" / "openapi.json"
     written, served = json.loads(path.read_text()), api.get("/openapi.json").json()
     assert written == served, "the API has changed; run: pan-serve openapi > docs/openapi.json"
     assert pan_serve("openapi").stdout == path.read_text()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pan_reid import Client
-from tests.service.api.streams import NDJSON, persons, picture, post, ready, vector, wire
+from tests.service.api.routes.streams import NDJSON, persons, picture, post, ready, vector, wire
 from tests.support.bundles import DIM
 from tests.support.pictures import png
 

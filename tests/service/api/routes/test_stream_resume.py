@@ -12,7 +12,7 @@ import httpx
 from benchmarks.common.served import Served
 from pan_reid import Client
 from service.galleries.enrolment_results import Batch, EnrolledRange, Failure
-from tests.service.api.streams import NDJSON, persons, post, ready, wire
+from tests.service.api.routes.streams import NDJSON, persons, post, ready, wire
 
 
 def test_a_repeated_stream_enrols_nothing_twice_also_after_a_crash(launch: Callable[..., Served]) -> None:

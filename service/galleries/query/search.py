@@ -13,12 +13,12 @@ from service.galleries.audit import Audit
 from service.galleries.catalog import GalleryCatalog, require_gallery
 from service.galleries.commands import EntryQuery, Images, SearchGallery, VectorQuery
 from service.galleries.entries import no_entry
-from service.galleries.match_policy import MatchPolicy, resolve_threshold
 from service.galleries.outcomes import require_all
+from service.galleries.query.filter import search_filter
+from service.galleries.query.match_policy import MatchPolicy, resolve_threshold
+from service.galleries.query.searcher import IndexQuery, Searcher
+from service.galleries.query.vectors import mean_direction, unit_vector
 from service.galleries.results import FoundEntry, FoundPerson, SearchResult
-from service.galleries.search_filter import search_filter
-from service.galleries.searcher import IndexQuery, Searcher
-from service.galleries.vectors import mean_direction, unit_vector
 from service.index.gallery_index import Grouping, Hit
 from service.index.reranking import Reranking
 from service.inference.embedder import Embedder
