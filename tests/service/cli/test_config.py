@@ -1,6 +1,7 @@
 """Settings of `pan-serve run` by option and by environment variable, and what `pan-serve config` shows of them."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -73,8 +74,8 @@ def test_a_key_is_not_shown_but_its_file_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("variable", "value", "allowed"),
     [
-        ("PAN_MAX_BATCH", "0", "greater than or equal to 1"),
-        ("PAN_MAX_BATCH", "many", "valid integer"),
+        ("PAN_MAX_BATCH", "0", "x>=1|greater than or equal to 1"),  # by the version of typer
+        ("PAN_MAX_BATCH", "many", "valid int"),
         ("PAN_DEVICE", "gpu", "'auto', 'cpu', 'cuda'"),
         ("PAN_INSECURE_NO_AUTH", "perhaps", "give true or false"),
     ],
@@ -86,7 +87,7 @@ def test_a_wrong_value_names_the_variable_and_the_allowed_values(
     refused = pan_serve(command, *options, environment={variable: value})
     assert refused.returncode == 2
     assert f"the environment variable {variable}" in refused.stderr
-    assert allowed in refused.stderr
+    assert re.search(allowed, refused.stderr)
     assert not (tmp_path / "data").exists()
 
 
