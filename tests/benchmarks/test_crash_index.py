@@ -8,7 +8,7 @@ from rich.console import Console
 from benchmarks.crash.index import play
 
 
-def test_an_index_is_right_again_wherever_its_upkeep_was_killed(tmp_path: Path) -> None:
+def test_an_index_recovers_from_a_kill_at_any_point_of_maintenance(tmp_path: Path) -> None:
     seen = play(tmp_path, 6, 3, Console(file=StringIO()))
     for kind in ("hnsw", "ivf_sq8"):
         assert sum(seen[kind]["first after a kill"].values()) == 3

@@ -1,4 +1,4 @@
-"""The short form of `python -m benchmarks.fuzz`, and what its long form found."""
+"""The short form of `python -m benchmarks.fuzz`, and the defects that its long form found."""
 
 from pathlib import Path
 
@@ -8,5 +8,5 @@ from benchmarks.fuzz.__main__ import play
 
 
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")
-def test_the_service_equals_the_model_whatever_is_asked(tmp_path: Path) -> None:
+def test_random_calls_match_the_reference_model(tmp_path: Path) -> None:
     play(tmp_path, examples=8, steps=25, seed=0, shrink=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 from benchmarks.service.soak import CLIENTS, PEOPLE_PER_CLIENT, play
 
 
-def test_everyday_work_goes_well_and_its_memory_comes_back(bundle: Path, tmp_path: Path) -> None:
+def test_normal_work_gives_no_wrong_response_and_memory_stays_bounded(bundle: Path, tmp_path: Path) -> None:
     found = asyncio.run(play(tmp_path, bundle, seconds=10))
     assert found["faults"] == {}
     assert found["rounds"] > 0

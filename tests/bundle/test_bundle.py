@@ -99,7 +99,7 @@ def test_openvino_may_read_the_file_of_onnx_runtime(folder: Path) -> None:
         bundle.file("onnx", "float32", "explain")
 
 
-def test_only_a_tensorrt_engine_may_be_unverified_and_it_says_what_it_was_built_for(folder: Path) -> None:
+def test_only_a_tensorrt_engine_may_be_unverified_and_it_names_its_target(folder: Path) -> None:
     entry = json.loads((folder / "manifest.json").read_text())["files"][0]
     built_for = {"library_version": "11.4.0", "gpu": "NVIDIA L4", "compute_capability": "8.9"}
     engine = {**entry, "kind": "tensorrt", "precision": "float16", "parity": None, "built_for": built_for}
@@ -136,7 +136,7 @@ def test_a_file_that_is_missing_or_changed_is_refused(folder: Path) -> None:
         load_bundle(folder)
 
 
-def test_a_kind_or_precision_the_bundle_lacks_is_named_with_what_there_is(folder: Path) -> None:
+def test_a_missing_kind_or_precision_is_named_with_the_available_ones(folder: Path) -> None:
     with pytest.raises(BundleFileError, match="no tensorrt float16 file; it holds: onnx float32"):
         load_bundle(folder).file("tensorrt", "float16")
 

@@ -61,7 +61,7 @@ def test_a_marker_without_length_hides_no_scans() -> None:
 @pytest.mark.parametrize(
     ("made", "most"), [(many_segments, MAX_SEGMENTS - 20), (fill_bytes, 1000), (many_chunks, MAX_CHUNKS - 20)]
 )
-def test_what_a_parser_keeps_or_skips_is_bounded(made, most: int) -> None:
+def test_the_bytes_that_a_parser_keeps_or_skips_are_bounded(made, most: int) -> None:
     assert decode_image(made(most)).shape == (128, 64, 3)
     with pytest.raises(ImageTooComplex, match="save it"):
         decode_image(made(most + 200))

@@ -89,13 +89,13 @@ def test_an_animation_is_its_first_frame(kind: str) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"text", b"\x89PNG\r\n\x1a\n", bytes(range(256)) * 20])
-def test_what_is_no_image_is_unsupported(data: bytes) -> None:
+def test_data_that_is_no_image_is_unsupported(data: bytes) -> None:
     with pytest.raises(UnsupportedImage, match="convert it"):
         decode_image(data)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "TIFF", "PPM", "ICO"])
-def test_other_formats_are_unsupported_whatever_pillow_could_do(kind: str) -> None:
+def test_other_formats_are_unsupported_even_if_pillow_reads_them(kind: str) -> None:
     with pytest.raises(UnsupportedImage):
         decode_image(encode(Image.fromarray(gradient(64, 64)), kind))
 
@@ -120,7 +120,7 @@ def test_sizes_are_checked_before_decoding() -> None:
     assert decode_image(encode(Image.new("RGB", (16, 60))), limits).shape == (60, 16, 3)
 
 
-def test_resizing_averages_what_it_shrinks() -> None:
+def test_shrinking_averages_pixels() -> None:
     """Antialiased: a fine chessboard becomes grey, it does not alias into black or white."""
     chessboard = (np.indices((128, 64)).sum(axis=0) % 2 * 255).astype(np.uint8)
     small = resize_image(np.repeat(chessboard[..., None], 3, axis=2), 32, 16)

@@ -57,7 +57,7 @@ def test_rest_answers_score_as_pytorch_does(built: Path) -> None:
     assert [hit["score"] for hit in hits] == sorted((hit["score"] for hit in hits), reverse=True)
 
 
-def test_the_bundle_carries_what_the_run_measured(built: Path) -> None:
+def test_the_bundle_contains_the_measurements_of_the_run(built: Path) -> None:
     manifest, (_, card) = load_bundle(built / "bundle").manifest, load_checkpoint(built / "run")
     assert manifest.evaluation == card.evaluation is not None
     assert manifest.calibration == card.calibration is not None

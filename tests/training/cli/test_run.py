@@ -1,4 +1,4 @@
-"""The real command line: train, stop, resume, evaluate; and checkpoints that are not what they seem."""
+"""The real command line: train, stop, resume, evaluate; and checkpoints that are damaged or of another kind."""
 
 import json
 import os
@@ -82,7 +82,7 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(finished: Path) -> None:
     assert "pan-train resume" in done.stderr
 
 
-def test_evaluate_repeats_what_the_run_said(finished: Path, market: Path) -> None:
+def test_evaluate_gives_the_figures_of_the_run(finished: Path, market: Path) -> None:
     again = json.loads(pan_train("evaluate", finished, "--data", market, "--full", "--json").stdout)
     _, card = load_checkpoint(finished)
     assert card.evaluation is not None
@@ -174,7 +174,7 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_backbone_weights_that_do_not_fit_say_what_to_set(tmp_path: Path) -> None:
+def test_an_error_on_unfit_backbone_weights_names_the_settings(tmp_path: Path) -> None:
     from training.model import VARIANTS
 
     config = BackboneConfig(depth=18, width=0.25)
@@ -204,7 +204,7 @@ def table(path: Path, market: Path, query: str, gallery: str) -> Path:
 FEW = [*SMALL, "optim.iterations=3"]
 
 
-def test_a_split_without_positives_is_told_at_the_start_and_trained_on(market: Path, tmp_path: Path) -> None:
+def test_a_test_split_without_positives_is_reported_and_trained_on(market: Path, tmp_path: Path) -> None:
     data = table(tmp_path / "one_camera.csv", market, "000?_c1*", "000[789]_c1*")
     out = tmp_path / "run"
     done = pan_train("run", "--out", out, "--json", f"data.path={data}", *FEW)
@@ -238,7 +238,7 @@ def test_a_test_crop_that_cannot_be_read_costs_no_network(market: Path, tmp_path
     assert load_checkpoint(out)[1].provenance.iterations == 3
 
 
-def test_crops_of_nobody_in_train_are_told(market: Path, tmp_path: Path) -> None:
+def test_junk_crops_in_train_are_reported(market: Path, tmp_path: Path) -> None:
     shutil.copytree(market, tmp_path / "set")
     for name in ("0000_c1s1_000001_00.jpg", "-1_c1s1_000001_00.jpg"):
         shutil.copy(next((market / "query").iterdir()), tmp_path / "set" / "bounding_box_train" / name)

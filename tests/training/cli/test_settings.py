@@ -1,4 +1,4 @@
-"""`pan-train settings` and `pan-train run --help`, and what the commands say without the extra [train]."""
+"""`pan-train settings` and `pan-train run --help`, and the error of the commands without the extra [train]."""
 
 import json
 import subprocess
@@ -43,7 +43,7 @@ def test_settings_lists_every_setting_preset_and_variant() -> None:
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_preset_does_what_is_listed_for_it(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preset_sets_the_values_listed_for_it(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = json.loads(CliRunner().invoke(app, ["settings", "--json"]).stdout)["presets"]
     expected = load_config(None, [f"preset={preset}", "model.weights=some.pth"])
     monkeypatch.setitem(PRESETS, "paper", {})  # so that no preset stands below the overrides

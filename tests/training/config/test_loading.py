@@ -1,4 +1,4 @@
-"""Run configurations: presets, files, overrides, and what is said about mistakes."""
+"""Run configurations: presets, files, overrides, and the errors on mistakes."""
 
 from pathlib import Path
 

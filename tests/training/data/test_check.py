@@ -1,4 +1,4 @@
-"""`pan-train data check`, as its user sees it: one fault put into a sound data set, and what is said of it."""
+"""`pan-train data check`: a valid data set with one fault, and the finding that reports it."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ def remarks(report: Report) -> dict[str, tuple[str, ...]]:
     return {finding.code: finding.cases for finding in report.findings if not finding.must_fix}
 
 
-def test_a_sound_set_is_described_and_told_from_the_official_one(crops: Path) -> None:
+def test_a_valid_set_is_described_and_distinguished_from_the_official_one(crops: Path) -> None:
     told = []
     report = check_data(crops, lambda done, total: told.append((done, total)))
     assert report.usable
@@ -54,7 +54,7 @@ def test_every_file_that_does_not_decode_is_named(crops: Path) -> None:
     assert [case.split(":")[0] for case in broken] == [str(train[index]) for index in (0, 5, 9)]
 
 
-def test_a_file_that_a_table_lists_and_nobody_has(tmp_path: Path) -> None:
+def test_a_listed_file_that_does_not_exist(tmp_path: Path) -> None:
     for number in range(4):
         write_crop(tmp_path / f"{number}.png", number)
     rows = ["0.png,a,1,train", "1.png,a,2,train", "2.png,b,1,query", "3.png,b,2,gallery", "4.png,b,2,gallery"]
@@ -168,7 +168,7 @@ def test_crops_wider_than_high_are_remarked(crops: Path) -> None:
     assert (report.sizes.width, report.sizes.aspect[0]) == ((32, 32, 64), 0.5)
 
 
-def test_the_notice_of_duke_is_told(tmp_path: Path) -> None:
+def test_the_notice_on_duke_is_shown(tmp_path: Path) -> None:
     write_crop(tmp_path / "bounding_box_train" / "0001_c2_f0046182.jpg", 0)
     write_crop(tmp_path / "bounding_box_train" / "0001_c5_f0051341.jpg", 1)
     write_crop(tmp_path / "query" / "0005_c2_f0046985.jpg", 2)
@@ -183,7 +183,7 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env={"COLUMNS": "200"})
 
 
-def test_the_command_prints_tables_and_its_exit_status_says_whether_to_mend(crops: Path) -> None:
+def test_the_command_prints_tables_and_exits_with_1_if_something_must_be_fixed(crops: Path) -> None:
     sound = run(crops)
     assert sound.returncode == 0, sound.stderr
     assert "height 64 to 64, width 32 to 32" in sound.stdout
@@ -200,13 +200,13 @@ def test_the_command_prints_tables_and_its_exit_status_says_whether_to_mend(crop
     assert [finding["code"] for finding in answer["findings"] if finding["must_fix"]] == ["not-understood"]
 
 
-def test_the_command_says_what_it_looked_for(tmp_path: Path) -> None:
+def test_the_command_names_the_layouts_that_it_looked_for(tmp_path: Path) -> None:
     done = run(tmp_path / "nothing")
     assert done.returncode == 1
     assert done.stderr.startswith("error: there is no data set at")
 
 
-def test_crops_of_nobody_in_train_and_query_are_remarked(crops: Path) -> None:
+def test_junk_crops_in_train_and_query_are_noted(crops: Path) -> None:
     seen = next((crops / "query").iterdir()).read_bytes()
     for folder, name in (
         ("bounding_box_train", "0000_c1s1_000001_00.jpg"),

@@ -76,7 +76,7 @@ def test_csv_with_a_split(tmp_path: Path) -> None:
         ("path,person,camera\n", "no rows"),
     ],
 )
-def test_a_bad_csv_says_what_is_wrong(tmp_path: Path, text: str, words: str) -> None:
+def test_an_error_in_a_csv_names_the_fault(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "crops.csv").write_text(text)
     with pytest.raises(DataError, match=words):
         read_data(tmp_path / "crops.csv")
@@ -137,7 +137,7 @@ def test_a_smaller_subset_is_part_of_a_larger_one(market: Path) -> None:
 
 
 @pytest.mark.parametrize("cache_gib", [0.0, 1.0])
-def test_the_store_gives_what_the_bundle_decodes(market: Path, cache_gib: float) -> None:
+def test_the_store_decodes_as_the_bundle_does(market: Path, cache_gib: float) -> None:
     data, spec = read_data(market), InputSpec(height=48, width=24)
     store = CropStore(data.train, spec, cache_gib)
     for _ in range(2):

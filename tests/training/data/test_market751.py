@@ -19,7 +19,7 @@ WEIGHTS = DATA.parents[1] / "weights" / "resnet50_half_imagenet.safetensors"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="market751 is not there; set PAN_REID_DATA")
 
 
-def test_the_reader_finds_what_its_readme_says() -> None:
+def test_the_reader_finds_the_counts_of_the_readme() -> None:
     data = read_data(DATA)
     assert (len(data.train), len(data.query), len(data.gallery)) == (9461, 426, 1226)
     assert len(set(persons(data.train))) == 551

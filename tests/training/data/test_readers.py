@@ -204,7 +204,7 @@ def test_a_run_takes_several_sets_and_the_set_to_test_on(market: Path, tmp_path:
     assert trainer.data.query == read_data(other).query
 
 
-def test_a_run_on_duke_says_what_its_holder_must_know(market: Path, tmp_path: Path) -> None:
+def test_a_run_on_duke_shows_the_notice(market: Path, tmp_path: Path) -> None:
     touch(tmp_path, "bounding_box_train/0001_c2_f0046182.jpg", "query/0005_c2_f0046985.jpg")
     touch(tmp_path, "bounding_box_test/0005_c8_f0063161.jpg")
     told = Console(file=StringIO(), width=200)

@@ -38,7 +38,7 @@ def test_junk_has_no_influence_and_a_distractor_is_a_negative() -> None:
     assert result.gallery == 2
 
 
-def test_a_query_of_nobody_matches_nothing_and_nobody_is_a_stranger_to_it() -> None:
+def test_a_query_without_identity_is_not_scored() -> None:
     query, gallery = labels([1, 0, -1], [1, 1, 1]), labels([1, 0, 0, -1], [2, 2, 3, 2])
     similarity = [[0.9, 0.8, 0.1, 0.0], [0.1, 0.9, 0.8, 0.7], [0.1, 0.9, 0.8, 0.7]]
     assert score(similarity, query, gallery).queries == 1

@@ -1,4 +1,4 @@
-"""The paper's tables: what is counted, and a table that is trained run by run."""
+"""The paper's tables: parameters and memory, and a table that is trained run by run."""
 
 import csv
 import json
@@ -71,7 +71,7 @@ def test_inspect_gives_the_columns_of_the_paper() -> None:
     assert rows[1]["paper"] is None
 
 
-def test_a_table_is_trained_once_and_gone_on_with(market: Path, tmp_path: Path) -> None:
+def test_a_table_is_trained_once_and_continued(market: Path, tmp_path: Path) -> None:
     small = [part for part in SMALL if not part.startswith(("seed", "optim.iterations"))]
     arguments = ["ablate", "table1", "--out", tmp_path, "--seeds", "1", f"data.path={market}", *small]
     first = pan_train(*arguments, "--row", "global_pool", "optim.iterations=4")
@@ -96,7 +96,7 @@ def test_a_table_is_trained_once_and_gone_on_with(market: Path, tmp_path: Path) 
     assert "threads: 1" in rows["plm_12"]["device"]
 
 
-def test_a_table_names_what_it_does_not_have(tmp_path: Path) -> None:
+def test_an_unknown_row_is_named_with_the_rows_of_the_table(tmp_path: Path) -> None:
     done = pan_train("ablate", "table1", "--out", tmp_path, "--row", "pan_c", "data.path=x", check=False)
     assert done.returncode == 1
     assert "row of table1: pan_c is unknown" in done.stderr

@@ -1,4 +1,4 @@
-"""Backbones that other programs saved: what is unwrapped, and what an unfit file is told to be."""
+"""Backbones in files of other programs: unwrapping, and the errors on unfit files."""
 
 from collections import OrderedDict
 from pathlib import Path
@@ -56,7 +56,7 @@ FILES: dict[str, tuple[Any, set[str]]] = {
 
 
 @pytest.mark.parametrize("program", FILES)
-def test_the_trunk_is_found_in_what_other_programs_save(program: str, tmp_path: Path) -> None:
+def test_the_backbone_is_found_in_files_of_other_programs(program: str, tmp_path: Path) -> None:
     saved, left = FILES[program]
     torch.save(saved, tmp_path / "weights.pth")
     backbone = ResNet(SMALL)
@@ -89,7 +89,7 @@ LONG = {f"layer3.{block}.conv{number}.weight": torch.zeros(1) for block in range
         ({"features.0.weight": torch.zeros(3)}, r"no ResNet in it \(its first tensor is features\.0\.weight\)"),
     ],
 )
-def test_a_file_that_cannot_serve_says_what_it_is(tensors: dict[str, Tensor], advice: str, tmp_path: Path) -> None:
+def test_an_error_on_an_unfit_file_names_its_contents(tensors: dict[str, Tensor], advice: str, tmp_path: Path) -> None:
     torch.save({"state_dict": tensors}, tmp_path / "weights.pth")
     backbone = ResNet(SMALL)
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}

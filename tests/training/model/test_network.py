@@ -141,7 +141,7 @@ def test_non_local_block_is_the_literal_dot_product_form() -> None:
     torch.testing.assert_close(block(x), x + block.norm(block.out(y)))
 
 
-def test_masks_live_whatever_the_optimiser_does_to_the_weights() -> None:
+def test_masks_stay_live_for_any_weights() -> None:
     """Trap 1: a large step on the weights must not leave a mask that is zero everywhere."""
     torch.manual_seed(0)
     scale = PartScale(16, 3, affine=False).train()

@@ -92,6 +92,6 @@ def test_weights_of_a_file_are_taken_by_name(tmp_path: Path) -> None:
         (["model.timm=resnet10t", "model.variant=conv_c"], "output_stride: 16"),
     ],
 )
-def test_what_timm_cannot_give_is_refused_with_the_way_out(settings: list[str], words: str) -> None:
+def test_unsupported_timm_models_are_refused_with_an_alternative(settings: list[str], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         PAN(load_config(None, settings).model.network())

@@ -66,7 +66,7 @@ def test_layout_is_market_1501(world: Path) -> None:
     assert Counter(found["bounding_box_test"]) == {(p, c): 1 for p in (3, 4) for c in each}
 
 
-def test_summary_and_progress_count_what_was_written(tmp_path: Path) -> None:
+def test_summary_and_progress_count_the_written_files(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     summary = generate(
         tmp_path / "out",

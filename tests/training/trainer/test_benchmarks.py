@@ -1,4 +1,4 @@
-"""The benchmarks that train, by their real command on tiny crops: what they print is what the documents quote."""
+"""The benchmarks that train, by their real command on tiny crops: the members of their output in the documents."""
 
 import json
 import subprocess

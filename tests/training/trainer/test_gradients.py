@@ -36,7 +36,7 @@ def test_the_gradient_norm_is_that_of_the_step() -> None:
     assert update.values["clip_factor"] == 1
 
 
-def test_the_clip_factor_is_what_the_step_was_scaled_by() -> None:
+def test_the_clip_factor_is_the_scale_of_the_step() -> None:
     update, moved = updated("optim.clip_norm=0.5")
     assert moved == pytest.approx(0.5, rel=1e-3)
     assert update.values["grad_norm"] * update.values["clip_factor"] == pytest.approx(0.5, rel=1e-3)

@@ -1,4 +1,4 @@
-"""Runs that are long, large or spread over processes: what they keep, what they say, and that they stay exact."""
+"""Long, large and distributed runs: their files, their messages, and that they stay exact."""
 
 import io
 import re
@@ -106,7 +106,7 @@ def test_a_stopped_run_resumes_to_the_same_files(
         assert [line.split(",")[0] for line in measured.splitlines()[:4]] == ["step", "3", "6", "9"]
 
 
-def test_a_state_that_lacks_what_the_settings_need_is_refused(trainer: Callable[..., Trainer]) -> None:
+def test_a_state_without_parts_that_the_settings_need_is_refused(trainer: Callable[..., Trainer]) -> None:
     trainer("optim.iterations=1").run()
     with pytest.raises(CheckpointError, match=r"other settings \('average'\)"):
         trainer("optim.iterations=1", "optim.ema=0.9").resume()
@@ -181,7 +181,7 @@ def test_a_clipped_update_is_no_longer_than_its_limit(trainer: Callable[..., Tra
     assert moved.norm().item() == pytest.approx(0.1 * 0.5, rel=1e-3)
 
 
-def test_the_average_is_what_is_saved(trainer: Callable[..., Trainer], tmp_path: Path) -> None:
+def test_the_averaged_weights_are_saved(trainer: Callable[..., Trainer], tmp_path: Path) -> None:
     run = trainer("optim.ema=0.5", "optim.iterations=14")
     names = ["embedding.weight", "embedding.norm.running_mean"]
     seen: dict[str, list[Tensor]] = {name: [] for name in names}
@@ -261,7 +261,7 @@ def test_weights_that_are_not_finite_never_replace_a_state(trainer: Callable[...
         MemoryError(),
     ],
 )
-def test_full_memory_is_answered_with_what_to_lower(error: Exception) -> None:
+def test_an_out_of_memory_error_names_the_settings_to_lower(error: Exception) -> None:
     advice = advise(error, load_config(None, SMALL), "No state was saved yet")
     assert isinstance(advice, OutOfMemory)
     assert re.search(r"4 x 2 crops of 64 x 32.*optim\.accumulate.*bfloat16.*data\.height", str(advice))

@@ -1,4 +1,4 @@
-"""A run that starts from another: what is taken, what is not and why, and where that is written."""
+"""A run that starts from another: which modules are taken, which are not and why, and the table of them."""
 
 import csv
 from io import StringIO
@@ -35,7 +35,7 @@ def source(market: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_a_variant_takes_what_fits_of_another_and_says_so(source: Path, market: Path, tmp_path: Path) -> None:
+def test_a_variant_takes_the_modules_of_another_that_fit(source: Path, market: Path, tmp_path: Path) -> None:
     out = tmp_path / "tuned"
     run, told = trainer(market, out, "preset=finetune", f"model.init={source}", "model.variant=pan_a")
     before = load_checkpoint(source)[0].state_dict()
@@ -88,7 +88,7 @@ def test_other_parts_and_a_backbone_alone_leave_the_rest(source: Path, tmp_path:
         (["model.init=runs/nowhere"], "no weights file at runs/nowhere"),
     ],
 )
-def test_a_backbone_that_does_not_fit_is_told_before_training(
+def test_a_backbone_that_does_not_fit_is_refused_before_training(
     settings: list[str], message: str, source: Path, market: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(CheckpointError, match=message):
