@@ -12,18 +12,15 @@ the vectors. A backup file restores, or does not exist. Otherwise the exit statu
 failure: the kernel still writes its buffers.
 """
 
-import json
 import multiprocessing
 import signal
 import sqlite3
-import sys
 import threading
 import time
 from collections import Counter
 from io import BytesIO
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import httpx
@@ -34,7 +31,8 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks.common.served import Served
-from benchmarks.crash.client import SHARED, Entries, KnownEntry, Violation, Worker, pixels, vector
+from benchmarks.crash.client import SHARED, Entries, KnownEntry, Worker, pixels, vector
+from benchmarks.crash.report import Violation, report
 from pan_reid import Client
 from pan_reid.schemas import Entry
 from service.storage.backup import BackupError, create_backup, restore_backup
@@ -176,14 +174,7 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Kill the server repeatedly, and compare its entries with its responses."""
-    console = Console(stderr=True)
-    with TemporaryDirectory() as folder:
-        try:
-            found = play(Path(folder), rounds, seed, console)
-        except Violation as violation:
-            console.print(f"error: {violation}", markup=False, soft_wrap=True)
-            sys.exit(1)
-    print(json.dumps(found) if as_json else "\n".join(f"{name}: {value}" for name, value in found.items()))
+    report(play, rounds, seed, as_json)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 
-from bundle import PanError, resize_image
+from benchmarks.crash.report import Violation
+from bundle import resize_image
 from tests.support.bundles import DIM, HEIGHT, WIDTH, reference_embedding
 from tests.support.pictures import encode, person
 
@@ -19,12 +20,6 @@ SHARED = "shared"  # gallery that all clients write vectors to; their own galler
 _MAX_ENTRIES = 150  # entries of a client in a gallery; above it, the client only erases
 _LONG_AGO = "2020-01-01T00:00:00Z"
 _RETENTION_DAYS = 365  # of retention; expired entries are older
-
-
-class Violation(PanError):
-    """The entries of the service differ from its responses."""
-
-    code = "violation"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,11 @@ must agree with brute force over the database. Otherwise the exit status is 1.
 """
 
 import asyncio
-import json
 import subprocess
 import sys
 import time
 from collections import Counter
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import numpy as np
@@ -23,7 +21,7 @@ import typer
 from rich.console import Console
 from rich.progress import track
 
-from bundle import PanError
+from benchmarks.crash.report import Violation, report
 from pan_reid.schemas import IndexKind
 from service.core.models import NewEntry
 from service.core.types import Vectors
@@ -42,12 +40,6 @@ _QUERIES = 20
 _MIN_RECALL = 0.95  # the minimum for so few queries
 _MAX_DELAY = 1.0  # seconds from the start of the work to the SIGKILL
 _PERSONS = 100
-
-
-class Violation(PanError):
-    """The folder differs from the acknowledged writes, or the index differs from the database."""
-
-    code = "violation"
 
 
 def vectors_of(ids: list[int]) -> Vectors:
@@ -206,14 +198,7 @@ def main(
     if work_at is not None:
         folder, kind, first, own_seed = work_at.rsplit(":", 3)
         work(Path(folder), kind, int(first), int(own_seed))  # type: ignore[arg-type]
-    console = Console(stderr=True)
-    with TemporaryDirectory() as name:
-        try:
-            found = play(Path(name), rounds, seed, console)
-        except Violation as violation:
-            console.print(f"error: {violation}", markup=False, soft_wrap=True)
-            sys.exit(1)
-    print(json.dumps(found) if as_json else "\n".join(f"{title}: {value}" for title, value in found.items()))
+    report(play, rounds, seed, as_json)
 
 
 if __name__ == "__main__":

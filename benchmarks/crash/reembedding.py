@@ -9,16 +9,13 @@ status is 1.
 """
 
 import base64
-import json
 import signal
-import sys
 import threading
 import time
 from collections import Counter
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import httpx
@@ -31,7 +28,7 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks.common.served import Served
-from benchmarks.crash.client import Violation
+from benchmarks.crash.report import Violation, report
 from bundle import resize_image
 from pan_reid import Client, ClientError, Crop
 from pan_reid.schemas import EntryInfo
@@ -169,14 +166,7 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Kill the server repeatedly while it re-embeds a gallery, and check the entries."""
-    console = Console(stderr=True)
-    with TemporaryDirectory() as folder:
-        try:
-            found = play(Path(folder), rounds, seed, console)
-        except Violation as violation:
-            console.print(f"error: {violation}", markup=False, soft_wrap=True)
-            sys.exit(1)
-    print(json.dumps(found) if as_json else "\n".join(f"{name}: {value}" for name, value in found.items()))
+    report(play, rounds, seed, as_json)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from service.core.errors import Overloaded
 PAGE = 16  # requests that a list counts as: a page of 1,000 entries needs some megabytes
 # The limited calls, by method and last segment of the path.
 _REQUESTS = frozenset(("POST", name) for name in ("embeddings", "compare", "explain", "search", "entries"))
-_LISTS = frozenset((method, name) for method in ("GET", "HEAD") for name in ("entries", "persons"))
+_LISTS = frozenset((method, name) for method in ("GET", "HEAD") for name in ("entries", "persons", "audit"))
 _STREAMS = frozenset(("POST", name) for name in ("stream", "import"))
 
 
